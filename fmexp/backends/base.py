@@ -1,0 +1,49 @@
+"""What every backend offers: one class that holds parameters and trains them epoch by epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fmexp.data.dataset import Features, Part
+    from fmexp.fm import Parameters
+
+
+class Trainer(Protocol):
+    """Parameters under training, in a backend's own memory layout.
+
+    A backend module offers `start(config, train, parameters) -> Trainer`, where `config` is the
+    whole `fmexp.config.Config` and `parameters` are the initial ones (left untouched).
+    """
+
+    def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
+        """One pass over the training rows.
+
+        Args:
+            learning_rate: step size of this epoch.
+            order: the visiting order, a permutation of the rows; None for as they come.
+
+        Returns:
+            Mean loss of the epoch, each row's taken just before the update that it is part of;
+            squared error (y_hat - y)^2 or log loss, in the units of `Part.target`. May be
+            non-finite: the caller decides what that means.
+        """
+        ...
+
+    def scores(self, features: Features) -> np.ndarray:
+        """y_hat (regression) or the logit (classification), float64, shape (n_rows,)."""
+        ...
+
+    def parameters(self) -> Parameters:
+        """A float64 copy of the parameters as they are now."""
+        ...
+
+
+class Start(Protocol):
+    """The function `start` of a backend module."""
+
+    def __call__(self, config: object, train: Part, parameters: Parameters) -> Trainer:
+        """Move data and parameters to where the backend trains."""
+        ...

@@ -1,0 +1,215 @@
+"""The configuration: its schema and the checks that name every mistaken value at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from fmexp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of a number: at_least <= x <= at_most, x > above, x < below."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        if self.at_least is not None and self.at_most is not None:
+            return f"from {self.at_least:,} to {self.at_most:,}"
+        signs = {">=": self.at_least, ">": self.above, "<=": self.at_most, "<": self.below}
+        return " and ".join(f"{sign} {x:,}" for sign, x in signs.items() if x is not None)
+
+    def hold(self, x: float) -> bool:
+        """Whether x lies within the limits; NaN and the infinities never do."""
+        return (
+            math.isfinite(x)
+            and (self.at_least is None or x >= self.at_least)
+            and (self.at_most is None or x <= self.at_most)
+            and (self.above is None or x > self.above)
+            and (self.below is None or x < self.below)
+        )
+
+
+Seed = Annotated[int, Bounds(0, 2**32 - 1)]
+Count = Annotated[int, Bounds(1, 10**9)]
+Positive = Annotated[float, Bounds(above=0)]
+NotNegative = Annotated[float, Bounds(0)]
+Fraction = Annotated[float, Bounds(0, below=1)]
+Dtype = Literal["float32", "float64"]
+DenseKind = Literal["auto", "dense", "sparse"]
+
+
+@dataclass
+class ModelConfig:
+    """`model.*`; init_stdev is the standard deviation of V's normal draw (w0 and w start at 0)."""
+
+    k: Annotated[int, Bounds(1, 4096)]
+    init_stdev: NotNegative
+    start: str
+    clip: bool
+
+
+@dataclass
+class EarlyStoppingConfig:
+    """`training.early_stopping.*`: stop after `patience` epochs without a relative gain."""
+
+    patience: Annotated[int, Bounds(1, 10**9)] | None
+    min_delta: Fraction
+
+
+@dataclass
+class TrainingConfig:
+    """`training.*`; epoch e (from 0) trains at learning_rate / (1 + learning_rate_decay e)."""
+
+    learning_rate: Positive
+    epochs: Count
+    shuffle: bool
+    reg_w0: NotNegative
+    reg_w: NotNegative
+    reg_V: NotNegative
+    learning_rate_decay: NotNegative
+    early_stopping: EarlyStoppingConfig
+
+
+@dataclass
+class NumpySgdConfig:
+    """`backend=numpy_sgd`: one update per row, compiled by Numba."""
+
+    name: Literal["numpy_sgd"]
+    dtype: Dtype
+
+
+@dataclass
+class TorchAdamConfig:
+    """`backend=torch_adam`: batch_size null takes all rows at once."""
+
+    name: Literal["torch_adam"]
+    dtype: Dtype
+    batch_size: Count | None
+    device: Literal["auto", "cpu", "cuda"]
+
+
+@dataclass
+class DiabetesConfig:
+    """`data=diabetes`: 442 patients, 10 measurements, shipped with fmexp."""
+
+    name: Literal["diabetes"]
+    standardize: bool
+
+
+@dataclass
+class NotebookConfig:
+    """`data=notebook`: integers minimum..maximum, uniform targets, NumPy's legacy stream."""
+
+    name: Literal["notebook"]
+    standardize: bool
+    rows: Count
+    columns: Count
+    minimum: int
+    maximum: int
+    seed: Seed
+
+
+@dataclass
+class NotebookTorchConfig:
+    """`data=notebook_torch`: standard normal features and targets from torch's stream."""
+
+    name: Literal["notebook_torch"]
+    standardize: bool
+    rows: Count
+    columns: Count
+    seed: Seed
+
+
+@dataclass
+class GaussianConfig:
+    """`data=gaussian`: standard normal features and targets; nothing to learn."""
+
+    name: Literal["gaussian"]
+    standardize: bool
+    rows: Count
+    columns: Count
+    seed: Seed
+
+
+@dataclass
+class PlantedConfig:
+    """`data=planted`: rows from a known FM with noise; fields > 0 makes one-hot rows."""
+
+    name: Literal["planted"]
+    standardize: bool
+    rows: Count
+    columns: Count
+    fields: Annotated[int, Bounds(0, 10**6)]
+    k: Annotated[int, Bounds(1, 4096)]
+    noise: NotNegative
+    seed: Seed
+
+
+@dataclass
+class CsvConfig:
+    """`data=csv`: a table with a header; columns are named, or inferred where null."""
+
+    name: Literal["csv"]
+    standardize: bool
+    path: str
+    target: str | None
+    categorical: list[str] | None
+    numeric: list[str] | None
+    drop: list[str]
+
+
+@dataclass
+class SplitConfig:
+    """`split.*`: fractions of the rows; by null is a seeded random split."""
+
+    validation: Fraction
+    test: Fraction
+    by: str | None
+    seed: Seed
+
+
+@dataclass
+class MlflowConfig:
+    """`tracking=mlflow`."""
+
+    name: Literal["mlflow"]
+    uri: str | None
+    experiment: str
+    run_name: str | None
+    tags: dict[str, str]
+
+
+@dataclass
+class NoTrackingConfig:
+    """`tracking=none`: nothing is kept."""
+
+    name: Literal["none"]
+
+
+BackendConfig = NumpySgdConfig | TorchAdamConfig
+DataConfig = (
+    DiabetesConfig | NotebookConfig | NotebookTorchConfig | GaussianConfig | PlantedConfig
+    | CsvConfig
+)  # fmt: skip
+TrackingConfig = MlflowConfig | NoTrackingConfig
+
+
+@dataclass
+class Config:
+    """The whole configuration of one run."""
+
+    seed: Seed
+    task: Literal["regression", "classification"]
+    model: ModelConfig
+    training: TrainingConfig
+    backend: BackendConfig
+    data: DataConfig
+    split: SplitConfig
+    tracking: TrackingConfig

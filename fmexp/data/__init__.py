@@ -1,0 +1,1 @@
+"""Tables in, rows ready for a backend out."""

@@ -1,0 +1,1 @@
+"""The record of a run: spool, recorder process, MLflow store."""
