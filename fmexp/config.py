@@ -1,13 +1,12 @@
-"""The configuration: its schema and the checks that name every mistaken value at once."""
+"""The schema of the configuration: every key, its type and its limits."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from dataclasses import dataclass, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from fmexp.errors import ConfigError
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Bounds:
     def hold(self, x: float) -> bool:
         """Whether x lies within the limits; NaN and the infinities never do."""
         return (
-            math.isfinite(x)
+            abs(x) < math.inf
             and (self.at_least is None or x >= self.at_least)
             and (self.at_most is None or x <= self.at_most)
             and (self.above is None or x > self.above)
@@ -72,7 +71,7 @@ class TrainingConfig:
     shuffle: bool
     reg_w0: NotNegative
     reg_w: NotNegative
-    reg_V: NotNegative
+    reg_V: NotNegative  # noqa: N815 (the paper's letter)
     learning_rate_decay: NotNegative
     early_stopping: EarlyStoppingConfig
 
@@ -213,3 +212,25 @@ class Config:
     data: DataConfig
     split: SplitConfig
     tracking: TrackingConfig
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted leaves of a nested dict; a group's `name` stands under the group's own name.
+
+    >>> flatten({"backend": {"name": "numpy_sgd", "dtype": "float64"}, "seed": 0})
+    {'backend': 'numpy_sgd', 'backend.dtype': 'float64', 'seed': 0}
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = prefix[:-1] if key == "name" and prefix else f"{prefix}{key}"
+        if isinstance(value, dict):
+            leaves |= flatten(value, f"{path}.")
+        else:
+            leaves[path] = value
+    return leaves
+
+
+def config_hash(tree: dict[str, Any]) -> str:
+    """Hash of what decides a result: every leaf but those of `tracking`; 16 hexadecimal digits."""
+    leaves = {k: v for k, v in flatten(tree).items() if k.partition(".")[0] != "tracking"}
+    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,172 @@
+"""From Hydra's command line to a checked configuration; the only place that sees a DictConfig."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fmexp.checks import parse
+from fmexp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hydra.core.override_parser.types import Override
+
+    from fmexp.config import Config
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A configuration in the two forms that are needed of it.
+
+    Attributes:
+        config: checked, with every reference resolved.
+        record: the same as a tree of plain values, but `${oc.env:...}` kept as a reference:
+            what may be written down.
+        given: dotted names of what the command line set.
+    """
+
+    config: Config
+    record: Tree
+    given: frozenset[str]
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Hydra's own flags and the overrides, as in any Hydra app."""
+    parser = get_args_parser()
+    parser.prog = "fmexp run"
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.config_path:
+        raise ConfigError("--config-path would hide fmexp's own configuration; use --config-dir")
+    return arguments
+
+
+def asks_hydra(arguments: argparse.Namespace) -> bool:
+    """Whether a flag asks for information that Hydra itself prints."""
+    return bool(
+        arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
+    )
+
+
+def show(argv: list[str]) -> None:
+    """Let Hydra answer --cfg, --info, --hydra-help or --shell-completion."""
+    sys.argv = ["fmexp run", *argv]
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
+        lambda _: None
+    )()
+
+
+def compose(arguments: argparse.Namespace) -> Composed:
+    """The configuration that the arguments describe.
+
+    Raises:
+        ConfigError: overrides, groups, keys or values are wrong; all of them are named.
+    """
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), "fmexp", version_base="1.3"):
+            overrides = _checked_overrides(arguments)
+            tree = hydra.compose(arguments.config_name or "config", [o for _, o in overrides])
+            resolved = OmegaConf.to_container(tree, resolve=True)
+            record = _with_references(tree)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_in_words(error)) from error
+    given = frozenset(key for key, _ in overrides)
+    return Composed(parse(resolved), record, given)  # type: ignore[arg-type]
+
+
+def config_folder() -> Path:
+    """conf/ inside the installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
+
+
+def _checked_overrides(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """(key, override for Hydra) of every override; unknown keys are left to `parse`."""
+    extra = arguments.config_dir
+    if extra and not Path(extra).is_dir():
+        raise ConfigError(f"--config-dir must be a folder, got {extra}")
+    checked, mistakes = [], []
+    for line in arguments.overrides:
+        try:
+            override = OverridesParser.create().parse_override(line)
+        except HydraException:
+            mistakes.append(f"{line!r} is not an override; write key=value, such as model.k=4")
+            continue
+        key = override.key_or_group
+        mistakes += _mistakes(override, extra)
+        checked.append((key, _for_hydra(override)))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    if extra:
+        checked.append(("hydra.searchpath", f"hydra.searchpath=['file://{Path(extra).resolve()}']"))
+    return checked
+
+
+def _mistakes(override: Override, extra_folder: str | None) -> list[str]:
+    key = override.key_or_group
+    if key.startswith("hydra.sweeper") or override.is_sweep_override():
+        return [f"{override.input_line}: sweeps need -m: fmexp run -m {override.input_line}"]
+    choices = _choices(key, extra_folder)
+    chosen = override.value()
+    if not choices or chosen in choices or not isinstance(chosen, str):
+        return []
+    near = difflib.get_close_matches(chosen, choices, n=1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return [f"{key} must be one of {', '.join(choices)}, got {chosen}{guess}"]
+
+
+def _choices(group: str, extra_folder: str | None) -> list[str]:
+    """The options of a config group; none if there is no such group."""
+    options = set(GlobalHydra.instance().config_loader().get_group_options(group))
+    if extra_folder:
+        options |= {path.stem for path in (Path(extra_folder) / group).glob("*.yaml")}
+    return sorted(options)
+
+
+def _for_hydra(override: Override) -> str:
+    """The override in the form that Hydra takes without asking whether the key exists.
+
+    That is for the schema to say, with all other mistakes. Groups, deletions and Hydra's own keys
+    stay as they are; an experiment is always added.
+    """
+    line, key = str(override.input_line), override.key_or_group
+    if key == "experiment":
+        return f"+{line.lstrip('+')}"
+    is_group = bool(GlobalHydra.instance().config_loader().get_group_options(key))
+    if is_group or override.is_delete() or key.partition(".")[0] == "hydra":
+        return line
+    return f"++{line.lstrip('+')}"
+
+
+def _with_references(node: DictConfig | ListConfig) -> Any:
+    """Plain values, with references to the environment as they were written."""
+    keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+    values = []
+    for key in keys:
+        raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index]
+        is_reference = isinstance(raw, str) and "${oc.env" in raw
+        value = raw if is_reference or raw == "???" else node[key]
+        values.append(
+            _with_references(value) if isinstance(value, DictConfig | ListConfig) else value
+        )
+    return values if isinstance(node, ListConfig) else dict(zip(keys, values, strict=True))
+
+
+def _in_words(error: Exception) -> str:
+    """The first paragraph of a Hydra or OmegaConf message, with its cause."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return "; ".join(line.strip() for line in lines[:3])
