@@ -1,0 +1,141 @@
+"""One data configuration in, one encoded and split data set out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fmexp.config import (
+    CsvConfig,
+    DataConfig,
+    DiabetesConfig,
+    GaussianConfig,
+    NotebookConfig,
+    NotebookTorchConfig,
+    PlantedConfig,
+    SplitConfig,
+)
+from fmexp.data import generate
+from fmexp.data.dataset import Dataset, Part
+from fmexp.data.encode import Encoder, fit_encoder
+from fmexp.data.split import split_rows
+from fmexp.data.table import Table, Text
+
+DIABETES = Path(__file__).with_name("diabetes.csv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raw table and what is known of it.
+
+    Attributes:
+        description: where it came from: a path, or how it was generated.
+        table: features and target.
+        target: the target's column.
+        noise_floor: expected loss of the true model, where there is one.
+        numeric: columns of numbers.
+        categorical: columns of names.
+    """
+
+    description: str
+    table: Table
+    target: str
+    numeric: list[str]
+    categorical: list[str]
+    noise_floor: float | None = None
+
+
+def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
+    """Read or generate the table, split its rows, learn the encoding and apply it.
+
+    Args:
+        data: which table.
+        split: which rows are held out.
+        task: regression or classification.
+
+    Raises:
+        DataError: the table cannot be used as it is.
+        MissingPackageError: the source needs a package that is not installed.
+    """
+    source = read(data, task)
+    table = source.table
+    rows = split_rows(len(table), split)
+    training = table.take(rows.train)
+    encoder = fit_encoder(
+        training,
+        source.target,
+        source.numeric,
+        source.categorical,
+        task=task,
+        standardize=data.standardize,
+    )
+    return Dataset(
+        name=data.name,
+        source=source.description,
+        train=_encoded(encoder, training, rows.train),
+        validation=_part(encoder, table, rows.validation),
+        test=_part(encoder, table, rows.test),
+        encoder=encoder,
+        data_digest=table.digest(),
+        split_digest=rows.digest(),
+        noise_floor=source.noise_floor,
+        table=table,
+    )
+
+
+def read(data: DataConfig, task: str) -> Source:
+    """The raw table of a data configuration, with the role of each column."""
+    match data:
+        case DiabetesConfig():
+            return _by_kind("442 diabetes patients (Efron et al. 2004)", _diabetes())
+        case NotebookConfig():
+            return _by_kind(_recipe(data), generate.notebook(data))
+        case NotebookTorchConfig():
+            return _by_kind(_recipe(data), generate.notebook_torch(data))
+        case GaussianConfig():
+            return _by_kind(_recipe(data), generate.gaussian(data))
+        case PlantedConfig():
+            table, floor = generate.planted(data, task)
+            return _by_kind(_recipe(data), table, floor)
+        case CsvConfig():
+            from fmexp.data.readers import read_csv  # needs pyarrow, which takes its time
+
+            table, target, numeric, categorical = read_csv(data, task)
+            return Source(data.path, table, target, numeric, categorical)
+
+
+def _diabetes() -> Table:
+    """The table of scikit-learn's load_diabetes(scaled=False): diabetes.csv beside this file.
+
+    Source: B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, "Least Angle Regression", Annals of
+    Statistics 32 (2004); https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html. Ten
+    measurements of 442 patients and the progression of the disease one year later.
+    """
+    lines = DIABETES.read_text(encoding="utf-8").splitlines()
+    names = lines[0].split(",")
+    cells = np.array(",".join(lines[1:]).split(","), np.float64).reshape(-1, len(names))
+    return Table({name: np.ascontiguousarray(cells[:, j]) for j, name in enumerate(names)})
+
+
+def _by_kind(description: str, table: Table, noise_floor: float | None = None) -> Source:
+    """The last column is the target; the others are what they hold."""
+    *names, target = table.columns
+    categorical = [name for name in names if isinstance(table.columns[name], Text)]
+    numeric = [name for name in names if name not in categorical]
+    return Source(description, table, target, numeric, categorical, noise_floor)
+
+
+def _recipe(data: DataConfig) -> str:
+    """How a table was generated, in one line."""
+    keys = {k: v for k, v in vars(data).items() if k not in ("name", "standardize")}
+    return f"{data.name}({', '.join(f'{key}={value}' for key, value in keys.items())})"
+
+
+def _part(encoder: Encoder, table: Table, rows: np.ndarray) -> Part | None:
+    return _encoded(encoder, table.take(rows), rows) if len(rows) else None
+
+
+def _encoded(encoder: Encoder, table: Table, rows: np.ndarray) -> Part:
+    return Part(encoder.features(table), encoder.target(table), rows)
