@@ -22,6 +22,7 @@ from fmexp.data.dataset import Dataset, Part
 from fmexp.data.encode import Encoder, fit_encoder
 from fmexp.data.split import split_rows
 from fmexp.data.table import Table, Text
+from fmexp.errors import DataError
 
 DIABETES = Path(__file__).with_name("diabetes.csv")
 
@@ -37,6 +38,7 @@ class Source:
         noise_floor: expected loss of the true model, where there is one.
         numeric: columns of numbers.
         categorical: columns of names.
+        notes: what was inferred, in sentences for the user.
     """
 
     description: str
@@ -45,6 +47,7 @@ class Source:
     numeric: list[str]
     categorical: list[str]
     noise_floor: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
@@ -82,6 +85,7 @@ def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
         split_digest=rows.digest(),
         noise_floor=source.noise_floor,
         table=table,
+        notes=source.notes,
     )
 
 
@@ -100,10 +104,29 @@ def read(data: DataConfig, task: str) -> Source:
             table, floor = generate.planted(data, task)
             return _by_kind(_recipe(data), table, floor)
         case CsvConfig():
-            from fmexp.data.readers import read_csv  # needs pyarrow, which takes its time
+            return _delimited(data, task)
 
-            table, target, numeric, categorical = read_csv(data, task)
-            return Source(data.path, table, target, numeric, categorical)
+
+def _delimited(data: CsvConfig, task: str) -> Source:
+    """A delimited text file, its roles as the user named them or inferred."""
+    from fmexp.data import contract, delimited
+
+    path = Path(data.path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"data.path must be a file, {data.path!r} {what}")
+    dialect = delimited.Dialect()
+    wishes = contract.Wishes(data.target, data.numeric, data.categorical, data.drop)
+    roles = contract.infer(delimited.sample(path, dialect), wishes, data.path, task)
+    table = delimited.read(path, dialect, roles, task)
+    return Source(
+        str(path.resolve()),
+        table,
+        roles.target,
+        roles.numeric,
+        roles.categorical,
+        notes=tuple(roles.notes),
+    )
 
 
 def _diabetes() -> Table:

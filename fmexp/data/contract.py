@@ -1,0 +1,177 @@
+"""The role of each column: target, numbers, categories or dropped, as named or inferred."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MISSING = frozenset(
+    ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "?", "-"]
+)
+"""Cells of a numeric column that stand for a missing number."""
+
+TARGETS = ("target", "y", "label", "rating")
+"""Names that mark the target where data.target does not."""
+
+REPEATS = 5
+"""An integer column whose values come back this often, on average, is taken for names (ids)."""
+
+TYPO_SHARE = 0.1
+"""A column with fewer texts than this share among its numbers is numeric; the texts are errors."""
+
+_NUMBER = re.compile(
+    r"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity)\s*", re.IGNORECASE
+)
+_INTEGER = re.compile(r"\d+")
+_PADDED = re.compile(r"0\d+")
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What each column is for.
+
+    Attributes:
+        target: the column to predict.
+        numeric: columns of numbers, in the table's order.
+        categorical: columns of names, in the table's order.
+        dropped: columns that are not used.
+        notes: what was inferred, in sentences for the user.
+    """
+
+    target: str
+    numeric: list[str]
+    categorical: list[str]
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said about the columns (data.target, data.numeric, ...); None: infer."""
+
+    target: str | None = None
+    numeric: Sequence[str] | None = None
+    categorical: Sequence[str] | None = None
+    drop: Sequence[str] = ()
+
+
+def infer(sample: dict[str, list[str]], wishes: Wishes, where: str, task: str) -> Contract:
+    """The contract of a table, from its first rows.
+
+    Args:
+        sample: the cells of the first rows as texts, by column.
+        wishes: what the user said.
+        where: the table, for messages.
+        task: regression or classification.
+
+    Raises:
+        DataError: a column that was named is not there or named twice, there is no target, or
+            nothing is left to learn from.
+    """
+    names = list(sample)
+    target = wishes.target or _find_target(names, where)
+    _check_names(names, target, wishes, where)
+    notes = [] if wishes.target else [f"target: {target} (by its name)"]
+    said = dict.fromkeys(wishes.numeric or (), "numeric")
+    said |= dict.fromkeys(wishes.categorical or (), "categorical")
+    said |= dict.fromkeys(wishes.drop, "dropped")
+    roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
+    for name in names:
+        if name == target:
+            continue
+        role, why = (said[name], "") if name in said else _role(name, sample[name])
+        roles[role].append(name)
+        if why:
+            notes.append(f"{role}: {name} ({why})")
+    if not roles["numeric"] and not roles["categorical"]:
+        raise DataError(f"{where}: no column is left to predict {target!r} from")
+    if task == "regression":
+        _check_numeric_target(target, sample[target], where)
+    return Contract(target, roles["numeric"], roles["categorical"], roles["dropped"], notes)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell reads as a number (infinities too; those are refused by name later)."""
+    return _NUMBER.fullmatch(cell) is not None
+
+
+def _role(name: str, cells: list[str]) -> tuple[str, str]:
+    """The role of a column that the user did not name; and why, where that needs saying."""
+    present = [cell.strip() for cell in cells if cell.strip() not in MISSING]
+    if not present:
+        return "dropped", "all of its cells are empty"
+    distinct = set(present)
+    share = sum(map(is_number, present)) / len(present)
+    if TYPO_SHARE > 1 - share > 0:
+        return "numeric", f"{share:.1%} of its cells are numbers"
+    if share < 1:
+        if len(distinct) == len(present) >= 20:
+            return "dropped", "every row has another text"
+        return "categorical", ""
+    if any(map(_PADDED.fullmatch, distinct)):
+        return "categorical", "numbers with leading zeros are names"
+    if not all(map(_INTEGER.fullmatch, distinct)) or distinct <= {"0", "1"}:
+        return "numeric", ""
+    if _counts_rows(name, present):
+        return "dropped", "it numbers the rows"
+    if len(distinct) * REPEATS <= len(present):
+        return "categorical", f"{len(distinct)} integers that repeat; data.numeric to change that"
+    return "numeric", ""
+
+
+def _counts_rows(name: str, cells: list[str]) -> bool:
+    """Whether a nameless or so-named column just counts up."""
+    if name.lower() not in ("", "index", "id", "row", "unnamed: 0") or len(cells) < 3:
+        return False
+    return bool((np.diff(np.array(cells, np.float64)) == 1).all())
+
+
+def _find_target(names: list[str], where: str) -> str:
+    found = [name for name in names if name.lower() in TARGETS]
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        f"{where}: which column is to be predicted? Say data.target=NAME; "
+        f"the columns are {', '.join(map(repr, names))}"
+    )
+
+
+def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> None:
+    """Every name that the user gave is a column, and each is named once."""
+    given = [("data.target", target)]
+    for key, listed in (
+        ("data.numeric", wishes.numeric),
+        ("data.categorical", wishes.categorical),
+        ("data.drop", wishes.drop),
+    ):
+        given += [(key, name) for name in listed or ()]
+    unknown = [f"{key} names {name!r}" for key, name in given if name not in names]
+    if unknown:
+        raise DataError(
+            f"{where}: {'; '.join(unknown)}, which is no column; "
+            f"the columns are {', '.join(map(repr, names))}"
+        )
+    keys: dict[str, str] = {}
+    for key, name in given:
+        if name in keys:
+            raise DataError(
+                f"{where}: column {name!r} is in {keys[name]} and in {key}: one of them"
+            )
+        keys[name] = key
+
+
+def _check_numeric_target(target: str, cells: list[str], where: str) -> None:
+    wrong = [cell for cell in cells if cell.strip() not in MISSING and not is_number(cell)]
+    if len(wrong) == len(cells) and cells:
+        raise DataError(
+            f"{where}: the target {target!r} holds text such as {wrong[0]!r}; regression needs "
+            f"numbers (for two names: task=classification)"
+        )
