@@ -1,12 +1,23 @@
-"""The Factorization Machine itself: scores, gradients, initial parameters, in plain NumPy."""
+"""The Factorization Machine itself: scores, losses, gradients, first parameters, in plain NumPy.
+
+    y_hat(x) = w0 + sum_j w_j x_j + sum_{i<j} <v_i, v_j> x_i x_j            (Rendle 2010, eq. 1)
+
+This is the definition. Backends have loops of their own; tests hold them to this module.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fmexp.data.dataset import CSR
 
 if TYPE_CHECKING:
-    import numpy as np
+    from fmexp.data.dataset import Features
+
+Task = Literal["regression", "classification"]
 
 
 @dataclass
@@ -31,3 +42,145 @@ class Parameters:
     def copy(self) -> Parameters:
         """Parameters that share no memory with these."""
         return Parameters(self.w0, self.w.copy(), self.V.copy())
+
+
+def initial_parameters(n_features: int, k: int, init_stdev: float, seed: int) -> Parameters:
+    """w0 = 0, w = 0, V normal with mean 0: V at exactly 0 would have a zero gradient for ever."""
+    V = np.random.default_rng(seed).normal(0.0, init_stdev, (n_features, k))
+    return Parameters(0.0, np.zeros(n_features), V)
+
+
+def notebook_parameters(n_features: int, k: int, n_rows: int, seed: int) -> Parameters:
+    """The start of the notebook's NumPy demonstration (`model.start=notebook`).
+
+    NumPy's legacy stream of `seed`, past the targets (`n_rows` uniform draws) and past one V: the
+    notebook's cell that draws V ran twice.
+    """
+    stream = np.random.RandomState(seed)  # noqa: NPY002 - the stream that the notebook used
+    stream.rand(n_rows, 1)
+    stream.normal(scale=1 / k, size=(n_features, k))
+    return Parameters(0.0, np.zeros(n_features), stream.normal(scale=1 / k, size=(n_features, k)))
+
+
+def scores(parameters: Parameters, features: Features) -> np.ndarray:
+    """y_hat of each row, in O(k n) (Rendle 2010, Lemma 3.1); shape (n_rows,).
+
+        y_hat(x) = w0 + sum_j w_j x_j + 1/2 sum_f ((sum_j v_jf x_j)^2 - sum_j v_jf^2 x_j^2)
+
+    The logit of the positive class where the task is classification.
+    """
+    w0, w, V = parameters.w0, parameters.w, parameters.V
+    linear = _product(features, w[:, None])[:, 0]
+    square_of_sums = _product(features, V) ** 2
+    sum_of_squares = _product(_power(features, 2), V**2)
+    return w0 + linear + 0.5 * (square_of_sums - sum_of_squares).sum(axis=1)
+
+
+def predictions(task: Task, scores: np.ndarray) -> np.ndarray:
+    """What the scores say of the target: themselves, or the probability of the positive class."""
+    return scores if task == "regression" else np.exp(-np.logaddexp(0.0, -scores))
+
+
+def losses(task: Task, scores: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Loss of each row as it is reported: (y_hat - y)^2, or log loss; shape (n_rows,)."""
+    if task == "regression":
+        return (scores - target) ** 2
+    return np.logaddexp(0.0, scores) - target * scores
+
+
+def gradients(
+    parameters: Parameters,
+    features: Features,
+    target: np.ndarray,
+    task: Task = "regression",
+    *,
+    reg_w0: float = 0.0,
+    reg_w: float = 0.0,
+    reg_V: float = 0.0,
+) -> Parameters:
+    """Gradient of the mean over the rows of what training minimises, coordinate by coordinate.
+
+    A row's part is 1/2 (y_hat - y)^2 or its log loss, plus 1/2 (reg_w0 w0^2 + reg_w sum_j w_j^2 +
+    reg_V sum_j |v_j|^2) with j over the features that are non-zero in it. With r = dloss/dy_hat:
+
+        w0: r        w_j: r x_j        v_jf: r (x_j sum_i v_if x_i - v_jf x_j^2)    (Rendle, eq. 4)
+    """
+    w0, w, V, n_rows = parameters.w0, parameters.w, parameters.V, len(target)
+    r = (predictions(task, scores(parameters, features)) - target) / n_rows
+    present = _transposed_product(_indicators(features), np.full((n_rows, 1), 1 / n_rows))
+    d_w = _transposed_product(features, r[:, None])[:, 0]
+    d_V = _transposed_product(features, r[:, None] * _product(features, V))
+    d_V -= V * _transposed_product(_power(features, 2), r[:, None])
+    return Parameters(
+        float(r.sum() + reg_w0 * w0), d_w + reg_w * present[:, 0] * w, d_V + reg_V * present * V
+    )
+
+
+def squared_slopes(parameters: Parameters, features: Features) -> np.ndarray:
+    """|d y_hat / d parameters|^2 of each row, shape (n_rows,); it limits the learning rate.
+
+    1 + sum_j x_j^2 + sum_f sum_j (x_j s_f - v_jf x_j^2)^2       with s_f = sum_i v_if x_i
+    """
+    V, ones = parameters.V, np.ones((len(parameters.w), 1))
+    s = _product(features, V)
+    norm = _product(_power(features, 2), ones)
+    of_V = s**2 * norm - 2 * s * _product(_power(features, 3), V)
+    of_V += _product(_power(features, 4), V**2)
+    return np.asarray(1.0 + norm[:, 0] + of_V.sum(axis=1))
+
+
+def values_of(features: CSR) -> np.ndarray:
+    """The values of sparse rows, written out where one-hot rows leave them out; shape (nnz,)."""
+    return np.ones(len(features.indices)) if features.values is None else features.values
+
+
+def _product(features: Features, matrix: np.ndarray) -> np.ndarray:
+    """features @ matrix, shape (n_rows, m), each row summed in the order of its features.
+
+    Not by BLAS: so a row's bits depend neither on the rows beside it, nor on the CPU, nor on
+    whether its zeros are stored.
+    """
+    out = np.zeros((len(features), matrix.shape[1]))
+    if isinstance(features, CSR):
+        rows, values = _rows_of_entries(features), values_of(features)
+        for f, column in enumerate(matrix.T):
+            out[:, f] = np.bincount(rows, column[features.indices] * values, len(features))
+    else:
+        for j, row in enumerate(matrix):
+            out += features[:, j, None] * row
+    return out
+
+
+def _transposed_product(features: Features, matrix: np.ndarray) -> np.ndarray:
+    """features^T @ matrix, shape (n_features, m)."""
+    if not isinstance(features, CSR):
+        return np.asarray(features.T @ matrix)
+    rows, values = _rows_of_entries(features), values_of(features)
+    columns = [
+        np.bincount(features.indices, column[rows] * values, features.n_features)
+        for column in matrix.T
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _rows_of_entries(features: CSR) -> np.ndarray:
+    """The row of each stored entry, shape (nnz,)."""
+    return np.repeat(np.arange(len(features)), np.diff(features.indptr))
+
+
+def _power(features: Features, exponent: int) -> Features:
+    """x_j^exponent for x_j."""
+    if not isinstance(features, CSR):
+        return features**exponent
+    if features.values is None:
+        return features
+    return replace(features, values=features.values**exponent)
+
+
+def _indicators(features: Features) -> Features:
+    """1 where x_j is not zero, else 0."""
+    if not isinstance(features, CSR):
+        return (features != 0).astype(float)
+    if features.values is None:
+        return features
+    return replace(features, values=(features.values != 0).astype(float))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from fmexp.config import Config
     from fmexp.data.dataset import Features, Part
     from fmexp.fm import Parameters
+
+MODULES = {
+    "numpy_sgd": "fmexp.backends.numpy_sgd",
+    "torch_adam": "fmexp.backends.torch_adam",
+}
+"""Where each backend lives; imported only when it is used."""
 
 
 class Trainer(Protocol):
@@ -32,6 +40,13 @@ class Trainer(Protocol):
         """
         ...
 
+    def loss(self, part: Part) -> float:
+        """Mean loss of the rows of `part` with the parameters as they are; as `train_epoch`.
+
+        Asked for after each epoch with the same part, which the backend may keep where it trains.
+        """
+        ...
+
     def scores(self, features: Features) -> np.ndarray:
         """y_hat (regression) or the logit (classification), float64, shape (n_rows,)."""
         ...
@@ -44,6 +59,17 @@ class Trainer(Protocol):
 class Start(Protocol):
     """The function `start` of a backend module."""
 
-    def __call__(self, config: object, train: Part, parameters: Parameters) -> Trainer:
-        """Move data and parameters to where the backend trains."""
+    def __call__(self, config: Config, train: Part, parameters: Parameters) -> Trainer:
+        """Move data and parameters to where the backend trains.
+
+        Raises:
+            MissingPackageError: the backend needs a package that is not installed.
+            DataError: the feature rows are not as `Features` promises.
+        """
         ...
+
+
+def start(config: Config, train: Part, parameters: Parameters) -> Trainer:
+    """Start the backend that the configuration names; see `Start`."""
+    module = import_module(MODULES[config.backend.name])
+    return cast("Start", module.start)(config, train, parameters)
