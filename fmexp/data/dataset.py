@@ -89,5 +89,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def raw(self, rows: np.ndarray) -> dict[str, np.ndarray | list[str]]:
-        """The source's own columns of these rows, target included, in the source's order."""
-        return self.table.cells(rows)
+        """The cells of the feature columns as they stood in the source, for these row numbers."""
+        cells = self.table.cells(rows)
+        used = set(self.encoder.column_names)
+        return {name: cells[name] for name in cells if name in used}

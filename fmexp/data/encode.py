@@ -135,6 +135,10 @@ class Encoder:
         y = _finite(self.target_name, _numbers(self.target_name, column))
         return (y - self.target_offset) / self.target_scale
 
+    def decode_target(self, target: np.ndarray) -> np.ndarray:
+        """Targets or scores of a regression in the target's own units; 0 and 1 stay."""
+        return target * self.target_scale + self.target_offset
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON knows it."""
         return asdict(self)
