@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Outcome(StrEnum):
@@ -73,11 +75,13 @@ class Delivery:
         store: the tracking URI, without a password; "" when nothing is kept.
         run_ids: MLflow's run id of each key.
         experiment_id: MLflow's, "" when nothing is kept.
+        mended: run ids of what killed processes had left unsent, sent now.
     """
 
     store: str = ""
     run_ids: dict[str, str] = field(default_factory=dict)
     experiment_id: str = ""
+    mended: tuple[str, ...] = ()
 
 
 class Tracker(Protocol):
@@ -98,7 +102,7 @@ class Tracker(Protocol):
 
 class _NullRun:
     key = ""
-    folder = None
+    folder: Path | None = None
 
     def log(self, step: int, metrics: dict[str, float]) -> None: ...
 

@@ -1,0 +1,125 @@
+"""Which store the runs go to, and why that one; never opens it, never imports MLflow."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from fmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+_SERVERS = ("http", "https", "databricks")
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_ALLOWED = (
+    "sqlite:///mlflow.db (a file), http://host:5000 (an MLflow server), "
+    "or a postgresql, mysql or mssql URI"
+)
+
+
+@dataclass(frozen=True)
+class StoreChoice:
+    """A tracking URI.
+
+    Attributes:
+        uri: absolute: it means the same from every working directory. May hold a password.
+        why: where it came from, in words for the screen.
+    """
+
+    uri: str
+    why: str
+
+    @property
+    def shown(self) -> str:
+        """The URI without its password."""
+        return without_password(self.uri)
+
+
+def locate_store(
+    command_line: str | None,
+    config: str | None,
+    environ: Mapping[str, str],
+    folder: Path | None = None,
+) -> StoreChoice:
+    """The store by precedence: command line, MLFLOW_TRACKING_URI, config, ./mlflow.db.
+
+    The last is MLflow's own default, so that a plain `mlflow ui` in the folder shows the runs.
+
+    Args:
+        command_line: `tracking.uri` as an override; None when not given.
+        config: `tracking.uri` of the composed config.
+        environ: the process environment.
+        folder: what a relative sqlite path starts from; the working directory by default.
+
+    Raises:
+        UserError: the URI cannot work: unknown kind, a plain folder, no such directory.
+    """
+    candidates = (
+        (command_line, "tracking.uri on the command line"),
+        (environ.get("MLFLOW_TRACKING_URI"), "the environment variable MLFLOW_TRACKING_URI"),
+        (config, "tracking.uri in the configuration"),
+    )
+    for uri, why in candidates:
+        if uri:
+            return StoreChoice(_checked(uri, why, folder or Path.cwd()), why)
+    why = "the default, mlflow.db in the working directory"
+    return StoreChoice(_checked(DEFAULT_URI, why, folder or Path.cwd()), why)
+
+
+def without_password(uri: str) -> str:
+    """The URI with its password as ***.
+
+    >>> without_password("postgresql://me:secret@host:5432/runs")
+    'postgresql://me:***@host:5432/runs'
+    """
+    return re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:***@", uri)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database file of a sqlite URI; None for every other kind of store."""
+    scheme, _, rest = uri.partition(":///")
+    return Path(rest.partition("?")[0]) if scheme.split("+")[0] == "sqlite" and rest else None
+
+
+def _checked(uri: str, why: str, folder: Path) -> str:
+    """`uri`, absolute; raises UserError where it cannot work."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme == "sqlite":
+        return _checked_sqlite(uri, why, folder)
+    if scheme in _DATABASES or scheme in _SERVERS or uri == "databricks":
+        return uri.rstrip("/")
+    shown = without_password(uri)
+    if scheme in ("", "file"):
+        raise UserError(
+            f"{why}: {shown!r} is a folder, and MLflow no longer writes its runs as plain files; "
+            f"expected {_ALLOWED}"
+        )
+    raise UserError(f"{why}: MLflow knows no store {shown!r}; expected {_ALLOWED}")
+
+
+def _checked_sqlite(uri: str, why: str, folder: Path) -> str:
+    path = sqlite_path(uri)
+    if path is None or path.name in ("", ":memory:"):
+        raise UserError(f"{why}: {uri!r} names no file; expected sqlite:///mlflow.db")
+    absolute = folder / path
+    if not absolute.parent.is_dir():
+        raise UserError(f"{why}: the folder {absolute.parent} of {uri!r} does not exist; make it")
+    if absolute.is_dir() or (absolute.exists() and not _is_sqlite(absolute)):
+        raise UserError(
+            f"{why}: {absolute} is not a sqlite database; name another file, or move it away"
+        )
+    return uri.replace(str(path), str(absolute), 1)
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Whether the file is empty (a database to be) or starts as sqlite's do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(16) in (b"", b"SQLite format 3\x00")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; check its permissions") from None

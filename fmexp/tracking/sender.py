@@ -1,0 +1,153 @@
+"""Sends one owner's runs from the spool to the store, so that sending again changes nothing.
+
+A run is found again by its unique tag, times of points are fixed in the spool, and a run that is
+no longer RUNNING in the store is left alone: it is whole, or somebody else has closed it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fmexp.tracking import spool
+from fmexp.tracking.base import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fmexp.tracking.store import Store
+
+KILLED = "its process ended without closing the run (killed, or it crashed)"
+_YOUNG_MILLISECONDS = 2000
+"""A run that ends within this is sent in one go, when it has ended."""
+
+
+class ParentUnknownError(Exception):
+    """The parent run is not in the store yet."""
+
+
+@dataclass
+class _Sending:
+    """What is known of a run that is not whole in the store."""
+
+    folder: Path
+    reader: spool.RunReader
+    run_id: str = ""
+
+
+class Sender:
+    """Sends the runs of one owner, whose recorder lock the caller holds.
+
+    Attributes:
+        refused: runs that the store will never take as they are, and why.
+    """
+
+    def __init__(self, owner: Path, store: Store, thin_to: int, wait_for_parents: bool) -> None:
+        self.owner = owner
+        self._store = store
+        self._thin_to = thin_to
+        self._wait_for_parents = wait_for_parents
+        self._open: dict[str, _Sending] = {}
+        self._parents: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+
+    def send(self, last: bool) -> Iterator[tuple[str, str | Exception]]:
+        """Send what is new.
+
+        Args:
+            last: nothing more will be written, so runs without an end were interrupted.
+
+        Yields:
+            (key, run id) of each run that is whole in the store now; it leaves the spool when the
+            caller asks for the next. (key, exception) of each that could not be sent.
+        """
+        for folder in spool.runs(self.owner):
+            if folder.name in self.refused:
+                continue
+            if folder.name not in self._open:
+                self._open[folder.name] = _Sending(folder, spool.RunReader(folder))
+            sending = self._open[folder.name]
+            try:
+                whole = self._send(sending, last)
+            except Exception as error:  # noqa: BLE001 -- one run must not stop the others
+                if self._store.refuses(error):
+                    self.refused[folder.name] = f"{folder.name}: {error}"
+                yield folder.name, error
+                continue
+            if whole:
+                if sending.run_id:
+                    yield folder.name, sending.run_id
+                spool.remove(folder)
+                del self._open[folder.name]
+
+    def _send(self, run: _Sending, last: bool) -> bool:
+        """Whether the run is whole in the store now."""
+        news = run.reader.advance()
+        record = run.reader.record
+        if record is None:
+            return last
+        if last and record.end is None:
+            ended = spool.last_written(run.folder)
+            record.end = spool.End(Outcome.INTERRUPTED, KILLED, {}, {}, ended)
+        if record.end is None:
+            if spool.milliseconds() - record.started > _YOUNG_MILLISECONDS:
+                self._show(run, record, news)
+            return False
+        fresh = self._find_or_create(run, record)
+        if fresh or self._store.is_live(run.run_id):
+            self._send_whole(run, record, record.end)
+        return True
+
+    def _show(self, run: _Sending, record: spool.RunRecord, news: bool) -> None:
+        """Let a run be watched while it lasts: its params, and the newest point of each curve."""
+        fresh = self._find_or_create(run, record)
+        params = record.start.params if fresh else {}
+        points = [(name, *curve.last()) for name, curve in record.curves.items()]
+        if fresh or (news and self._store.is_live(run.run_id)):
+            self._store.log(run.run_id, params, points)
+
+    def _send_whole(self, run: _Sending, record: spool.RunRecord, end: spool.End) -> None:
+        start = record.start
+        points = [
+            (name, *point)
+            for name, curve in record.curves.items()
+            for point in curve.thinned(self._thin_to)
+        ]
+        points += [(name, 0, end.time, value) for name, value in end.metrics.items()]
+        tags = {**end.tags, "fmexp.outcome": end.outcome.value}
+        if end.reason:
+            tags["fmexp.reason"] = end.reason
+        self._store.log(run.run_id, start.params, points, tags)
+        if start.dataset:
+            self._store.log_dataset(run.run_id, start.dataset)
+        if end.reason != KILLED:  # a killed trainer may have left half a file
+            self._store.log_artifacts(run.run_id, run.folder / "artifacts")
+        self._store.terminate(run.run_id, end.outcome, end.time)
+
+    def _find_or_create(self, run: _Sending, record: spool.RunRecord) -> bool:
+        """Make sure that the run is in the store; True when it was made just now."""
+        if run.run_id:
+            return False
+        tried = run.folder / "tried"  # so that a search is only paid for where it may find one
+        found = self._store.find(run.folder.name) if tried.exists() else None
+        if found:
+            run.run_id = found
+            return False
+        parent = record.start.parent
+        parent_id = self._parent_id(parent) if parent else None
+        tried.touch()
+        run.run_id = self._store.create(run.folder.name, record.start, record.started, parent_id)
+        return True
+
+    def _parent_id(self, key: str) -> str:
+        """The parent's id; "" when there is no such run and nobody is left to make it."""
+        if key not in self._parents:
+            ours = self._open.get(key)
+            if ours and ours.reader.record:
+                self._find_or_create(ours, ours.reader.record)
+            found = ours.run_id if ours else self._store.find(key)
+            if not found and (self._wait_for_parents or any(self.owner.parent.glob(f"*/{key}"))):
+                raise ParentUnknownError(key)
+            self._parents[key] = found or ""
+        return self._parents[key]

@@ -1,0 +1,183 @@
+"""The MLflow store: the only module that imports MLflow, loaded by the recorder process alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+# MLflow's own retries double a create_run whose answer was lost; the recorder retries instead.
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+
+from fmexp.errors import StoreError
+from fmexp.tracking.base import Outcome
+from fmexp.tracking.locate import sqlite_path, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from fmexp.tracking.base import RunStart
+
+RUN_KEY_TAG = "fmexp.run_key"
+STATUS = {
+    Outcome.COMPLETED: "FINISHED",
+    Outcome.PRUNED: "FINISHED",
+    Outcome.DIVERGED: "FAILED",
+    Outcome.FAILED: "FAILED",
+    Outcome.INTERRUPTED: "KILLED",
+}
+"""MLflow's run status for each outcome (it has none for pruned)."""
+
+_NAMES = 100  # params, and tags, in one log_batch
+_POINTS = 800  # so that all three together stay below 1000
+_LONGEST_PARAM = 6000
+_LONGEST_TAG = 8000
+_PERMANENT = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST"}
+
+
+class Store:
+    """One experiment of one MLflow store. All but `create` can be repeated without harm."""
+
+    def __init__(self, uri: str, experiment: str, folder: Path) -> None:
+        """Open the store, made (with its tables) where it is not there yet.
+
+        Args:
+            uri: absolute tracking URI.
+            experiment: name; made where it is not there yet.
+            folder: holds the lock that keeps two processes from making the tables at once; a
+                sqlite file has the lock beside it instead.
+        """
+        database = sqlite_path(uri)
+        with _locked((database.parent if database else folder) / ".fmexp"):
+            self._client = MlflowClient(uri, registry_uri=uri)
+            self.experiment_id = self._get_or_create(experiment)
+        self.shown = without_password(uri)
+
+    def find(self, key: str) -> str | None:
+        """The id of the run with our unique tag."""
+        found = self._client.search_runs(
+            [self.experiment_id],
+            f"tags.`{RUN_KEY_TAG}` = '{key}'",
+            run_view_type=ViewType.ALL,
+            max_results=1,
+        )
+        return found[0].info.run_id if found else None
+
+    def is_live(self, run_id: str) -> bool:
+        """Whether the run is RUNNING and nobody deleted it: only then is it ours to write to."""
+        info = self._client.get_run(run_id).info
+        return bool(info.status == "RUNNING" and info.lifecycle_stage == "active")
+
+    def create(self, key: str, start: RunStart, started: int, parent_id: str | None) -> str:
+        """Make the run with its tags. Not repeatable: ask `find` first where it may be there."""
+        tags = {**start.tags, RUN_KEY_TAG: key}
+        if parent_id:
+            tags["mlflow.parentRunId"] = parent_id
+        elif start.parent:
+            tags["fmexp.parent_key"] = start.parent
+        run = self._client.create_run(
+            self.experiment_id,
+            start_time=started,
+            run_name=start.name,
+            tags={name: _cut(value, _LONGEST_TAG) for name, value in tags.items()},
+        )
+        run_id: str = run.info.run_id
+        return run_id
+
+    def log(
+        self,
+        run_id: str,
+        params: dict[str, str] | None = None,
+        points: Iterable[tuple[str, int, int, float]] = (),
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Add params, points (name, step, time in milliseconds, value) and tags."""
+        metrics = [Metric(name, value, time, step) for name, step, time, value in points]
+        all_params = [Param(name, _cut(v, _LONGEST_PARAM)) for name, v in (params or {}).items()]
+        all_tags = [RunTag(name, _cut(v, _LONGEST_TAG)) for name, v in (tags or {}).items()]
+        while metrics or all_params or all_tags:  # as few calls as MLflow's limits allow
+            self._client.log_batch(
+                run_id, metrics[:_POINTS], all_params[:_NAMES], all_tags[:_NAMES]
+            )
+            metrics, all_params, all_tags = (
+                metrics[_POINTS:], all_params[_NAMES:], all_tags[_NAMES:],
+            )  # fmt: skip
+
+    def log_dataset(self, run_id: str, dataset: dict[str, str]) -> None:
+        """Log the dataset input."""
+        self._client.log_inputs(run_id, [_dataset_input(dataset)])
+
+    def log_artifacts(self, run_id: str, folder: Path) -> None:
+        """Copy everything in the folder to the run's artifacts."""
+        if folder.is_dir() and any(folder.iterdir()):
+            self._client.log_artifacts(run_id, str(folder))
+
+    def terminate(self, run_id: str, outcome: Outcome, ended: int) -> None:
+        """Close the run; `ended` in milliseconds."""
+        self._client.set_terminated(run_id, STATUS[outcome], ended)
+
+    @staticmethod
+    def refuses(error: Exception) -> bool:
+        """Whether sending the same again cannot succeed."""
+        return isinstance(error, MlflowException) and error.error_code in _PERMANENT
+
+    def _get_or_create(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                created: str = self._client.create_experiment(name)
+                return created
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                    raise
+                found = self._client.get_experiment_by_name(name)  # somebody was faster
+        assert found is not None
+        if found.lifecycle_stage != "active":
+            raise StoreError(
+                f"the experiment {name!r} was deleted; restore it (mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}) or choose another tracking.experiment"
+            )
+        experiment_id: str = found.experiment_id
+        return experiment_id
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    with (folder / "store.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _dataset_input(dataset: dict[str, str]) -> DatasetInput:
+    """MLflow's own digest reads the first 10,000 entries only, so ours is given.
+
+    Keys: name, digest, source; all others make the profile.
+    """
+    profile = {k: v for k, v in dataset.items() if k not in ("name", "digest", "source")}
+    return DatasetInput(
+        Dataset(
+            name=dataset["name"],
+            digest=dataset["digest"][:36],  # as long as MLflow's column
+            source_type="local",
+            source=json.dumps({"uri": dataset.get("source", "")}),
+            profile=json.dumps(profile),
+        ),
+        [InputTag("mlflow.data.context", "training")],
+    )
+
+
+def _cut(text: str, longest: int) -> str:
+    """MLflow refuses longer texts: those end in "..." instead."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."
