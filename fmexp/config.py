@@ -213,6 +213,11 @@ class Config:
     split: SplitConfig
     tracking: TrackingConfig
 
+    @property
+    def loss(self) -> str:
+        """The name of the loss in curves and metrics."""
+        return "mse" if self.task == "regression" else "logloss"
+
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted leaves of a nested dict; a group's `name` stands under the group's own name.

@@ -1,0 +1,90 @@
+"""The files that a run leaves beside its numbers: configuration, curve, predictions, model."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from fmexp import model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fmexp.config import Config
+    from fmexp.data.dataset import Dataset
+    from fmexp.training import Fit
+
+MOST_PREDICTIONS = 1000
+
+
+def write_all(
+    folder: Path, config: Config, record: dict[str, Any], data: Dataset, fit: Fit
+) -> None:
+    """Every artifact of a run; one that diverged has no model, one of no epoch no curve."""
+    write_config(folder / "config.yaml", record)
+    if fit.epochs:
+        write_curve(folder / "curve.csv", config.loss, fit)
+        draw_curve(folder / "curve.png", config.loss, fit)
+    if fit.parameters is not None:
+        kept = model.Model.of(config, data, fit.parameters)
+        kept.save(folder / "model")
+        write_predictions(folder / "predictions.csv", data, kept)
+
+
+def write_config(path: Path, record: dict[str, Any]) -> None:
+    """The configuration, with references to the environment as they were written."""
+    path.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def write_curve(path: Path, loss: str, fit: Fit) -> None:
+    """One row an epoch: epoch, train/<loss> and, with a validation part, val/<loss>."""
+    curves = {f"train/{loss}": fit.train_losses, f"val/{loss}": fit.validation_losses}
+    columns = [c for c in curves.values() if len(c)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *(name for name, c in curves.items() if len(c))])
+        writer.writerows(zip(range(1, fit.epochs + 1), *columns, strict=False))
+
+
+def draw_curve(path: Path, loss: str, fit: Fit) -> None:
+    """The curves as a picture, with the best epoch and the loss of predicting the mean."""
+    from matplotlib.figure import Figure  # half a second, after training
+
+    epochs = np.arange(1, len(fit.train_losses) + 1)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    marker = "o" if len(epochs) == 1 else None
+    axes.plot(epochs, fit.train_losses, label=f"train/{loss}", marker=marker)
+    if len(fit.validation_losses):
+        axes.plot(epochs, fit.validation_losses, label=f"val/{loss}", marker=marker)
+    if fit.best_epoch is not None:
+        label = f"best/epoch {fit.best_epoch}"
+        axes.axvline(fit.best_epoch, color="0.5", linestyle=":", label=label)
+    axes.axhline(fit.baseline, color="0.5", linestyle="--", label="predicting the mean")
+    axes.set(xlabel="epoch", ylabel=loss, yscale="log")
+    axes.legend()
+    axes.grid(visible=True, which="both", alpha=0.25)
+    figure.savefig(path, dpi=110)
+
+
+def write_predictions(path: Path, data: Dataset, kept: model.Model) -> None:
+    """The source's columns, y, y_pred and the part, for training and validation rows.
+
+    At most MOST_PREDICTIONS rows, evenly spaced in the source's order; the test part stays unseen.
+    """
+    parts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
+    rows = np.concatenate([part.rows for part in parts.values()])
+    names = np.repeat(list(parts), [len(part.rows) for part in parts.values()])
+    y = np.concatenate([data.encoder.decode_target(part.target) for part in parts.values()])
+    order = np.argsort(rows, kind="stable")
+    if len(order) > MOST_PREDICTIONS:
+        order = order[np.linspace(0, len(order) - 1, MOST_PREDICTIONS).round().astype(int)]
+    columns = data.raw(rows[order])
+    predicted = kept.predict(columns)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, "y", "y_pred", "part"])
+        writer.writerows(zip(*columns.values(), y[order], predicted, names[order], strict=True))

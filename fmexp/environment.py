@@ -1,0 +1,60 @@
+"""What a result depends on besides its configuration: versions, CPU, code."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fmexp import __version__
+
+PACKAGES = ("numpy", "numba", "llvmlite", "torch")
+"""Packages whose version can change the bits of a result."""
+
+
+@cache
+def environment_tags() -> dict[str, str]:
+    """Tags that say with what a run was made: versions, CPU, git commit of the working directory."""
+    tags = {"fmexp.version": __version__, "fmexp.python": platform.python_version()}
+    tags |= {f"fmexp.{name}": found for name in PACKAGES if (found := installed(name))}
+    return tags | {"fmexp.cpu": cpu_name()} | _git_tags()
+
+
+def installed(package: str) -> str:
+    """Version of a package, "" if it is not installed; nothing is imported."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def cpu_name() -> str:
+    """The CPU's name as its maker writes it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git_tags() -> dict[str, str]:
+    """Commit, and whether files differ from it; {} outside a git checkout."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    dirty = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
+    return {"mlflow.source.git.commit": commit, "fmexp.git_dirty": dirty}
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 (fixed words)
+            ["git", *arguments],  # noqa: S607 (the user's own git)
+            capture_output=True, text=True, check=False, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,144 @@
+"""One configuration: data, backend, fit, record."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fmexp import artifacts, environment
+from fmexp.config import MlflowConfig, config_hash, flatten
+from fmexp.tracking.base import Outcome, RunStart
+from fmexp.training import fit
+
+if TYPE_CHECKING:
+    from fmexp.config import Config
+    from fmexp.data.dataset import Dataset
+    from fmexp.tracking.base import Run, Tracker
+    from fmexp.training import Fit, Watch
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its key and name in the record, and what training gave."""
+
+    key: str
+    name: str
+    fit: Fit
+
+
+def run(
+    config: Config,
+    record: dict[str, Any],
+    data: Dataset,
+    tracker: Tracker,
+    watch: Watch,
+) -> Result:
+    """Train once and leave the record.
+
+    Args:
+        config: what to train.
+        record: the same as a tree that may be written down.
+        data: the rows.
+        tracker: where the record goes.
+        watch: called after each epoch; may stop training.
+    """
+    start = describe(config, record, data)
+    tracked = tracker.start_run(start)
+    try:
+        fitted = fit(config, data, _logging(config, tracked, watch))
+        if tracked.folder is not None:
+            artifacts.write_all(tracked.folder, config, record, data, fitted)
+    except KeyboardInterrupt:
+        tracked.finish(Outcome.INTERRUPTED, "interrupted before training ended")
+        raise
+    except Exception as error:
+        _keep_traceback(tracked)
+        tracked.finish(Outcome.FAILED, f"{type(error).__name__}: {error}")
+        raise
+    note = {"mlflow.note.content": in_words(config, data, fitted)}
+    tracked.finish(fitted.outcome, fitted.reason, final_metrics(config, fitted), note)
+    return Result(tracked.key, start.name, fitted)
+
+
+def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
+    """What is known of a run before its first epoch."""
+    leaves = flatten({key: value for key, value in record.items() if key != "tracking"})
+    tags = environment.environment_tags() | {
+        "fmexp.config_hash": config_hash(record),
+        "fmexp.data_digest": data.data_digest,
+        "fmexp.split_digest": data.split_digest,
+        "mlflow.source.name": "fmexp run",
+        "mlflow.source.type": "LOCAL",
+    }
+    given = config.tracking if isinstance(config.tracking, MlflowConfig) else None
+    return RunStart(
+        name=(given and given.run_name) or default_name(config),
+        params={key: str(value) for key, value in leaves.items()},
+        tags=tags | (given.tags if given else {}),
+        dataset={
+            "name": data.name,
+            "digest": data.data_digest,
+            "source": data.source,
+            "rows": str(sum(len(part.rows) for part in parts(data).values())),
+            "features": str(len(data.encoder.feature_names)),
+        },
+    )
+
+
+def default_name(config: Config) -> str:
+    """A run name that says what is in it."""
+    rate = f"{config.training.learning_rate:g}"
+    return f"{config.data.name}-{config.backend.name}-k{config.model.k}-lr{rate}"
+
+
+def parts(data: Dataset) -> dict[str, Any]:
+    """The parts that exist, by name."""
+    named = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {name: part for name, part in named.items() if part is not None}
+
+
+def final_metrics(config: Config, fitted: Fit) -> dict[str, float]:
+    """The numbers that a finished run is compared by; all finite."""
+    metrics = {"time/fit_seconds": fitted.fit_seconds}
+    if fitted.best_epoch is not None and fitted.best_validation is not None:
+        metrics["best/epoch"] = fitted.best_epoch
+        metrics[f"best/val_{config.loss}"] = fitted.best_validation
+    return metrics
+
+
+def in_words(config: Config, data: Dataset, fitted: Fit) -> str:
+    """What the run was and how it ended, for the top of its page."""
+    sizes = ", ".join(f"{len(part.rows):,} {name}" for name, part in parts(data).items())
+    lines = [
+        f"A Factorization Machine with k = {config.model.k}, trained by {config.backend.name} on "
+        f"{data.name} ({sizes} rows; {len(data.encoder.feature_names):,} features).",
+        f"Outcome: {fitted.outcome}. {fitted.reason}".strip(),
+    ]
+    if fitted.best_epoch is not None:
+        lines.append(
+            f"Lowest val/{config.loss} {fitted.best_validation:.6g} at epoch {fitted.best_epoch} "
+            f"of {fitted.epochs}; predicting the training mean gives {fitted.baseline:.6g}."
+        )
+    return "\n\n".join(lines)
+
+
+def _logging(config: Config, tracked: Run, watch: Watch) -> Watch:
+    """`watch`, with every epoch's losses logged before it."""
+    train_name, validation_name = f"train/{config.loss}", f"val/{config.loss}"
+
+    def log_and_watch(
+        epoch: int, train_loss: float, validation_loss: float | None
+    ) -> Outcome | None:
+        point = {train_name: train_loss}
+        if validation_loss is not None:
+            point[validation_name] = validation_loss
+        tracked.log(epoch, point)
+        return watch(epoch, train_loss, validation_loss)
+
+    return log_and_watch
+
+
+def _keep_traceback(tracked: Run) -> None:
+    if tracked.folder is not None:
+        (tracked.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")

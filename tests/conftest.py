@@ -1,0 +1,60 @@
+"""What the tests share: the command as a process, and the store it wrote to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+
+@dataclass
+class Command:
+    """Runs `fmexp` in a folder of its own, as a user would."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "FMEXP_"))}
+        return kept | {"PYTHONWARNINGS": "default"} | self.env
+
+    def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fmexp", *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run to the end; returns stdout and stderr together."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        assert "Traceback" not in err, err
+        return out + err
+
+    @property
+    def store(self):
+        """A client on the folder's own store."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+    def runs(self):
+        """Every run of every experiment, oldest first."""
+        client = self.store
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        return client.search_runs(experiments, order_by=["attributes.start_time ASC"])
+
+
+@pytest.fixture
+def fmexp(tmp_path: Path) -> Command:
+    return Command(tmp_path)
