@@ -96,7 +96,7 @@ class Sender:
             return False
         fresh = self._find_or_create(run, record)
         if fresh or self._store.is_live(run.run_id):
-            self._send_whole(run, record, record.end)
+            self._send_whole(run, record, record.end, {} if fresh else _end_tags(record))
         return True
 
     def _show(self, run: _Sending, record: spool.RunRecord, news: bool) -> None:
@@ -107,7 +107,9 @@ class Sender:
         if fresh or (news and self._store.is_live(run.run_id)):
             self._store.log(run.run_id, params, points)
 
-    def _send_whole(self, run: _Sending, record: spool.RunRecord, end: spool.End) -> None:
+    def _send_whole(
+        self, run: _Sending, record: spool.RunRecord, end: spool.End, tags: dict[str, str]
+    ) -> None:
         start = record.start
         points = [
             (name, *point)
@@ -115,9 +117,6 @@ class Sender:
             for point in curve.thinned(self._thin_to)
         ]
         points += [(name, 0, end.time, value) for name, value in end.metrics.items()]
-        tags = {**end.tags, "fmexp.outcome": end.outcome.value}
-        if end.reason:
-            tags["fmexp.reason"] = end.reason
         self._store.log(run.run_id, start.params, points, tags)
         if start.dataset:
             self._store.log_dataset(run.run_id, start.dataset)
@@ -137,7 +136,9 @@ class Sender:
         parent = record.start.parent
         parent_id = self._parent_id(parent) if parent else None
         tried.touch()
-        run.run_id = self._store.create(run.folder.name, record.start, record.started, parent_id)
+        run.run_id = self._store.create(
+            run.folder.name, record.start, _end_tags(record), record.started, parent_id
+        )
         return True
 
     def _parent_id(self, key: str) -> str:
@@ -151,3 +152,11 @@ class Sender:
                 raise ParentUnknownError(key)
             self._parents[key] = found or ""
         return self._parents[key]
+
+
+def _end_tags(record: spool.RunRecord) -> dict[str, str]:
+    """The tags that say how a run ended; none while it lasts."""
+    if record.end is None:
+        return {}
+    reason = {"fmexp.reason": record.end.reason} if record.end.reason else {}
+    return {**record.end.tags, "fmexp.outcome": record.end.outcome.value, **reason}

@@ -79,9 +79,16 @@ class Store:
         info = self._client.get_run(run_id).info
         return bool(info.status == "RUNNING" and info.lifecycle_stage == "active")
 
-    def create(self, key: str, start: RunStart, started: int, parent_id: str | None) -> str:
-        """Make the run with its tags. Not repeatable: ask `find` first where it may be there."""
-        tags = {**start.tags, RUN_KEY_TAG: key}
+    def create(
+        self,
+        key: str,
+        start: RunStart,
+        more_tags: dict[str, str],
+        started: int,
+        parent_id: str | None,
+    ) -> str:
+        """Make the run with all tags. Not repeatable: ask `find` first where it may be there."""
+        tags = {**start.tags, **more_tags, RUN_KEY_TAG: key}
         if parent_id:
             tags["mlflow.parentRunId"] = parent_id
         elif start.parent:
