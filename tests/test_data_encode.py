@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fmexp.data.dataset import CSR
-from fmexp.data.encode import Encoder, fit_encoder, text_of_numbers
+from fmexp.data.encode import Encoder
 from fmexp.data.frames import as_text
-from fmexp.data.table import Table, Text
+from fmexp.data.learn import Learning, learn
+from fmexp.data.table import Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 
@@ -22,8 +23,7 @@ def fit(columns: dict[str, Any], **options: Any) -> tuple[Encoder, Table]:
     names = [name for name in columns if name != "y"]
     texts = [name for name in names if isinstance(table.columns[name], Text)]
     numbers = [name for name in names if name not in texts]
-    options = {"task": "regression", "standardize": True} | options
-    return fit_encoder(table, "y", numbers, texts, **options), table
+    return learn(lambda: [table], "y", numbers, texts, Learning(**options)), table
 
 
 def dense(features: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fmexp import fm, model
-from fmexp.data.encode import fit_encoder
+from fmexp.data.learn import Learning, learn
 from fmexp.data.table import Table, Text
 from fmexp.errors import DataError
 
@@ -24,9 +24,8 @@ def a_model(task: str = "regression", *, clip: bool = False, fill: bool = False)
     names = Text(stream.integers(4, size=60).astype(np.int32), ["red", "blue", "green", "x y"])
     y = stream.normal(size=60) if task == "regression" else stream.integers(2, size=60) * 1.0
     table = Table({"size": numbers, "colour": names, "y": y})
-    encoder = fit_encoder(
-        table, "y", ["size"], ["colour"], task=task, standardize=True, fill_missing=fill
-    )
+    learning = Learning(task, fill_missing=fill)
+    encoder = learn(lambda: [table], "y", ["size"], ["colour"], learning)
     parameters = fm.initial_parameters(encoder.n_features, 3, 0.5, seed=1)
     return model.Model(parameters, encoder, task, clip)
 

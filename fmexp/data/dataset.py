@@ -36,6 +36,16 @@ class CSR:
         """(n_rows, n_features)."""
         return len(self), self.n_features
 
+    def take(self, rows: np.ndarray | slice) -> CSR:
+        """These rows."""
+        if isinstance(rows, slice):
+            rows = np.arange(len(self))[rows]
+        starts, counts = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        entries = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
+        values = None if self.values is None else self.values[entries]
+        return CSR(indptr, self.indices[entries], values, self.n_features)
+
 
 Features = np.ndarray | CSR
 """Feature rows: a C-contiguous float64 array of shape (n_rows, n_features), or CSR."""

@@ -1,4 +1,4 @@
-"""The column contract with its statistics: how a raw table becomes feature rows and targets."""
+"""How a raw table becomes feature rows and targets: the column contract with its statistics."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data.dataset import CSR, Features
-from fmexp.data.table import Column, Table, Text
+from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-SPARSE_BELOW = 0.25
-"""A numeric table with a smaller share of non-zero cells than this is kept as CSR."""
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,50 @@ class Categorical:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Features that have numbers instead of names (libsvm text, scipy matrices).
+
+    Attributes:
+        first: number of the first feature in the source (0 or 1).
+        n_features: how many the training rows have; later ones are unknown and add nothing.
+        sparse: whether rows stay sparse; else each feature is also in `Encoder.numeric`.
+        scales: what each sparse feature is divided by; None for 1.
+    """
+
+    first: int
+    n_features: int
+    sparse: bool
+    scales: tuple[float, ...] | None = None
+
+    def names(self) -> list[str]:
+        """The features' numbers in the source."""
+        return [str(self.first + j) for j in range(self.n_features)]
+
+    def rows(self, table: Table) -> CSR:
+        """The table's rows, features counted from 0, without unknown ones and zeros, scaled."""
+        block = _block(table)
+        values = np.ones(len(block.indices)) if block.values is None else block.values
+        if not np.isfinite(values).all():
+            raise DataError("the values of features must be finite numbers")
+        indices = block.indices - self.first
+        known = (indices >= 0) & (indices < self.n_features) & (values != 0)
+        kept = np.concatenate([[0], np.cumsum(known)])
+        indices, values = indices[known].astype(np.int32), values[known]
+        if self.scales is not None:
+            values = values / np.asarray(self.scales)[indices]
+        one_hot = bool((values == 1).all())
+        return CSR(kept[block.indptr], indices, None if one_hot else values, self.n_features)
+
+    def dense_rows(self, table: Table) -> np.ndarray:
+        """The table's rows as an array, not scaled."""
+        rows = self.rows(table)
+        X = np.zeros(rows.shape)
+        numbers = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
+        X[numbers, rows.indices] = 1.0 if rows.values is None else rows.values
+        return X
+
+
+@dataclass(frozen=True)
 class Encoder:
     """What was learned from the training part; the features are numeric columns, then categories.
 
@@ -76,6 +117,7 @@ class Encoder:
         labels: the names that stand for 0 and 1 in classification, else None.
         numeric: in the order of their features.
         categorical: in the order of their features.
+        block: features without names, instead of columns; else None.
         sparse: whether feature rows are CSR.
     """
 
@@ -86,6 +128,7 @@ class Encoder:
     labels: tuple[str, str] | None
     numeric: tuple[Numeric, ...]
     categorical: tuple[Categorical, ...]
+    block: Block | None
     sparse: bool
 
     @cached_property
@@ -97,16 +140,22 @@ class Encoder:
         for field in self.categorical:
             names += [f"{field.name}={category}" for category in field.categories]
             names += [f"{field.name}=(rare)"] * field.rare
+        if self.block is not None and self.block.sparse:
+            names += self.block.names()
         return names
 
     @property
     def n_features(self) -> int:
         """Number of features."""
+        if self.block is not None:
+            return self.block.n_features
         return sum(c.width for c in self.numeric) + sum(c.width for c in self.categorical)
 
     @property
     def column_names(self) -> list[str]:
         """The columns that a table must have."""
+        if self.block is not None:
+            return [BLOCK]
         return [c.name for c in self.numeric] + [c.name for c in self.categorical]
 
     def features(self, table: Table) -> Features:
@@ -115,11 +164,13 @@ class Encoder:
         Raises:
             DataError: a column is missing, or a cell is no finite number.
         """
+        if self.block is not None and self.block.sparse:
+            return self.block.rows(table)
         missing = [name for name in self.column_names if name not in table.columns]
-        if missing:
+        if missing and self.block is None:
             raise DataError(
-                f"the table has no column {_list(missing)}; the model needs "
-                f"{_list(self.column_names)}, the table has {_list(list(table.columns))}"
+                f"the table has no column {listed(missing)}; the model needs "
+                f"{listed(self.column_names)}, the table has {listed(list(table.columns))}"
             )
         return self._sparse_rows(table) if self.sparse else self._dense_rows(table)
 
@@ -132,7 +183,7 @@ class Encoder:
         column = table.columns[self.target_name]
         if self.labels is not None:
             return _label_codes(self.target_name, column, self.labels)
-        y = _finite(self.target_name, _numbers(self.target_name, column))
+        y = finite(self.target_name, numbers_of(self.target_name, column))
         return (y - self.target_offset) / self.target_scale
 
     def decode_target(self, target: np.ndarray) -> np.ndarray:
@@ -159,10 +210,14 @@ class Encoder:
                 Categorical(c["name"], tuple(c["categories"]), c["rare"])
                 for c in stored["categorical"]
             ),
+            block=_block_of_json(stored["block"]) if stored["block"] else None,
             sparse=stored["sparse"],
         )
 
     def _dense_rows(self, table: Table) -> np.ndarray:
+        if self.block is not None:
+            names, raw = self.block.names(), self.block.dense_rows(table)
+            table = Table({name: raw[:, j] for j, name in enumerate(names)})
         X = np.empty((len(table), self.n_features))
         for feature, (_, values) in enumerate(self._numeric_features(table)):
             X[:, feature] = values
@@ -189,11 +244,11 @@ class Encoder:
     def _numeric_features(self, table: Table) -> Iterator[tuple[Numeric, np.ndarray]]:
         """The feature columns of the numeric columns: the number, then whether it was missing."""
         for column in self.numeric:
-            x = _numbers(column.name, table.columns[column.name])
+            x = numbers_of(column.name, table.columns[column.name])
             missing = np.isnan(x)
             if column.fill is not None:
                 x = np.where(missing, column.fill, x)
-            yield column, (_finite(column.name, x) - column.offset) / column.scale
+            yield column, (finite(column.name, x) - column.offset) / column.scale
             if column.fill is not None:
                 yield column, missing.astype(np.float64)
 
@@ -217,60 +272,6 @@ class Encoder:
             feature += field.width
 
 
-def fit_encoder(
-    training: Table,
-    target: str,
-    numeric: Sequence[str],
-    categorical: Sequence[str],
-    *,
-    task: str,
-    standardize: bool,
-    min_count: int = 1,
-    fill_missing: bool = False,
-) -> Encoder:
-    """Learn the encoding from the training rows.
-
-    Args:
-        training: rows of the training part alone.
-        target: the target's column.
-        numeric: columns of numbers.
-        categorical: columns of names.
-        task: regression or classification.
-        standardize: centre and scale numeric columns and a regression target.
-        min_count: categories with fewer training rows share one feature.
-        fill_missing: missing numbers become the mean, with a feature that marks them.
-
-    Raises:
-        DataError: a number is missing or not finite, or the labels are not two.
-    """
-    numbers = {name: _numbers(name, training.columns[name]) for name in numeric}
-    sparse = bool(categorical) or _density(numbers, len(training)) < SPARSE_BELOW
-    labels, low, high = None, 0.0, 1.0
-    offset, scale = 0.0, 1.0
-    if task == "classification":
-        labels = _labels(target, training.columns[target])
-    else:
-        y = _finite(target, _numbers(target, training.columns[target]))
-        low, high = float(y.min()), float(y.max())
-        if standardize:
-            offset, scale = _centre_and_spread(target, y)
-    return Encoder(
-        target_name=target,
-        target_offset=offset,
-        target_scale=scale,
-        target_range=(low, high),
-        labels=labels,
-        numeric=tuple(
-            _fit_numeric(name, x, standardize=standardize, sparse=sparse, fill=fill_missing)
-            for name, x in numbers.items()
-        ),
-        categorical=tuple(
-            _fit_categorical(name, training.columns[name], min_count) for name in categorical
-        ),
-        sparse=sparse,
-    )
-
-
 def category_codes(field: Categorical, column: Column) -> np.ndarray:
     """The category number of every row, -1 for none; int32, shape (n_rows,)."""
     text = column if isinstance(column, Text) else text_of_numbers(column)
@@ -281,96 +282,16 @@ def category_codes(field: Categorical, column: Column) -> np.ndarray:
     return codes
 
 
-def text_of_numbers(column: np.ndarray) -> Text:
-    """Numbers as texts: whole ones without a point, NaN as ""."""
-    distinct, codes = np.unique(column, return_inverse=True)
-    return Text(codes.astype(np.int32), [number_text(x) for x in distinct.tolist()])
-
-
-def number_text(x: float) -> str:
-    """The shortest text of a number; whole ones without a point."""
-    if x != x:
-        return ""
-    return str(int(x)) if x.is_integer() and abs(x) < 2**53 else repr(x)
-
-
-def _fit_numeric(
-    name: str, x: np.ndarray, *, standardize: bool, sparse: bool, fill: bool
-) -> Numeric:
-    present = x[~np.isnan(x)]
-    if not fill:
-        _finite(name, x)
-    elif len(present) == 0:
-        raise DataError(f"column {name!r} has no number in the training rows: drop it (data.drop)")
-    else:
-        _finite(name, present)
-    mean, spread = _centre_and_spread(name, present)
-    fill_value = mean if fill and len(present) < len(x) else None
-    if not standardize:
-        return Numeric(name, fill=fill_value)
-    if sparse and 2 * np.count_nonzero(x) < len(x):
-        return Numeric(name, 0.0, _typical_size(name, present), fill_value)
-    return Numeric(name, mean, spread, fill_value)
-
-
-def _fit_categorical(name: str, column: Column, min_count: int) -> Categorical:
-    text = column if isinstance(column, Text) else text_of_numbers(column)
-    counts = np.bincount(text.codes, minlength=len(text.names))
-    frequent = [text.names[i] for i in np.flatnonzero(counts >= max(min_count, 1))]
-    has_rare = bool(((counts > 0) & (counts < min_count)).any())
-    return Categorical(name, tuple(_sorted_names(frequent)), has_rare)
-
-
-def _sorted_names(names: list[str]) -> list[str]:
-    """In order: as integers where all are plain ones, else as texts."""
-    if all(name.isdecimal() and name.isascii() and str(int(name)) == name for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
-
-
-def _density(numbers: dict[str, np.ndarray], n_rows: int) -> float:
-    """The share of cells that are not zero."""
-    n_cells = n_rows * len(numbers)
-    return sum(int(np.count_nonzero(x)) for x in numbers.values()) / max(n_cells, 1)
-
-
-def _centre_and_spread(name: str, x: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation; a constant column has the spread 1."""
-    if x.min() == x.max():
-        return float(x[0]), 1.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, spread = float(x.mean()), float(x.std())
-    _check_range(name, x, mean, spread)
-    return mean, spread
-
-
-def _typical_size(name: str, x: np.ndarray) -> float:
-    """Root mean square of the non-zero numbers: 1 for a column of zeros and ones."""
-    present = x[x != 0]
-    if len(present) == 0:
-        return 1.0
-    with np.errstate(over="ignore", under="ignore"):
-        size = float(np.sqrt(np.mean(np.square(present))))
-    _check_range(name, present, 0.0, size)
-    return size
-
-
-def _check_range(name: str, x: np.ndarray, mean: float, spread: float) -> None:
-    if not (np.isfinite(mean) and np.isfinite(spread) and spread > 0):
-        raise DataError(
-            f"column {name!r} has numbers from {x.min():g} to {x.max():g}, whose squares "
-            f"do not fit into a floating-point number: rescale the column"
-        )
-
-
-def _numbers(name: str, column: Column) -> np.ndarray:
+def numbers_of(name: str, column: Column) -> np.ndarray:
+    """The column as float64; text is refused."""
     if isinstance(column, Text):
         example = next(iter(column.names), "")
         raise DataError(f"column {name!r} must hold numbers, got text such as {example!r}")
     return np.asarray(column, np.float64)
 
 
-def _finite(name: str, x: np.ndarray) -> np.ndarray:
+def finite(name: str, x: np.ndarray) -> np.ndarray:
+    """The same numbers; missing and infinite ones are refused, with the first one's place."""
     wrong = np.flatnonzero(~np.isfinite(x))
     if len(wrong):
         got = "missing values" if np.isnan(x[wrong[0]]) else f"{x[wrong[0]]:g}"
@@ -381,46 +302,32 @@ def _finite(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _labels(name: str, column: Column) -> tuple[str, str]:
-    """The two distinct labels of the training part; the first stands for 0."""
-    text = column if isinstance(column, Text) else text_of_numbers(column)
-    _refuse_missing_labels(name, text)
-    found = [text.names[code] for code in np.unique(text.codes).tolist()]
-    if len(found) != 2:
-        raise DataError(
-            f"task=classification needs a target of two labels, column {name!r} has {len(found)} "
-            f"in the training rows: {_list(found)}"
-        )
-    try:
-        low, high = sorted(found, key=float)
-    except ValueError:
-        low, high = sorted(found)
-    return low, high
+def _block(table: Table) -> CSR:
+    if table.block is None:
+        raise DataError("the model needs sparse rows (libsvm text or a scipy matrix)")
+    return table.block
+
+
+def _block_of_json(stored: dict[str, Any]) -> Block:
+    scales = stored["scales"]
+    return Block(
+        stored["first"], stored["n_features"], stored["sparse"], tuple(scales) if scales else None
+    )
 
 
 def _label_codes(name: str, column: Column, labels: tuple[str, str]) -> np.ndarray:
     text = column if isinstance(column, Text) else text_of_numbers(column)
-    _refuse_missing_labels(name, text)
     codes = category_codes(Categorical(name, labels), text)
     unknown = np.flatnonzero(codes < 0)
     if len(unknown):
         raise DataError(
             f"column {name!r} must hold {labels[0]!r} or {labels[1]!r} (the labels of the "
-            f"training rows), got {text.names[text.codes[unknown[0]]]!r}"
+            f"training rows), got {text.names[text.codes[unknown[0]]]!r} in row {unknown[0] + 1}"
         )
     return codes.astype(np.float64)
 
 
-def _refuse_missing_labels(name: str, text: Text) -> None:
-    missing = np.flatnonzero(np.array([name == "" for name in text.names])[text.codes])
-    if len(missing):
-        raise DataError(
-            f"the target {name!r} is missing in {len(missing)} rows, the first at row "
-            f"{missing[0] + 1}: every row needs one"
-        )
-
-
-def _list(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
     """The first names, quoted, and how many more there are."""
     more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
     return ", ".join(repr(name) for name in names[:8]) + more

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.encode import text_of_numbers
-from fmexp.data.table import Column, Table, Text
+from fmexp.data.table import Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +20,13 @@ from fmexp.config import (
 )
 from fmexp.data import generate
 from fmexp.data.dataset import Dataset, Part
-from fmexp.data.encode import Encoder, fit_encoder
+from fmexp.data.learn import Learning, learn
 from fmexp.data.split import split_rows
 from fmexp.data.table import Table, Text
 from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from fmexp.data.encode import Encoder
 
 DIABETES = Path(__file__).with_name("diabetes.csv")
 
@@ -66,14 +70,8 @@ def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
     table = source.table
     rows = split_rows(len(table), split)
     training = table.take(rows.train)
-    encoder = fit_encoder(
-        training,
-        source.target,
-        source.numeric,
-        source.categorical,
-        task=task,
-        standardize=data.standardize,
-    )
+    learning = Learning(task, data.standardize)
+    encoder = learn(lambda: [training], source.target, source.numeric, source.categorical, learning)
     return Dataset(
         name=data.name,
         source=source.description,

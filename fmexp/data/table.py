@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from fmexp.data.dataset import CSR
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Text:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def take(self, rows: np.ndarray) -> Text:
+    def take(self, rows: np.ndarray | slice) -> Text:
         """These rows of the column."""
         return Text(self.codes[rows], self.names)
 
@@ -36,39 +39,71 @@ class Text:
         return [self.names[code] for code in self.codes.tolist()]
 
 
+BLOCK = "features"
+"""The column that stands for a block of sparse rows where a table is written out."""
+
 Column = np.ndarray | Text
 """Numbers (float64, NaN where missing) or texts."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length, in the order of the source."""
+    """Columns of equal length in the order of the source, and perhaps a block of sparse rows.
+
+    Attributes:
+        columns: by name.
+        block: features that have numbers instead of names (libsvm text, scipy matrices); None
+            where there are none.
+    """
 
     columns: dict[str, Column]
+    block: CSR | None = None
 
     def __len__(self) -> int:
+        if self.block is not None:
+            return len(self.block)
         return len(next(iter(self.columns.values()), ()))
 
-    def take(self, rows: np.ndarray) -> Table:
+    def take(self, rows: np.ndarray | slice) -> Table:
         """These rows of every column."""
         taken = {
             name: column.take(rows) if isinstance(column, Text) else column[rows]
             for name, column in self.columns.items()
         }
-        return Table(taken)
+        return Table(taken, None if self.block is None else self.block.take(rows))
 
     def cells(self, rows: np.ndarray) -> dict[str, np.ndarray | list[str]]:
-        """The cells of these rows as they stood in the source, by column."""
-        return {
+        """The cells of these rows as they stood in the source, by column.
+
+        The rows of a block become texts "number:value number:value ..." in a column BLOCK.
+        """
+        taken = self.take(rows)
+        cells = {
             name: column.texts() if isinstance(column, Text) else column
-            for name, column in self.take(rows).columns.items()
+            for name, column in taken.columns.items()
         }
+        return cells if taken.block is None else cells | {BLOCK: _row_texts(taken.block)}
 
     def digest(self) -> str:
         """A hash of every name and every cell, 32 hexadecimal digits."""
-        return digest(
-            part for name, column in self.columns.items() for part in _bytes(name, column)
-        )
+        parts = [part for name, column in self.columns.items() for part in _bytes(name, column)]
+        if self.block is not None:
+            arrays = self.block.indptr, self.block.indices, self.block.values
+            parts += [as_bytes(array) for array in arrays if array is not None]
+        return digest(parts)
+
+
+def text_of_numbers(column: np.ndarray) -> Text:
+    """Numbers as texts: whole ones without a point, NaN as ""."""
+    distinct, codes = np.unique(column, return_inverse=True)
+    return Text(codes.astype(np.int32), [number_text(x) for x in distinct.tolist()])
+
+
+def number_text(x: float) -> str:
+    """The shortest text of a number; whole ones without a point."""
+    if x != x:
+        return ""
+    return str(int(x)) if x.is_integer() and abs(x) < 2**53 else repr(x)
 
 
 def digest(parts: Iterable[bytes | memoryview]) -> str:
@@ -83,6 +118,13 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
 def as_bytes(array: np.ndarray) -> memoryview:
     """The memory of a one-dimensional array, for hashing."""
     return np.ascontiguousarray(array).view(np.uint8).data
+
+
+def _row_texts(block: CSR) -> list[str]:
+    values = np.ones(len(block.indices)) if block.values is None else block.values
+    entries = [f"{j}:{x!r}" for j, x in zip(block.indices.tolist(), values.tolist(), strict=True)]
+    bounds = block.indptr.tolist()
+    return [" ".join(entries[i:j]) for i, j in pairwise(bounds)]
 
 
 def _bytes(name: str, column: Column) -> Iterable[bytes | memoryview]:
