@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tracking_support import empty_store, store_folder  # noqa: F401 -- fixtures
+
 
 @dataclass
 class Command:

@@ -71,13 +71,13 @@ def locate_store(
     return StoreChoice(_checked(DEFAULT_URI, why, folder or Path.cwd()), why)
 
 
-def without_password(uri: str) -> str:
-    """The URI with its password as ***.
+def without_password(text: str) -> str:
+    """A URI, or a text with URIs in it, with each password as ***.
 
     >>> without_password("postgresql://me:secret@host:5432/runs")
     'postgresql://me:***@host:5432/runs'
     """
-    return re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:***@", uri)
+    return re.sub(r"(?<=://)([^:/@\s]*):[^/\s]*@", r"\1:***@", text)
 
 
 def sqlite_path(uri: str) -> Path | None:

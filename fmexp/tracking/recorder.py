@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmexp.tracking import spool
+from fmexp.tracking.locate import without_password
 from fmexp.tracking.sender import ParentUnknownError, Sender
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Recorder:
                 sender = sender or self._open(owner, wait_for_parents=True)
                 trouble = self._send(sender, ended)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the spool keeps the runs
-                trouble = _in_words(error)
+                trouble = f"the store cannot be used: {_in_words(error)}"
             if ended and not trouble:
                 break
             if ended and time.monotonic() - self._ended_at > self._patience:
@@ -69,7 +70,7 @@ class Recorder:
                 self.mend(wait=False)
             self._listen(trouble and f"{trouble}; the record waits in {owner}")
         if sender and sender.refused:
-            return self._give_up("; ".join(sender.refused.values()))
+            return self._give_up(without_password("; ".join(sender.refused.values())))
         spool.remove(owner)
         return 0
 
@@ -151,12 +152,15 @@ class Recorder:
 
 
 def _in_words(error: Exception) -> str:
-    """An exception on one line; its traceback goes to the log."""
+    """What is at the bottom of an exception, on one line; its traceback goes to the log."""
     traceback.print_exception(error)
     if isinstance(error, ParentUnknownError):
         return f"its parent run {error} is not in the store"
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    root: BaseException = error
+    while root.__cause__ or root.__context__:
+        root = root.__cause__ or root.__context__ or root
+    line = (str(root).strip().splitlines() or [""])[0]
+    return without_password(f"{type(root).__name__}: {line[:300]}")
 
 
 def main() -> None:

@@ -317,10 +317,8 @@ def spooled_runs(folder: Path) -> list[SpooledRun]:
             record = read_run(run)
             if record is None or target is None:
                 continue
-            state: Literal["open", "finished", "orphaned"] = "open" if alive else "orphaned"
-            found.append(
-                SpooledRun(run.name, record.start.name, "finished" if record.end else state, target)
-            )
+            state = _STATES[alive, record.end is not None]
+            found.append(SpooledRun(run.name, record.start.name, state, target))
     return found
 
 
