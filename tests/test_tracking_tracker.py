@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 from fmexp.errors import StoreError, UserError
 from fmexp.tracking import tracker as module
 from fmexp.tracking.base import Outcome, RunStart
-from fmexp.tracking.spool import spooled_runs
+from fmexp.tracking.spool import Destination, End, EventWriter, become_owner, spooled_runs
 from fmexp.tracking.tracker import drain, open_tracker
 from tests.tracking_support import assert_whole, start_worker, stored, told, uri_of
 
@@ -163,13 +164,29 @@ def test_a_name_that_mlflow_refuses_is_refused_at_once(store_folder: Path) -> No
 
 
 def test_drain_sends_what_a_killed_trainer_left(store_folder: Path) -> None:
-    worker = start_worker(store_folder, 3)
-    worker.wait()
-    assert worker.stdout is not None
-    with worker.stdout:
-        finished = told(worker.stdout.read())["finished"]
-    assert drain(store_folder).run_ids == ()  # all sent: nothing to do, no process started
-    assert_whole(stored(store_folder / "mlflow.db"), finished)
+    owner, lock = become_owner(store_folder, Destination(uri_of(store_folder), "test", 320))
+    for name in ("finished", "orphan"):
+        writer = EventWriter(owner, name, RunStart(name, {}, {}, parent="never-heard-of"))
+        (writer.artifacts / "model.npz").write_text("maybe half of it")
+        writer.points([(0, 5, {"loss": 1.0})])
+        if name == "finished":
+            writer.end([], End(Outcome.COMPLETED, "", {}, {}, 7))
+    assert drain(store_folder).run_ids == ()  # its trainer lives
+    os.close(lock)
+    assert len(drain(store_folder).run_ids) == 2
+
+    runs = {run.name: run for run in stored(store_folder / "mlflow.db")}
+    assert {name: run.status for name, run in runs.items()} == {
+        "finished": "FINISHED",
+        "orphan": "KILLED",
+    }
+    assert runs["orphan"].tags["fmexp.outcome"] == "interrupted"
+    assert "killed" in runs["orphan"].tags["fmexp.reason"]
+    assert runs["orphan"].metrics == {"loss": [(0, 1.0)]}
+    assert runs["orphan"].tags["fmexp.parent_key"] == "never-heard-of"
+    assert (runs["finished"].artifacts / "model.npz").exists()
+    assert not runs["orphan"].artifacts.exists()
+    assert drain(store_folder).run_ids == ()
 
 
 def test_a_run_that_its_user_closed_is_left_alone(store_folder: Path) -> None:
