@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,6 +38,7 @@ Exit codes: 0 done; 1 the work failed; 2 the input is wrong; 130 interrupted.
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(format="fmexp: %(message)s")
     try:
         if sys.platform == "win32":
             raise FmexpError("fmexp runs on Linux and macOS; on Windows use it within WSL")
@@ -98,12 +101,14 @@ def _run(argv: list[str]) -> int:
 
 
 def _ui(arguments: argparse.Namespace) -> int:
-    from fmexp.commands import ui
+    from fmexp.tracking.locate import locate_store
+    from fmexp.ui import serve
 
-    return ui(arguments.uri, arguments.host, arguments.port)
+    store = locate_store(arguments.uri, None, os.environ)
+    return serve(store.uri, arguments.host, arguments.port, Path.cwd())
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from fmexp.commands import doctor
+    from fmexp.doctor import doctor
 
-    return doctor(arguments.uri)
+    return doctor(arguments.uri, Path.cwd())

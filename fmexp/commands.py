@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from fmexp import environment, experiment, interrupt, screen
+from fmexp import experiment, interrupt, screen
 from fmexp.backends.base import load_backend
 from fmexp.config import MlflowConfig
 from fmexp.data.loading import load
 from fmexp.tracking.base import NULL_TRACKER, Outcome, Tracker
-from fmexp.tracking.locate import StoreChoice, locate_store
+from fmexp.tracking.locate import locate_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,8 +56,3 @@ def _tracker(composed: Composed, folder: Path) -> Tracker:
     on_command_line = tracking.uri if "tracking.uri" in composed.given else None
     store = locate_store(on_command_line, tracking.uri, os.environ)
     return open_tracker(store.uri, tracking.experiment, folder)
-
-
-def store_for(uri: str | None) -> StoreChoice:
-    """The store that `fmexp run` in the working directory would use."""
-    return locate_store(uri, None, os.environ)

@@ -16,7 +16,7 @@ PACKAGES = ("numpy", "numba", "llvmlite", "torch")
 
 @cache
 def environment_tags() -> dict[str, str]:
-    """Tags that say with what a run was made: versions, CPU, git commit of the working directory."""
+    """Tags that say with what a run was made: versions, CPU, the working directory's commit."""
     tags = {"fmexp.version": __version__, "fmexp.python": platform.python_version()}
     tags |= {f"fmexp.{name}": found for name in PACKAGES if (found := installed(name))}
     return tags | {"fmexp.cpu": cpu_name()} | _git_tags()

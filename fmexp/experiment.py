@@ -110,11 +110,11 @@ def final_metrics(config: Config, fitted: Fit) -> dict[str, float]:
 def in_words(config: Config, data: Dataset, fitted: Fit) -> str:
     """What the run was and how it ended, for the top of its page."""
     sizes = ", ".join(f"{len(part.rows):,} {name}" for name, part in parts(data).items())
-    lines = [
+    model = (
         f"A Factorization Machine with k = {config.model.k}, trained by {config.backend.name} on "
-        f"{data.name} ({sizes} rows; {len(data.encoder.feature_names):,} features).",
-        f"Outcome: {fitted.outcome}. {fitted.reason}".strip(),
-    ]
+        f"{data.name} ({sizes} rows; {len(data.encoder.feature_names):,} features)."
+    )
+    lines = [model, f"Outcome: {fitted.outcome}. {fitted.reason}".strip()]
     if fitted.best_epoch is not None:
         lines.append(
             f"Lowest val/{config.loss} {fitted.best_validation:.6g} at epoch {fitted.best_epoch} "

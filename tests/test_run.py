@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, in the reader
-
 ARTIFACTS = {"config.yaml", "model", "curve.csv", "curve.png", "predictions.csv"}
 
 

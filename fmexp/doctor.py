@@ -1,0 +1,68 @@
+"""`fmexp doctor`: versions, which store and why, is it reachable, what waits, how to mend it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from fmexp import __version__
+from fmexp.environment import cpu_name, installed
+from fmexp.tracking import spool
+from fmexp.tracking.locate import StoreChoice, locate_store, sqlite_path
+from fmexp.tracking.tracker import drain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarrow")
+_PING = """
+import sys
+from pathlib import Path
+from fmexp.tracking.store import count_runs
+print(count_runs(sys.argv[1]))
+"""
+
+
+def doctor(uri: str | None, folder: Path) -> int:
+    """Look, send what waits, and say what is wrong; 0 when nothing is, else 1."""
+    store = locate_store(uri, None, os.environ)
+    versions = [f"{name} {installed(name) or 'not installed'}" for name in PACKAGES]
+    print(f"fmexp    {__version__}, Python {sys.version.split()[0]}, {cpu_name()}")
+    print(f"with     {', '.join(versions)}")
+    print(f"store    {store.shown}\n         because of {store.why}")
+    troubles = _mend_spool(folder)
+    reached, words = _reach(store)
+    print(f"         {words}")
+    return 0 if reached and not troubles else 1
+
+
+def _mend_spool(folder: Path) -> bool:
+    """Send what dead commands left; whether something is still stuck."""
+    waiting = spool.spooled_runs(folder)
+    if not waiting:
+        print("spool    empty: every run has reached its store")
+        return False
+    for run in waiting:
+        print(f"spool    {run.state}: {run.name} ({run.key}), for {run.destination.uri}")
+    done = drain(folder)
+    if done.run_ids:
+        print(f"         sent now: {', '.join(done.run_ids)}")
+    for trouble in done.troubles:
+        print(f"         {trouble}")
+    return bool(done.troubles)
+
+
+def _reach(store: StoreChoice) -> tuple[bool, str]:
+    """Whether the store answers, and what it says; MLflow is loaded in a process of its own."""
+    database = sqlite_path(store.uri)
+    if database is not None and not database.exists():
+        return True, "not there yet: the first run makes it"
+    done = subprocess.run(  # noqa: S603 (our own words)
+        [sys.executable, "-P", "-c", _PING, store.uri], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return False, f"it cannot be read: {reason}\n         is the address right, the server up?"
+    return True, f"it answers: {done.stdout.strip()}"

@@ -1,0 +1,75 @@
+"""The folder listing is the architecture: imports go one way, heavy packages stay in their place."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "fmexp"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LEVELS = [
+    {"fmexp", "fmexp.errors"},
+    {"fmexp.config", "fmexp.environment", "fmexp.interrupt", "fmexp.metrics"},
+    {"fmexp.checks"},
+    {"fmexp.compose"},
+    {"fmexp.fm", "fmexp.data"},
+    {"fmexp.backends"},
+    {"fmexp.tracking"},
+    {"fmexp.divergence", "fmexp.model"},
+    {"fmexp.training", "fmexp.predict"},
+    {"fmexp.artifacts"},
+    {"fmexp.experiment"},
+    {"fmexp.screen"},
+    {"fmexp.sweep"},
+    {"fmexp.commands", "fmexp.doctor", "fmexp.ui", "fmexp.compare", "fmexp.reproduce"},
+    {"fmexp.cli"},
+    {"fmexp.__main__"},
+]
+HEAVY = {"torch": 3, "numba": 1, "mlflow": 2, "optuna": 6, "matplotlib": 1, "llvmlite": 1}
+"""Most files that may import each."""
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path) -> set[str]:
+    """Modules imported anywhere in the file, `from a import b` as a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _level(module: str) -> int:
+    for level, names in enumerate(LEVELS):
+        if any(module == n or (n != "fmexp" and module.startswith(f"{n}.")) for n in names):
+            return level
+    raise AssertionError(f"{module} has no level in {__file__}: say where it belongs")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_module_imports_only_from_its_level_and_below(path):
+    known = {_name(other) for other in MODULES}
+    for imported in _imports(path) & known:
+        assert _level(imported) <= _level(_name(path)), f"{_name(path)} imports {imported}"
+
+
+def test_nothing_is_imported_from_a_package_that_only_gathers():
+    for path in MODULES:
+        for gathering in ("fmexp.data", "fmexp.backends", "fmexp.tracking", "fmexp.sweep"):
+            names = {n.name for n in ast.walk(ast.parse(path.read_text()))
+                     if isinstance(n, ast.alias)}  # fmt: skip
+            assert gathering not in names, f"{path} imports {gathering} itself"
+
+
+@pytest.mark.parametrize("package", HEAVY)
+def test_heavy_packages_are_imported_in_few_files(package):
+    users = [p for p in MODULES if any(i.partition(".")[0] == package for i in _imports(p))]
+    assert len(users) <= HEAVY[package], users
