@@ -7,6 +7,7 @@ for log loss. So errors grow where rate > 2 / (c G), and the row with the larges
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,19 +32,25 @@ def reason(config: Config, dataset: Dataset, parameters: fm.Parameters, finite_e
         parameters: where training started.
         finite_epochs: epochs that ended with a finite loss.
     """
-    rate = stable_learning_rate(config.task, parameters, dataset.train.features)
+    limit = stable_learning_rate(config.task, parameters, dataset.train.features)
+    safe = f"a training.learning_rate of at most {limit / 2:.1g}" if limit > 0 else "none"
     return (
         f"the loss was not finite in epoch {finite_epochs + 1}: training.learning_rate="
         f"{config.training.learning_rate:g} is too large for this data. "
-        f"{largest_columns(dataset)}. On these rows a training.learning_rate of at most "
-        f"{rate / 2:.1g} is safe; data.standardize=true brings the columns to one scale"
+        f"{largest_columns(dataset)}. On these rows {safe} is safe; "
+        "data.standardize=true brings the columns to one scale"
     )
 
 
 def stable_learning_rate(task: fm.Task, parameters: fm.Parameters, features: Features) -> float:
-    """The rate above which errors grow on the row that allows least; see the top of this file."""
+    """The rate above which errors grow on the row that allows least; see the top of this file.
+
+    0 where values are so large that their squares overflow.
+    """
     curvature = 1.0 if task == "regression" else 0.25
-    return 2.0 / (curvature * float(fm.squared_slopes(parameters, features).max()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = float(fm.squared_slopes(parameters, features).max())
+    return 2.0 / (curvature * largest) if math.isfinite(largest) else 0.0
 
 
 def largest_columns(dataset: Dataset) -> str:

@@ -56,7 +56,7 @@ def notebook_parameters(n_features: int, k: int, n_rows: int, seed: int) -> Para
     NumPy's legacy stream of `seed`, past the targets (`n_rows` uniform draws) and past one V: the
     notebook's cell that draws V ran twice.
     """
-    stream = np.random.RandomState(seed)  # noqa: NPY002 - the stream that the notebook used
+    stream = np.random.RandomState(seed)
     stream.rand(n_rows, 1)
     stream.normal(scale=1 / k, size=(n_features, k))
     return Parameters(0.0, np.zeros(n_features), stream.normal(scale=1 / k, size=(n_features, k)))
@@ -73,19 +73,19 @@ def scores(parameters: Parameters, features: Features) -> np.ndarray:
     linear = _product(features, w[:, None])[:, 0]
     square_of_sums = _product(features, V) ** 2
     sum_of_squares = _product(_power(features, 2), V**2)
-    return w0 + linear + 0.5 * (square_of_sums - sum_of_squares).sum(axis=1)
+    return np.asarray(w0 + linear + 0.5 * (square_of_sums - sum_of_squares).sum(axis=1))
 
 
 def predictions(task: Task, scores: np.ndarray) -> np.ndarray:
     """What the scores say of the target: themselves, or the probability of the positive class."""
-    return scores if task == "regression" else np.exp(-np.logaddexp(0.0, -scores))
+    return scores if task == "regression" else np.asarray(np.exp(-np.logaddexp(0.0, -scores)))
 
 
 def losses(task: Task, scores: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Loss of each row as it is reported: (y_hat - y)^2, or log loss; shape (n_rows,)."""
+    """Loss of each row as it is reported: (y_hat - y)^2, or log loss (y 0 or 1); (n_rows,)."""
     if task == "regression":
-        return (scores - target) ** 2
-    return np.logaddexp(0.0, scores) - target * scores
+        return np.asarray((scores - target) ** 2)
+    return np.asarray(np.logaddexp(0.0, (1.0 - 2.0 * target) * scores))
 
 
 def gradients(
@@ -135,7 +135,7 @@ def values_of(features: CSR) -> np.ndarray:
 
 
 def _product(features: Features, matrix: np.ndarray) -> np.ndarray:
-    """features @ matrix, shape (n_rows, m), each row summed in the order of its features.
+    """Product features @ matrix, shape (n_rows, m), each row summed in the order of its features.
 
     Not by BLAS: so a row's bits depend neither on the rows beside it, nor on the CPU, nor on
     whether its zeros are stored.
@@ -152,7 +152,7 @@ def _product(features: Features, matrix: np.ndarray) -> np.ndarray:
 
 
 def _transposed_product(features: Features, matrix: np.ndarray) -> np.ndarray:
-    """features^T @ matrix, shape (n_features, m)."""
+    """Product features^T @ matrix, shape (n_features, m)."""
     if not isinstance(features, CSR):
         return np.asarray(features.T @ matrix)
     rows, values = _rows_of_entries(features), values_of(features)
@@ -171,7 +171,7 @@ def _rows_of_entries(features: CSR) -> np.ndarray:
 def _power(features: Features, exponent: int) -> Features:
     """x_j^exponent for x_j."""
     if not isinstance(features, CSR):
-        return features**exponent
+        return np.asarray(features**exponent)
     if features.values is None:
         return features
     return replace(features, values=features.values**exponent)
@@ -180,7 +180,7 @@ def _power(features: Features, exponent: int) -> Features:
 def _indicators(features: Features) -> Features:
     """1 where x_j is not zero, else 0."""
     if not isinstance(features, CSR):
-        return (features != 0).astype(float)
+        return np.asarray(features != 0, dtype=float)
     if features.values is None:
         return features
     return replace(features, values=(features.values != 0).astype(float))

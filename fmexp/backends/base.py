@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
+from fmexp.errors import MissingPackageError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -71,5 +73,20 @@ class Start(Protocol):
 
 def start(config: Config, train: Part, parameters: Parameters) -> Trainer:
     """Start the backend that the configuration names; see `Start`."""
-    module = import_module(MODULES[config.backend.name])
-    return cast("Start", module.start)(config, train, parameters)
+    return load_backend(config.backend.name)(config, train, parameters)
+
+
+def load_backend(name: str) -> Start:
+    """The `start` of a backend's module.
+
+    Raises:
+        MissingPackageError: the package that the backend is made of is not installed.
+    """
+    try:
+        return cast("Start", import_module(MODULES[name]).start)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingPackageError(
+            f"backend={name} needs PyTorch, which is not installed: pip install 'fmexp[torch]'"
+        ) from None

@@ -103,7 +103,7 @@ class _Dense:
 
     def factors(self) -> np.ndarray:
         """View of V, without the padding."""
-        return self._V[:, : self._k]
+        return np.asarray(self._V[:, : self._k])
 
 
 class _Sparse:
@@ -122,6 +122,7 @@ class _Sparse:
     def arrays(self, features: Features) -> _Arrays:
         """The feature rows as the kernels take them; no values for one-hot rows."""
         rows = features if isinstance(features, CSR) else _to_sparse(np.asarray(features))
+        rows = _without_zeros(rows)
         if rows.n_features != len(self._table):
             raise _wrong_shape(rows.shape, len(self._table))
         indptr = np.ascontiguousarray(rows.indptr, np.int64)
@@ -150,11 +151,11 @@ class _Sparse:
 
     def weights(self) -> np.ndarray:
         """View of w."""
-        return self._table[:, self._lanes]
+        return np.asarray(self._table[:, self._lanes])
 
     def factors(self) -> np.ndarray:
         """View of V, without the padding."""
-        return self._table[:, : self._k]
+        return np.asarray(self._table[:, : self._k])
 
 
 def _is_one_hot(rows: _Arrays) -> bool:
@@ -210,6 +211,15 @@ def _to_sparse(features: np.ndarray) -> CSR:
     rows, columns = np.nonzero(features)
     indptr = np.searchsorted(rows, np.arange(len(features) + 1))
     return CSR(indptr, columns.astype(np.int32), features[rows, columns], features.shape[1])
+
+
+def _without_zeros(rows: CSR) -> CSR:
+    """Rows without stored zeros: L2 counts what is stored."""
+    if rows.values is None or rows.values.all():
+        return rows
+    stays = rows.values != 0
+    indptr = np.concatenate([[0], np.cumsum(stays)])[rows.indptr]
+    return CSR(indptr, rows.indices[stays], rows.values[stays], rows.n_features)
 
 
 def _wrong_shape(shape: tuple[int, ...], n_features: int) -> DataError:

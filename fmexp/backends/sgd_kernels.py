@@ -1,4 +1,4 @@
-"""The compiled loops of numpy_sgd: one pass of per-sample SGD, and the mean loss, over feature rows.
+"""The compiled loops of numpy_sgd: a pass of per-sample SGD, scores, losses.
 
 The same bits on every x86-64 CPU: no fastmath, no contraction, every sum in a written-down order,
 and an exponential of our own (that of the C library depends on the CPU).
@@ -21,8 +21,8 @@ Part 2 is the kernels. With a row x, s = sum_j v_j x_j and g = learning rate * d
 A factor that is 0 everywhere stays 0, so the padded lanes never matter.
 """
 
-# mypy: disable-error-code="misc,no-any-return,no-untyped-call,untyped-decorator"
-# (this is Numba's language, not Python's)
+# Compiled by Numba, whose types are not Python's:
+# mypy: disable-error-code="misc,no-any-return,no-untyped-call,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 
@@ -30,16 +30,21 @@ import functools
 import operator
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, register_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+intrinsic: Any = numba_intrinsic
 
 CACHE_LINE = 64
 """Bytes."""
@@ -275,7 +280,8 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     except RuntimeError as error:  # neither this file's folder nor the home is writable
         if "cannot cache function" not in str(error):
             raise
-        numba.config.CACHE_DIR = _scratch_folder()
+        settings: Any = numba.config
+        settings.CACHE_DIR = _scratch_folder()
         return jit(function)
 
 
@@ -342,7 +348,7 @@ def _sums_of_sparse_row(
     end: int,
     zeros: Any,
 ) -> Any:
-    """s = sum_j v_j x_j, sum_f (s_f^2 - sum_j v_jf^2 x_j^2), and sum_j w_j x_j (column w)."""
+    """(s = sum_j v_j x_j, sum_f (s_f^2 - sum_j v_jf^2 x_j^2), sum_j w_j x_j); w is in column w."""
     width = table.shape[1]
     s, squares, linear = zeros, zeros, one - one
     for entry in range(begin, end):
@@ -424,7 +430,7 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
 
     def one_pass(
         indptr, indices, values, target, order, table, bias, learning_rate, reg_w0, reg_w, reg_V
-    ):  # type: ignore[no-untyped-def]
+    ):
         rate, w0, width, total = number(learning_rate), bias[0], table.shape[1], 0.0
         keep_w0 = one - rate * number(reg_w0)
         keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
@@ -483,7 +489,7 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float
         reg_w0,
         reg_w,
         reg_V,
-    ):  # type: ignore[no-untyped-def]
+    ):
         rate, w0, width, total = number(learning_rate), bias[0], table.shape[1], 0.0
         keep_w0 = one - rate * number(reg_w0)
         keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
@@ -527,7 +533,7 @@ def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
     number = np.dtype(dtype).type
     one, half, zero = number(1), number(0.5), number(0)
 
-    def score(indptr, indices, values, table, bias, scores):  # type: ignore[no-untyped-def]
+    def score(indptr, indices, values, table, bias, scores):
         zeros, w0 = _zeros(zero, lanes), bias[0]
         for i in range(len(scores)):
             _s, pairs, linear = _sums_of_sparse_row(
@@ -552,7 +558,7 @@ def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
     number = np.dtype(dtype).type
     one, half, zero = number(1), number(0.5), number(0)
 
-    def score(indptr, indices, values, table, sums, bias, scores):  # type: ignore[no-untyped-def]
+    def score(indptr, indices, values, table, sums, bias, scores):
         zeros, w0 = _zeros(zero, MAX_LANES), bias[0]
         for i in range(len(scores)):
             pairs, linear = _sums_of_wide_row(
@@ -619,7 +625,7 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., float]:
     one, half, zero = number(1), number(0.5), number(0)
     per_line = CACHE_LINE // np.dtype(dtype).itemsize
 
-    def one_pass(features, target, order, w, V, bias, learning_rate, reg_w0, reg_w, reg_V):  # type: ignore[no-untyped-def]
+    def one_pass(features, target, order, w, V, bias, learning_rate, reg_w0, reg_w, reg_V):
         rate, w0, n, total = number(learning_rate), bias[0], len(w), 0.0
         keep_w0 = one - rate * number(reg_w0)
         keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
@@ -672,7 +678,7 @@ def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
     half, zero = number(0.5), number(0)
     per_line = CACHE_LINE // np.dtype(dtype).itemsize
 
-    def score(features, w, V, bias, scores):  # type: ignore[no-untyped-def]
+    def score(features, w, V, bias, scores):
         zeros, line, w0 = _zeros(zero, lanes), _zeros(zero, per_line), bias[0]
         for i in range(len(scores)):
             _s, pairs, linear = _sums_of_dense_row(features, w, V, i * len(w), zeros, line)
@@ -685,7 +691,7 @@ def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
 def total_loss(logistic: bool) -> Callable[..., float]:
     """Sum of the losses of scores and targets, both float64."""
 
-    def total(scores, target):  # type: ignore[no-untyped-def]
+    def total(scores, target):
         sum_of_losses = 0.0
         for i in range(len(target)):
             if logistic:
@@ -702,7 +708,7 @@ def total_loss(logistic: bool) -> Callable[..., float]:
 def first_bad_row() -> Callable[..., int]:
     """The first CSR row with a feature number out of range or twice in it; -1 if there is none."""
 
-    def check(indptr, indices, last_seen):  # type: ignore[no-untyped-def]
+    def check(indptr, indices, last_seen):
         for row in range(len(indptr) - 1):
             for entry in range(indptr[row], indptr[row + 1]):
                 feature = indices[entry]

@@ -1,0 +1,59 @@
+"""The plain twin of the compiled kernels: the same pass of per-sample SGD, in NumPy, to read.
+
+Slow; nothing trains with it. Tests hold the kernels to it, and it to `fmexp.fm.gradients`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp import fm
+from fmexp.data.dataset import CSR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fmexp.data.dataset import Features
+
+
+def train_pass(
+    parameters: fm.Parameters,
+    features: Features,
+    target: np.ndarray,
+    order: Iterable[int],
+    learning_rate: float,
+    task: fm.Task = "regression",
+    *,
+    reg_w0: float = 0.0,
+    reg_w: float = 0.0,
+    reg_V: float = 0.0,
+) -> tuple[fm.Parameters, float]:
+    """One update for each row in `order`.
+
+    Returns:
+        The parameters after the pass, and the sum of the losses, each taken before its update.
+    """
+    w0, w, V, total = parameters.w0, parameters.w.copy(), parameters.V.copy(), 0.0
+    for i in order:
+        j, x = entries(features, i)
+        s = x @ V[j]
+        score = w0 + w[j] @ x + 0.5 * (s @ s - ((V[j] * x[:, None]) ** 2).sum())
+        total += float(fm.losses(task, score, target[i]))
+        slope = float(fm.predictions(task, score) - target[i])
+        w0 -= learning_rate * (slope + reg_w0 * w0)
+        w[j] -= learning_rate * (slope * x + reg_w * w[j])
+        d_V = slope * (np.outer(x, s) - V[j] * (x**2)[:, None])
+        V[j] -= learning_rate * (d_V + reg_V * V[j])
+    return fm.Parameters(w0, w, V), total
+
+
+def entries(features: Features, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Feature numbers and values of the non-zero entries of a row."""
+    if not isinstance(features, CSR):
+        j = np.flatnonzero(features[row])
+        return j, features[row, j]
+    span = slice(features.indptr[row], features.indptr[row + 1])
+    j, x = features.indices[span], fm.values_of(features)[span]
+    return j[x != 0], x[x != 0]
