@@ -1,0 +1,1 @@
+"""The sweep: a space of configurations searched by Optuna."""

@@ -1,0 +1,192 @@
+"""Where a study is kept: Optuna's journal file by default, or a database."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmexp.errors import MissingPackageError, StoreError, UserError
+from fmexp.tracking.locate import sqlite_path, without_password
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+JOURNAL = "optuna.journal"
+_ALLOWED = (
+    "null (the file optuna.journal), journal:///path/to/file, a path that ends in .journal, "
+    "sqlite:///study.db or postgresql://user@host/database"
+)
+_POSTGRES = {"postgresql+psycopg": "psycopg", "postgresql+psycopg2": "psycopg2"}
+
+
+def locate_storage(url: str | None, folder: Path) -> str:
+    """The storage's URL, absolute, so that it means the same to a worker elsewhere.
+
+    Args:
+        url: `hydra.sweeper.storage`; null is the journal in `folder`.
+        folder: what a relative path starts from.
+
+    Raises:
+        UserError: no study can be kept there.
+    """
+    if url is None:
+        return f"journal://{folder.resolve() / JOURNAL}"
+    scheme, _, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        return f"postgresql+psycopg://{rest}"
+    if scheme in _POSTGRES:
+        return url
+    path = _path(url)
+    if path is None:
+        raise UserError(
+            f"hydra.sweeper.storage: no study can be kept in {without_password(url)!r}; "
+            f"expected {_ALLOWED}"
+        )
+    absolute = (folder / path).resolve()
+    if absolute.is_dir() or not absolute.parent.is_dir():
+        wrong = "is a folder" if absolute.is_dir() else f"has no folder {absolute.parent}; make it"
+        raise UserError(f"hydra.sweeper.storage: {url!r} names a file, but {absolute} {wrong}")
+    return f"{'sqlite:///' if scheme == 'sqlite' else 'journal://'}{absolute}"
+
+
+def open_storage(url: str | None, folder: Path) -> BaseStorage:
+    """An Optuna storage; made where there is none (by one process, before any other opens it).
+
+    Raises:
+        UserError: no study can be kept there.
+        MissingPackageError: the database's driver is not installed.
+        StoreError: the database does not answer, or holds something else.
+    """
+    located = locate_storage(url, folder)
+    if located.startswith("journal://"):
+        return _open_journal(Path(located.removeprefix("journal://")))
+    return _open_database(located)
+
+
+def refuse_several_workers(url: str | None, workers: int) -> None:
+    """Several workers on one sqlite file run into each other's locks, and enqueued trials twice.
+
+    Raises:
+        UserError: the storage is sqlite and there is more than one worker.
+    """
+    if workers > 1 and url is not None and url.startswith("sqlite"):
+        raise UserError(
+            f"hydra.sweeper.n_jobs={workers} does not go with {url}: several workers on one sqlite "
+            "file do the same trial twice; leave hydra.sweeper.storage out (Optuna's journal file, "
+            "made for this), or use PostgreSQL (postgresql://user@host/database)"
+        )
+
+
+class JournalLock:
+    """What Optuna holds while it appends to a journal: a `flock`, so it goes with its process.
+
+    A process killed in mid-append leaves a line without its end, on to which the next append would
+    be glued, and the whole file would be unreadable. So whoever takes the lock cuts such a line
+    off first and keeps it aside.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._held = threading.local()  # a descriptor per acquire: threads share no flock
+
+    def acquire(self) -> bool:
+        """Wait for the lock; the journal then ends with a whole line."""
+        descriptor = os.open(f"{self._journal}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            cut_torn_line(self._journal)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._held.descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._held.descriptor)
+
+
+def cut_torn_line(journal: Path) -> Path | None:
+    """Cut off a last line without its newline; returns the file that keeps it, if there was one.
+
+    The caller holds the journal's lock.
+    """
+    with journal.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end == 0 or os.pread(file.fileno(), 1, end - 1) == b"\n":
+            return None
+        whole = _end_of_whole_lines(file.fileno(), end)
+        aside = journal.with_name(f"{journal.name}.torn-{time.time_ns()}")
+        aside.write_bytes(os.pread(file.fileno(), end - whole, whole))
+        file.truncate(whole)
+        return aside
+
+
+def _end_of_whole_lines(descriptor: int, end: int, block: int = 1 << 16) -> int:
+    """The offset after the last newline before `end`."""
+    while end > 0:
+        start = max(0, end - block)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _open_journal(path: Path) -> BaseStorage:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    lock = JournalLock(path)
+    try:
+        path.touch()
+        lock.acquire()  # cuts a torn line off before anyone reads
+        lock.release()
+        backend = JournalFileBackend(str(path), lock)  # type: ignore[arg-type] # its base is private
+        return JournalStorage(backend)
+    except OSError as error:
+        raise UserError(
+            f"hydra.sweeper.storage: {path} cannot be written ({error.strerror}); work in a folder "
+            "that you may write to, or name another file"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"hydra.sweeper.storage: {path} is not a journal of Optuna ({error}); move it away, or "
+            "name another file"
+        ) from error
+
+
+def _open_database(url: str) -> BaseStorage:
+    driver = _POSTGRES.get(url.partition("://")[0])
+    if driver and importlib.util.find_spec(driver) is None:
+        package = "psycopg[binary]" if driver == "psycopg" else driver
+        raise MissingPackageError(
+            f"hydra.sweeper.storage={without_password(url)} needs {driver}: pip install '{package}'"
+        )
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        return RDBStorage(url, engine_kwargs=options)
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StoreError(
+            f"the study's storage {without_password(url)} cannot be opened: {cause}"
+        ) from error
+
+
+def _path(url: str) -> Path | None:
+    """The file that a URL names; None where it names none."""
+    if url.startswith("journal:///"):
+        return Path(url.removeprefix("journal://"))
+    if url.startswith("sqlite:///"):
+        path = sqlite_path(url)
+        return path if path is not None and path.name not in ("", ":memory:") else None
+    return Path(url) if "://" not in url and url.endswith(".journal") else None
