@@ -20,13 +20,18 @@ def parse(tree: dict[str, Any]) -> Config:
     Raises:
         ConfigError: unknown, missing or mistaken values; one line each, all of them.
     """
-    mistakes: list[str] = []
-    config = _build(Config, tree, "", mistakes)
+    config, mistakes = build(Config, tree)
     if not mistakes:
         mistakes = _contradictions(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config  # type: ignore[no-any-return]
+
+
+def build(kind: Any, tree: Any, path: str = "") -> tuple[Any, list[str]]:
+    """An instance of the dataclass `kind` from the tree at the dotted `path`, and what is wrong."""
+    mistakes: list[str] = []
+    return _build(kind, tree, path, mistakes), mistakes
 
 
 def _contradictions(config: Config) -> list[str]:
@@ -88,6 +93,8 @@ def _value(hint: Any, x: Any, path: str, mistakes: list[str]) -> Any:
 def _convert(hint: Any, x: Any) -> tuple[bool, Any]:
     """Whether `x` can stand where `hint` is asked for, and the value that then stands there."""
     origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True, x
     if origin in (Union, UnionType):
         kinds = [kind for kind in args if kind is not NoneType]
         return (True, None) if x is None else _convert(kinds[0], x)
@@ -101,7 +108,7 @@ def _convert(hint: Any, x: Any) -> tuple[bool, Any]:
         return isinstance(x, list) and all(g for g, _ in converted), [v for _, v in converted]
     if origin is dict:
         pairs = x.items() if isinstance(x, dict) else ()
-        return isinstance(x, dict), {str(k): str(v) for k, v in pairs}
+        return isinstance(x, dict), {str(k): v if args[1] is Any else str(v) for k, v in pairs}
     if isinstance(x, bool) or x is None:
         return hint is bool and x is not None, x
     if hint is int:
@@ -165,7 +172,8 @@ def _nearest(path: str, prefix: str, known_here: dict[str, Any]) -> str:
         for leaf in (key.rpartition(".")[2],)
         for alias in (leaf, "".join(word[0] for word in leaf.split("_")))
     }
-    near = difflib.get_close_matches(path, known, n=1, cutoff=0.75)
+    near = [prefix + n for n in difflib.get_close_matches(last, known_here, n=1, cutoff=0.75)]
+    near = near or difflib.get_close_matches(path, known, n=1, cutoff=0.75)
     near = near or [by_leaf[a] for a in difflib.get_close_matches(last, by_leaf, n=1, cutoff=0.75)]
     here = ", ".join(known_here)
     return (

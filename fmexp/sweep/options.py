@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from fmexp.checks import build
 from fmexp.config import Bounds, Count, Positive, Seed
+from fmexp.errors import ConfigError
 
 Startup = Annotated[int, Bounds(0, 10**6)]
 Share = Annotated[float, Bounds(0, 1)]
@@ -119,6 +121,22 @@ class SweepOptions:
     timeout: Positive | None
     seeds: Annotated[int, Bounds(1, 1000)]
     objective: str | None
-    enqueue: list[Any]
+    enqueue: list[dict[str, Any]]
     resume: bool
     dry_run: bool
+
+
+def read_options(tree: dict[str, Any]) -> SweepOptions:
+    """The checked options of a sweep.
+
+    Args:
+        tree: `hydra.sweeper` as composed, with every reference resolved.
+
+    Raises:
+        ConfigError: unknown, missing or mistaken values; one line each, all of them.
+    """
+    own = {key: value for key, value in tree.items() if key != "_target_"}
+    options, mistakes = build(SweepOptions, own, "hydra.sweeper")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return options  # type: ignore[no-any-return]

@@ -221,17 +221,14 @@ class Space:
         """
         return self.canonical(leaves)
 
-    def checked_points(self, points: Sequence[Any], where: str) -> list[Point]:
+    def checked_points(self, points: Sequence[Mapping[str, Any]], where: str) -> list[Point]:
         """Points that a user wrote, such as `enqueue`; keys may be missing, values lie anywhere.
 
         Raises:
-            ConfigError: not a mapping of known keys to plain values; all mistakes together.
+            ConfigError: a key that is not swept, or a value that cannot be one; all mistakes.
         """
         mistakes = []
         for i, point in enumerate(points):
-            if not isinstance(point, dict):
-                mistakes.append(f"{where}[{i}] must be like {{model.k: 4}}, got {point!r}")
-                continue
             mistakes += [
                 f"{where}[{i}]: {key} is not in the space; it has {', '.join(self._by_key)}"
                 for key in point
