@@ -153,7 +153,7 @@ class PlantedConfig:
 
 @dataclass
 class CsvConfig:
-    """`data=csv`: a table with a header; columns are named, or inferred where null."""
+    """`data=csv`: delimited text; what is null is found out, and shown."""
 
     name: Literal["csv"]
     standardize: bool
@@ -162,11 +162,44 @@ class CsvConfig:
     categorical: list[str] | None
     numeric: list[str] | None
     drop: list[str]
+    min_count: Count
+    missing: Literal["error", "mean"]
+    delimiter: str | None
+    encoding: str
+    quoting: bool
+    names: list[str] | None
+
+
+@dataclass
+class ParquetConfig:
+    """`data=parquet`: as `data=csv`, without what only text needs."""
+
+    name: Literal["parquet"]
+    standardize: bool
+    path: str
+    target: str | None
+    categorical: list[str] | None
+    numeric: list[str] | None
+    drop: list[str]
+    min_count: Count
+    missing: Literal["error", "mean"]
+
+
+@dataclass
+class LibsvmConfig:
+    """`data=libsvm`: lines of `target number:value number:value ...`, as libsvm and libFM write."""
+
+    name: Literal["libsvm"]
+    standardize: bool
+    path: str
 
 
 @dataclass
 class SplitConfig:
-    """`split.*`: fractions of the rows; by null is a seeded random split."""
+    """`split.*`: fractions of the rows, and what decides them.
+
+    by: null (random rows), group:COLUMN, time:COLUMN, column:COLUMN or files.
+    """
 
     validation: Fraction
     test: Fraction
@@ -195,7 +228,7 @@ class NoTrackingConfig:
 BackendConfig = NumpySgdConfig | TorchAdamConfig
 DataConfig = (
     DiabetesConfig | NotebookConfig | NotebookTorchConfig | GaussianConfig | PlantedConfig
-    | CsvConfig
+    | CsvConfig | ParquetConfig | LibsvmConfig
 )  # fmt: skip
 TrackingConfig = MlflowConfig | NoTrackingConfig
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data.table import Dictionary
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fmexp.data.table import Table
 
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "?", "-"]
@@ -30,8 +33,8 @@ TYPO_SHARE = 0.1
 _NUMBER = re.compile(
     r"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity)\s*", re.IGNORECASE
 )
-_INTEGER = re.compile(r"\d+")
-_PADDED = re.compile(r"0\d+")
+_INTEGER = re.compile(r"[0-9]+")
+_PADDED = re.compile(r"0[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Contract:
         categorical: columns of names, in the table's order.
         dropped: columns that are not used.
         notes: what was inferred, in sentences for the user.
+        texts: columns with cells that are no numbers, whatever their role.
     """
 
     target: str
@@ -51,16 +55,46 @@ class Contract:
     categorical: list[str]
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user said about the columns (data.target, data.numeric, ...); None: infer."""
+    """What the user said about the columns (data.target, data.numeric, ...); None: infer.
+
+    Attributes:
+        split_by: group, time or column, and the column that decides the parts (split.by).
+    """
 
     target: str | None = None
     numeric: Sequence[str] | None = None
     categorical: Sequence[str] | None = None
     drop: Sequence[str] = ()
+    split_by: tuple[str, str] | None = None
+
+
+class Reading:
+    """What a reader is asked for, and the texts that it has met.
+
+    Attributes:
+        numbers: numeric columns, each with whether missing cells are allowed.
+        texts: columns of texts.
+        dictionaries: the distinct texts of each.
+    """
+
+    def __init__(self, numbers: dict[str, bool], texts: Sequence[str]) -> None:
+        self.numbers = numbers
+        self.texts = list(texts)
+        self.dictionaries = {name: Dictionary() for name in self.texts}
+
+    def accepts(self, table: Table) -> bool:
+        """Whether all numbers are finite, or missing where they may be."""
+        for name, may_miss in self.numbers.items():
+            x = np.asarray(table.columns[name])
+            wrong = np.isinf(x) if may_miss else ~np.isfinite(x)
+            if wrong.any():
+                return False
+        return True
 
 
 def infer(sample: dict[str, list[str]], wishes: Wishes, where: str, task: str) -> Contract:
@@ -87,7 +121,7 @@ def infer(sample: dict[str, list[str]], wishes: Wishes, where: str, task: str) -
     for name in names:
         if name == target:
             continue
-        role, why = (said[name], "") if name in said else _role(name, sample[name])
+        role, why = _role(name, sample[name], said.get(name), wishes.split_by)
         roles[role].append(name)
         if why:
             notes.append(f"{role}: {name} ({why})")
@@ -95,7 +129,8 @@ def infer(sample: dict[str, list[str]], wishes: Wishes, where: str, task: str) -
         raise DataError(f"{where}: no column is left to predict {target!r} from")
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
-    return Contract(target, roles["numeric"], roles["categorical"], roles["dropped"], notes)
+    texts = [name for name in names if not _all_numbers(sample[name])]
+    return Contract(target, roles["numeric"], roles["categorical"], roles["dropped"], notes, texts)
 
 
 def is_number(cell: str) -> bool:
@@ -103,8 +138,17 @@ def is_number(cell: str) -> bool:
     return _NUMBER.fullmatch(cell) is not None
 
 
-def _role(name: str, cells: list[str]) -> tuple[str, str]:
-    """The role of a column that the user did not name; and why, where that needs saying."""
+def _role(
+    name: str, cells: list[str], said: str | None, split_by: tuple[str, str] | None
+) -> tuple[str, str]:
+    """The role of a column, and why where the user did not name it and it needs saying."""
+    if split_by and split_by[1] == name and (said is None or split_by[0] == "column"):
+        return "dropped", f"it decides the parts (split.by={':'.join(split_by)})"
+    return (said, "") if said else _guess(name, cells)
+
+
+def _guess(name: str, cells: list[str]) -> tuple[str, str]:
+    """The role that the cells of a column suggest, and why."""
     present = [cell.strip() for cell in cells if cell.strip() not in MISSING]
     if not present:
         return "dropped", "all of its cells are empty"
@@ -127,9 +171,14 @@ def _role(name: str, cells: list[str]) -> tuple[str, str]:
     return "numeric", ""
 
 
+def _all_numbers(cells: list[str]) -> bool:
+    return all(is_number(cell) for cell in cells if cell.strip() not in MISSING)
+
+
 def _counts_rows(name: str, cells: list[str]) -> bool:
     """Whether a nameless or so-named column just counts up."""
-    if name.lower() not in ("", "index", "id", "row", "unnamed: 0") or len(cells) < 3:
+    so_named = name.lower() in ("index", "id", "row", "unnamed: 0") or name.startswith("column ")
+    if not so_named or len(cells) < 3:
         return False
     return bool((np.diff(np.array(cells, np.float64)) == 1).all())
 
@@ -153,7 +202,8 @@ def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> N
         ("data.drop", wishes.drop),
     ):
         given += [(key, name) for name in listed or ()]
-    unknown = [f"{key} names {name!r}" for key, name in given if name not in names]
+    by = [("split.by", wishes.split_by[1])] if wishes.split_by else []
+    unknown = [f"{key} names {name!r}" for key, name in given + by if name not in names]
     if unknown:
         raise DataError(
             f"{where}: {'; '.join(unknown)}, which is no column; "

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fmexp.data.encode import Encoder
     from fmexp.data.table import Table
 
@@ -45,6 +47,23 @@ class CSR:
         entries = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
         values = None if self.values is None else self.values[entries]
         return CSR(indptr, self.indices[entries], values, self.n_features)
+
+
+def stack_rows(parts: Sequence[CSR]) -> CSR:
+    """All rows of several parts, one after the other."""
+    starts = np.cumsum([0] + [part.indptr[-1] for part in parts])
+    indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
+    values = None
+    if any(part.values is not None for part in parts):
+        values = np.concatenate(
+            [np.ones(len(p.indices)) if p.values is None else p.values for p in parts]
+        )
+    return CSR(
+        np.concatenate([np.zeros(1, np.int64), *indptr]),
+        np.concatenate([part.indices for part in parts]),
+        values,
+        max(part.n_features for part in parts),
+    )
 
 
 Features = np.ndarray | CSR

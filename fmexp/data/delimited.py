@@ -1,29 +1,39 @@
-"""Reading delimited text (CSV): its header, a sample, and its columns, with errors by line."""
+"""Reading delimited text (CSV, TSV, ...): a sample, then all columns, with errors by line."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fmexp.data.contract import MISSING, Contract, is_number
-from fmexp.data.table import Column, Table, Text
+from fmexp.data import files
+from fmexp.data.contract import MISSING, is_number
+from fmexp.data.table import Column, Dictionary, Table, Text
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import TextIO
+
+    from fmexp.data.contract import Reading
 
 SAMPLE_ROWS = 5_000
 """Rows that the contract is inferred from."""
 
-MOST_ERRORS = 10
+MOST_MISTAKES = 10
 """Mistakes that one message lists."""
+
+BLOCK_BYTES = 1 << 22
+"""Text that is parsed at once."""
+
+DELIMITERS = ",\t;|"
 
 
 @dataclass(frozen=True)
@@ -33,30 +43,90 @@ class Dialect:
     Attributes:
         delimiter: between two cells.
         encoding: of the characters, as Python names it.
+        quoting: whether cells may stand in double quotes.
+        names: the columns, where the file has no header; else None.
     """
 
     delimiter: str = ","
     encoding: str = "utf-8"
+    quoting: bool = True
+    names: tuple[str, ...] | None = None
 
 
-def sample(path: Path, dialect: Dialect) -> dict[str, list[str]]:
+def sniff(
+    file: Path,
+    delimiter: str | None,
+    encoding: str,
+    quoting: bool,
+    names: list[str] | None,
+) -> Dialect:
+    """The dialect of a file, as far as it is not given.
+
+    Raises:
+        DataError: the file is no text, is not in this encoding, or the delimiter cannot be told.
+    """
+    start = files.head(file)
+    files.refuse_other_formats(file, start)
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise DataError(f"data.encoding={encoding} is no encoding that Python knows") from None
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
+        encoding = "utf-16"
+    if delimiter is None:
+        delimiter = _find_delimiter(start.decode(encoding, "replace"), quoting)
+    return Dialect(delimiter, encoding, quoting, tuple(names) if names else None)
+
+
+def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
     """The first rows as texts, by column.
 
     Raises:
         DataError: there is no usable header or no row.
     """
-    names = _header(path, dialect)
-    with _open(path, dialect) as file:
-        records = islice(_records(file, dialect, path), 1, 1 + SAMPLE_ROWS)
-        rows = [cells for _, cells in records]
+    names = header(file, dialect)
+    rows = [cells for _, cells in islice(_rows(file, dialect), SAMPLE_ROWS)]
     if not rows:
-        raise DataError(f"{path} has a header but no rows")
+        raise DataError(f"{file} has a header but no rows")
     rows = [cells for cells in rows if len(cells) == len(names)]
+    if not rows:
+        _explain(file, dialect, names, {})
     return {name: [row[j] for row in rows] for j, name in enumerate(names)}
 
 
-def read(path: Path, dialect: Dialect, contract: Contract, task: str) -> Table:
-    """The columns of the contract.
+def header(file: Path, dialect: Dialect) -> list[str]:
+    """The column names.
+
+    Raises:
+        DataError: there are none, two are equal, or they are numbers.
+    """
+    line, first = next(_records(file, dialect), (1, []))
+    if dialect.names is not None:
+        if len(first) != len(dialect.names):
+            raise DataError(
+                f"{file}, line {line}: expected {len(dialect.names)} cells (data.names), got "
+                f"{len(first)}: {first[:6]}"
+            )
+        return list(dialect.names)
+    names = [cell.strip() or f"column {j + 1}" for j, cell in enumerate(first)]
+    if not names:
+        raise DataError(f"{file} is empty: a header and rows were expected")
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise DataError(
+            f"{file}, line {line}: column names must differ, got "
+            f"{', '.join(map(repr, twice[:5]))} more than once"
+        )
+    if all(map(is_number, names)):
+        raise DataError(
+            f"{file}, line {line}: expected column names, got numbers ({', '.join(names[:4])}): "
+            f"add a header, or name the columns by data.names=[...]"
+        )
+    return names
+
+
+def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
+    """The columns that are asked for, some rows at a time.
 
     Raises:
         DataError: up to ten mistakes, each with its line, column and cell.
@@ -64,132 +134,156 @@ def read(path: Path, dialect: Dialect, contract: Contract, task: str) -> Table:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    names = _header(path, dialect)
-    texts = {*contract.categorical} | ({contract.target} if task == "classification" else set())
-    numbers = [name for name in [*contract.numeric, contract.target] if name not in texts]
+    names = header(file, dialect)
+    wanted = {**dict.fromkeys(reading.numbers, pa.float64())}
+    wanted |= dict.fromkeys(reading.texts, pa.dictionary(pa.int32(), pa.string()))
+    n_quotes = sum(b.count(b'"') for b in files.blocks(file)) if dialect.quoting else 0
+    if n_quotes % 2:
+        _explain(file, dialect, names, reading.numbers)
+    stream = files.open_bytes(file)
     try:
-        arrow = arrow_csv.read_csv(
-            path,
+        reader = arrow_csv.open_csv(
+            pa.PythonFile(stream) if not isinstance(stream, io.BufferedReader) else str(file),
             read_options=arrow_csv.ReadOptions(
+                block_size=BLOCK_BYTES,
                 encoding=dialect.encoding,
                 column_names=names,
-                skip_rows_after_names=1,
+                skip_rows_after_names=0 if dialect.names else 1,
             ),
             parse_options=arrow_csv.ParseOptions(
-                delimiter=dialect.delimiter, newlines_in_values=_n_quotes(path) > 0
+                delimiter=dialect.delimiter,
+                quote_char='"' if dialect.quoting else False,
+                newlines_in_values=n_quotes > 0,
             ),
             convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(numbers, pa.float64())
-                | dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string())),
-                include_columns=[name for name in names if name in texts or name in numbers],
+                column_types=wanted,
+                include_columns=[name for name in names if name in wanted],
                 null_values=sorted(MISSING),
                 strings_can_be_null=False,
             ),
         )
-    except (pa.ArrowInvalid, UnicodeError) as error:
-        _explain(path, dialect, numbers)
-        raise DataError(f"{path} cannot be read: {error}") from error
-    columns = {name: _column(arrow[name]) for name in arrow.column_names}
-    all_finite = all(np.isfinite(np.asarray(columns[name])).all() for name in numbers)
-    if not all_finite or _n_quotes(path) % 2:
-        _explain(path, dialect, numbers)
+        for batch in reader:
+            table = _table(batch, reading.dictionaries)
+            if not reading.accepts(table):
+                _explain(file, dialect, names, reading.numbers)
+            yield table
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, EOFError) as error:
+        _explain(file, dialect, names, reading.numbers)
+        raise DataError(f"{file} cannot be read: {error}") from error
+    finally:
+        stream.close()
+
+
+def _table(batch: Any, dictionaries: dict[str, Dictionary]) -> Table:
+    """A pyarrow batch as ours."""
+    columns: dict[str, Column] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name in dictionaries:
+            codes = dictionaries[name].codes_of(column.dictionary.to_pylist())
+            columns[name] = Text(
+                codes[column.indices.to_numpy(zero_copy_only=False)], dictionaries[name].names
+            )
+        else:
+            columns[name] = column.to_numpy(zero_copy_only=False)
     return Table(columns)
 
 
-def _column(arrow: Any) -> Column:
-    """A pyarrow column as ours."""
-    import pyarrow as pa
+def _find_delimiter(start: str, quoting: bool) -> str:
+    """The delimiter that cuts the most of the first lines into equally many cells."""
+    lines = [line for line in start.splitlines() if line.strip()][:20]
+    found = {}
+    for delimiter in DELIMITERS:
+        reader = csv.reader(lines, delimiter=delimiter, quoting=_quotes(quoting))
+        widths = Counter(map(len, reader))
+        width, n = widths.most_common(1)[0] if widths else (1, 0)
+        found[delimiter] = (n if width > 1 else 0, width)
+    best = max(found, key=lambda delimiter: found[delimiter])
+    return best if found[best][1] > 1 else ","
 
-    if pa.types.is_dictionary(arrow.type):
-        chunks = arrow.unify_dictionaries().chunks
-        if not chunks:
-            return Text(np.empty(0, np.int32), [])
-        codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
-        return Text(codes, chunks[0].dictionary.to_pylist())
-    return arrow.to_numpy()  # type: ignore[no-any-return]
 
-
-def _explain(path: Path, dialect: Dialect, numbers: list[str]) -> None:
+def _explain(file: Path, dialect: Dialect, names: list[str], numbers: dict[str, bool]) -> None:
     """Read the file again, slowly, and raise what is wrong with it; return if nothing is.
 
     Raises:
         DataError: the first mistakes, with line, column and cell.
     """
-    names = _header(path, dialect)
     mistakes: list[str] = []
-    with _open(path, dialect) as file:
-        for line, cells in islice(_records(file, dialect, path), 1, None):
-            mistakes += _mistakes(line, cells, names, numbers)
-            if len(mistakes) >= MOST_ERRORS:
-                break
+    for line, cells in _rows(file, dialect):
+        mistakes += _mistakes(line, cells, names, numbers)
+        if len(mistakes) >= MOST_MISTAKES:
+            break
     if mistakes:
-        raise DataError("\n".join([f"{path} cannot be used:", *mistakes[:MOST_ERRORS]]))
+        raise DataError("\n".join([f"{file} cannot be used:", *mistakes[:MOST_MISTAKES]]))
 
 
-def _mistakes(line: int, cells: list[str], names: list[str], numbers: list[str]) -> Iterator[str]:
+def _mistakes(
+    line: int, cells: list[str], names: list[str], numbers: dict[str, bool]
+) -> Iterator[str]:
     """What is wrong with one record."""
     if len(cells) != len(names):
-        yield f"  line {line}: expected {len(names)} cells, got {len(cells)}: {cells[:6]}"
+        seen = ", ".join(repr(cell[:30]) for cell in cells[:6])
+        yield f"line {line}: expected {len(names)} cells, got {len(cells)}: {seen}"
         return
-    for cell in cells:
-        if "\udc80" <= max(cell, default="") <= "\udcff":
-            raw = cell.encode("utf-8", "surrogateescape")
-            yield f"  line {line}: {raw!r} is not UTF-8 (data.encoding names another encoding)"
-    row = dict(zip(names, cells, strict=True))
-    for name in numbers:
-        cell = row[name]
-        if cell in MISSING:
-            yield f"  line {line}, column {name!r}: expected a number, got a missing value {cell!r}"
-        elif not is_number(cell) or not np.isfinite(float(cell)):
-            yield f"  line {line}, column {name!r}: expected a finite number, got {cell[:80]!r}"
+    if cells == names:
+        yield f"line {line}: the header is repeated here"
+        return
+    for name, cell in zip(names, cells, strict=True):
+        if any("\udc80" <= character <= "\udcff" for character in cell):
+            raw = cell.encode("utf-8", "surrogateescape")[:40]
+            yield (
+                f"line {line}, column {name!r}: {raw!r} is not UTF-8; "
+                f"name the file's encoding, such as data.encoding=latin-1"
+            )
+        elif name in numbers and cell in MISSING:
+            if not numbers[name]:
+                yield (
+                    f"line {line}, column {name!r}: expected a number, got a missing value "
+                    f"{cell!r} (data.missing=mean fills features)"
+                )
+        elif name in numbers and not (is_number(cell) and np.isfinite(float(cell))):
+            yield f"line {line}, column {name!r}: expected a finite number, got {cell[:60]!r}"
 
 
-def _header(path: Path, dialect: Dialect) -> list[str]:
-    """The column names.
+def _rows(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """The records after the header."""
+    return islice(_records(file, dialect), 0 if dialect.names else 1, None)
+
+
+def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Each record that is not empty, with the number of its first line.
+
+    Bytes that are not of the encoding become surrogates, which `_explain` reports.
 
     Raises:
-        DataError: there are none, or two are equal.
+        DataError: a quote stays open, or the text breaks off.
     """
-    with _open(path, dialect) as file:
-        for _, cells in _records(file, dialect, path):
-            names = [cell.strip() for cell in cells]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise DataError(
-                    f"{path}, line 1: column names must differ, got {', '.join(map(repr, twice))} "
-                    f"more than once"
-                )
-            return names
-    raise DataError(f"{path} is empty: a header and rows were expected")
-
-
-def _records(file: TextIO, dialect: Dialect, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not empty, with the number of its first line."""
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(file, delimiter=dialect.delimiter, strict=True)
+    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     line = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}, line {line}: {_csv_error(error)}") from None
+    with io.TextIOWrapper(
+        files.open_bytes(file), encoding=encoding, errors="surrogateescape", newline=""
+    ) as text:
+        reader = csv.reader(
+            text, delimiter=dialect.delimiter, quoting=_quotes(dialect.quoting), strict=True
+        )
+        try:
+            for cells in reader:
+                if cells:
+                    yield line, cells
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{file}, line {line}: {_in_words(error)}") from None
+        except (EOFError, OSError) as error:
+            raise DataError(f"{file}: the gzipped file is damaged or cut short ({error})") from None
+        except UnicodeError as error:
+            raise DataError(f"{file}, line {line}: not {dialect.encoding}: {error}") from None
 
 
-def _csv_error(error: csv.Error) -> str:
+def _quotes(quoting: bool) -> Literal[0, 3]:
+    return csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+
+
+def _in_words(error: csv.Error) -> str:
     if "unexpected end of data" in str(error):
         return "a quote is opened here that is never closed"
     return f"not readable as delimited text ({error})"
-
-
-def _open(path: Path, dialect: Dialect) -> TextIO:
-    """The file as text; wrong bytes become surrogates, which `_explain` reports."""
-    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
-    return path.open(encoding=encoding, errors="surrogateescape", newline="")
-
-
-def _n_quotes(path: Path) -> int:
-    """Number of quotation marks in the file."""
-    with path.open("rb") as file:
-        return sum(block.count(b'"') for block in iter(lambda: file.read(1 << 20), b""))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data.dataset import stack_rows
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from fmexp.data.dataset import CSR
 
@@ -91,6 +93,44 @@ class Table:
             arrays = self.block.indptr, self.block.indices, self.block.values
             parts += [as_bytes(array) for array in arrays if array is not None]
         return digest(parts)
+
+
+class Dictionary:
+    """The distinct texts of a column, numbered as they come.
+
+    Attributes:
+        names: the texts by number; grows.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def codes_of(self, texts: Iterable[str]) -> np.ndarray:
+        """The number of each text; int32. New texts get the next numbers."""
+        numbers, names = self._numbers, self.names
+        codes = []
+        for text in texts:
+            number = numbers.get(text)
+            if number is None:
+                number = numbers[text] = len(names)
+                names.append(text)
+            codes.append(number)
+        return np.array(codes, np.int32)
+
+
+def stack(tables: Sequence[Table]) -> Table:
+    """All rows of tables with the same columns, whose texts share their names."""
+    columns: dict[str, Column] = {}
+    for name, first in tables[0].columns.items():
+        parts = [table.columns[name] for table in tables]
+        if isinstance(first, Text):
+            codes = np.concatenate([part.codes for part in parts if isinstance(part, Text)])
+            columns[name] = Text(codes, first.names)
+        else:
+            columns[name] = np.concatenate([np.asarray(part) for part in parts])
+    blocks = [table.block for table in tables if table.block is not None]
+    return Table(columns, stack_rows(blocks) if blocks else None)
 
 
 def text_of_numbers(column: np.ndarray) -> Text:

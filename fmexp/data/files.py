@@ -1,0 +1,104 @@
+"""The files behind data.path: one, a glob, or a folder; each checked before it is opened."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import stat
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEAD = 1 << 16
+"""Bytes that are looked at to find out what a file is."""
+
+
+def find(path: str) -> list[Path]:
+    """The regular, readable, non-empty files that a path, glob or folder stands for, sorted.
+
+    Raises:
+        DataError: there is none, or one of them cannot be read.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir():
+        found = sorted(p for p in given.iterdir() if not p.name.startswith((".", "_")))
+        found = [p for p in found if not p.is_dir()]
+    elif given.exists() or not glob.has_magic(path):
+        found = [given]
+    else:
+        found = sorted(map(Path, glob.glob(str(given), recursive=True)))  # noqa: PTH207 - ** and ~
+        found = [p for p in found if not p.is_dir()]
+    if not found:
+        raise DataError(f"data.path={path} holds no file: give a file, a folder of files or a glob")
+    for file in found:
+        _check(file)
+    return found
+
+
+def _check(file: Path) -> None:
+    try:
+        about = file.stat()
+    except FileNotFoundError:
+        near = sorted(p.name for p in file.parent.glob(f"*{file.suffix}"))[:5]
+        there = f"; beside it lie {', '.join(near)}" if near and file.suffix else ""
+        raise DataError(f"data.path: {file} does not exist{there}") from None
+    except OSError as error:
+        raise DataError(f"data.path: {file} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise DataError(f"data.path: {file} must be a regular file (no pipe, socket or device)")
+    if not os.access(file, os.R_OK):
+        raise DataError(f"data.path: {file} may not be read by this user (permissions)")
+    if about.st_size == 0:
+        raise DataError(f"{file} is empty: a header and rows were expected")
+
+
+def open_bytes(file: Path) -> IO[bytes]:
+    """The file's bytes, unpacked where it is gzipped."""
+    with file.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(file)) if zipped else file.open("rb")
+
+
+def blocks(file: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of `open_bytes`, block by block.
+
+    Raises:
+        DataError: a gzipped file is cut short or damaged.
+    """
+    with open_bytes(file) as opened:
+        try:
+            while block := opened.read(size):
+                yield block
+        except (EOFError, OSError) as error:
+            raise DataError(f"{file}: the gzipped file is damaged or cut short ({error})") from None
+
+
+def head(file: Path) -> bytes:
+    """The first bytes, unpacked."""
+    return next(blocks(file, HEAD), b"")
+
+
+def refuse_other_formats(file: Path, start: bytes) -> None:
+    """Name what the file is where it is no delimited text.
+
+    Raises:
+        DataError: Parquet, HTML, JSON, an archive, or binary.
+    """
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    kinds = {
+        "Parquet (use data=parquet)": start.startswith(b"PAR1"),
+        "a zip archive or a spreadsheet (save it as CSV)": start.startswith(b"PK\x03\x04"),
+        "an HTML page (a download that went wrong?)": text.startswith((b"<!doctype", b"<html")),
+        "JSON (save it as CSV or Parquet)": text.startswith((b"{", b"[{", b"[[")),
+        "empty": not text,
+    }
+    utf_16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    kinds["binary"] = b"\0" in start and not utf_16
+    for kind, matches in kinds.items():
+        if matches:
+            raise DataError(f"{file}: expected a table as text, this file is {kind}")

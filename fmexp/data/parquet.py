@@ -1,0 +1,124 @@
+"""Reading Parquet files: a sample as texts, then the columns of the contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmexp.data.table import Column, Table, Text, text_of_numbers
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fmexp.data.contract import Reading
+
+SAMPLE_ROWS = 5_000
+BATCH_ROWS = 1 << 17
+
+
+def sample(file: Path) -> dict[str, list[str]]:
+    """The first rows as texts, by column; missing cells are "".
+
+    Raises:
+        DataError: the file is no Parquet, has no row, or nested columns.
+    """
+    import pyarrow as pa
+
+    opened = _open(file)
+    for column in opened.schema_arrow:
+        if pa.types.is_nested(column.type):
+            raise DataError(
+                f"{file}, column {column.name!r}: expected numbers or texts, got {column.type}"
+            )
+    batch = next(opened.iter_batches(SAMPLE_ROWS), None)
+    if batch is None or len(batch) == 0:
+        raise DataError(f"{file} has no rows")
+    return {
+        name: _texts(column).texts()
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+
+
+def names(file: Path) -> list[str]:
+    """The columns."""
+    found: list[str] = _open(file).schema_arrow.names
+    return found
+
+
+def batches(file: Path, reading: Reading) -> Iterator[Table]:
+    """The columns that are asked for, some rows at a time.
+
+    Raises:
+        DataError: a cell is no finite number where one is needed.
+    """
+    row = 0
+    wanted = [*reading.numbers, *reading.texts]
+    for batch in _open(file).iter_batches(BATCH_ROWS, columns=wanted):
+        columns: dict[str, Column] = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if name in reading.dictionaries:
+                text, dictionary = _texts(column), reading.dictionaries[name]
+                columns[name] = Text(dictionary.codes_of(text.names)[text.codes], dictionary.names)
+            else:
+                columns[name] = _numbers(file, name, column)
+        table = Table(columns)
+        if not reading.accepts(table):
+            _explain(file, table, reading, row)
+        yield table
+        row += len(table)
+
+
+def _open(file: Path) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: expected a Parquet file: {error}") from None
+
+
+def _numbers(file: Path, name: str, column: Any) -> np.ndarray:
+    """float64, NaN where missing."""
+    import pyarrow as pa
+
+    try:
+        if pa.types.is_temporal(column.type):
+            column = column.cast(pa.int64())
+        found: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{file}, column {name!r}: expected numbers: {error}") from None
+    return found
+
+
+def _texts(column: Any) -> Text:
+    """Numbers as CSV would have them, true and false as 1 and 0, missing cells as ""."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return text_of_numbers(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    if pa.types.is_dictionary(kind):
+        column = column.dictionary_decode()
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    coded = column.cast(pa.string()).fill_null("").dictionary_encode()
+    return Text(coded.indices.to_numpy(zero_copy_only=False), coded.dictionary.to_pylist())
+
+
+def _explain(file: Path, table: Table, reading: Reading, before: int) -> None:
+    """Raise with the first cells that are wrong."""
+    mistakes = []
+    for name, may_miss in reading.numbers.items():
+        x = np.asarray(table.columns[name])
+        wrong = np.flatnonzero(np.isinf(x) if may_miss else ~np.isfinite(x))[:10]
+        mistakes += [(before + int(i) + 1, name, x[i]) for i in wrong]
+    lines = [
+        f"row {row}, column {name!r}: expected a finite number, got "
+        + ("a missing value (data.missing=mean fills features)" if np.isnan(x) else f"{x}")
+        for row, name, x in sorted(mistakes, key=lambda mistake: mistake[:2])[:10]
+    ]
+    raise DataError("\n".join([f"{file} cannot be used:", *lines]))

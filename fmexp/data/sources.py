@@ -1,0 +1,229 @@
+"""The raw table behind a data configuration, with the role of each column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp.config import (
+    CsvConfig,
+    DataConfig,
+    DiabetesConfig,
+    GaussianConfig,
+    LibsvmConfig,
+    NotebookConfig,
+    NotebookTorchConfig,
+    ParquetConfig,
+    PlantedConfig,
+)
+from fmexp.data import generate
+from fmexp.data.split import FILE, SplitBy
+from fmexp.data.table import Dictionary, Table, Text, stack
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fmexp.data.contract import Contract, Reading
+    from fmexp.data.delimited import Dialect
+
+DIABETES = Path(__file__).with_name("diabetes.csv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raw table and what is known of it.
+
+    Attributes:
+        description: where it came from: a path, or how it was generated.
+        table: features and target.
+        target: the target's column.
+        numeric: columns of numbers.
+        categorical: columns of names.
+        noise_floor: expected loss of the true model, where there is one.
+        notes: what was inferred, in sentences for the user.
+        first: number of the first feature of a block of sparse rows.
+    """
+
+    description: str
+    table: Table
+    target: str
+    numeric: list[str]
+    categorical: list[str]
+    noise_floor: float | None = None
+    notes: tuple[str, ...] = ()
+    first: int = 0
+
+
+def read(data: DataConfig, by: SplitBy, task: str) -> Source:
+    """Read or generate the table.
+
+    Raises:
+        DataError: it cannot be used as it is.
+        MissingPackageError: the source needs a package that is not installed.
+    """
+    match data:
+        case CsvConfig() | ParquetConfig():
+            return _columns_of_files(data, by, task)
+        case LibsvmConfig():
+            return _libsvm(data, by)
+        case DiabetesConfig():
+            return _by_kind("442 diabetes patients (Efron et al. 2004)", _diabetes())
+        case NotebookConfig():
+            return _by_kind(_recipe(data), generate.notebook(data))
+        case NotebookTorchConfig():
+            return _by_kind(_recipe(data), generate.notebook_torch(data))
+        case GaussianConfig():
+            return _by_kind(_recipe(data), generate.gaussian(data))
+        case PlantedConfig():
+            return _by_kind(_recipe(data), *generate.planted(data, task))
+
+
+def _diabetes() -> Table:
+    """The table of scikit-learn's load_diabetes(scaled=False): diabetes.csv beside this file.
+
+    Source: B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, "Least Angle Regression", Annals of
+    Statistics 32 (2004); https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html. Ten
+    measurements of 442 patients and the progression of the disease one year later.
+    """
+    lines = DIABETES.read_text(encoding="utf-8").splitlines()
+    names = lines[0].split(",")
+    cells = np.array(",".join(lines[1:]).split(","), np.float64).reshape(-1, len(names))
+    return Table({name: np.ascontiguousarray(cells[:, j]) for j, name in enumerate(names)})
+
+
+def _by_kind(description: str, table: Table, noise_floor: float | None = None) -> Source:
+    """The last column is the target; the others are what they hold."""
+    *names, target = table.columns
+    categorical = [name for name in names if isinstance(table.columns[name], Text)]
+    numeric = [name for name in names if not isinstance(table.columns[name], Text)]
+    return Source(description, table, target, numeric, categorical, noise_floor)
+
+
+def _recipe(data: DataConfig) -> str:
+    """How a table was generated, in one line."""
+    keys = {k: v for k, v in vars(data).items() if k not in ("name", "standardize")}
+    return f"{data.name}({', '.join(f'{key}={value}' for key, value in keys.items())})"
+
+
+def _columns_of_files(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Source:
+    from fmexp.data import files
+
+    found = files.find(data.path)
+    roles, read_batches = contract_of(data, found, by, task)
+    reading = _reading(data, roles, by, task)
+    tables = list(_numbered(found, lambda file: read_batches(file, reading), by))
+    if not tables:
+        raise DataError(f"data.path={data.path} holds no rows")
+    return Source(
+        description=str(Path(data.path).resolve()),
+        table=stack(tables),
+        target=roles.target,
+        numeric=roles.numeric,
+        categorical=roles.categorical,
+        notes=tuple(roles.notes),
+    )
+
+
+def contract_of(
+    data: CsvConfig | ParquetConfig, found: list[Path], by: SplitBy, task: str
+) -> tuple[Contract, Callable[[Path, Reading], Iterator[Table]]]:
+    """The contract of a table in files, and the function that reads each of them.
+
+    Raises:
+        DataError: the first file has no usable columns, or the others have different ones.
+    """
+    from fmexp.data import contract, delimited, parquet
+
+    split_by = (by.kind, by.column) if by.column else None
+    wishes = contract.Wishes(data.target, data.numeric, data.categorical, data.drop, split_by)
+    if isinstance(data, ParquetConfig):
+        sample = parquet.sample(found[0])
+        _refuse_unlike(found, list(sample), parquet.names)
+        return contract.infer(sample, wishes, str(found[0]), task), parquet.batches
+    dialect = dialect_of(data, found[0])
+    sample = delimited.sample(found[0], dialect)
+    _refuse_unlike(found, list(sample), lambda file: delimited.header(file, dialect))
+    roles = contract.infer(sample, wishes, str(found[0]), task)
+    return roles, lambda file, reading: delimited.batches(file, dialect, reading)
+
+
+def dialect_of(data: CsvConfig, file: Path) -> Dialect:
+    """How the file is written, as told or as found out."""
+    from fmexp.data import delimited
+
+    return delimited.sniff(file, data.delimiter, data.encoding, data.quoting, data.names)
+
+
+def _refuse_unlike(
+    found: list[Path], names: list[str], names_of: Callable[[Path], list[str]]
+) -> None:
+    """All files of a data set have the same columns in the same order."""
+    for file in found[1:]:
+        other = names_of(file)
+        if other != names:
+            raise DataError(
+                f"{file}: expected the columns of {found[0].name} ({', '.join(names[:8])}), "
+                f"got {', '.join(other[:8])}"
+            )
+
+
+def _reading(data: CsvConfig | ParquetConfig, roles: Contract, by: SplitBy, task: str) -> Reading:
+    """What the readers are to read: the contract's columns and the one that decides the parts."""
+    from fmexp.data.contract import Reading
+
+    numbers = dict.fromkeys(roles.numeric, data.missing == "mean")
+    texts = list(roles.categorical)
+    if task == "classification":
+        texts.append(roles.target)
+    else:
+        numbers[roles.target] = False
+    if by.column and by.column not in numbers and by.column not in texts:
+        if by.kind == "time" and by.column not in roles.texts:
+            numbers[by.column] = False
+        else:
+            texts.append(by.column)
+    return Reading(numbers, texts)
+
+
+def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
+    from fmexp.data import files, libsvm
+
+    found = files.find(data.path)
+    if by.column:
+        raise DataError(
+            f"split.by={by} names a column, but libsvm text has none: use files or null"
+        )
+    tables = list(_numbered(found, libsvm.batches, by))
+    if not tables:
+        raise DataError(f"data.path={data.path} holds no rows")
+    table = stack(tables)
+    assert table.block is not None
+    first = int(table.block.indices.min(initial=1) > 0)
+    return Source(
+        description=str(Path(data.path).resolve()),
+        table=table,
+        target=libsvm.TARGET,
+        numeric=[],
+        categorical=[],
+        notes=(f"features are numbered from {first}",),
+        first=first,
+    )
+
+
+def _numbered(
+    found: list[Path], read_batches: Callable[[Path], Iterator[Table]], by: SplitBy
+) -> Iterator[Table]:
+    """The tables of all files, with the file's name as a column where the split needs it."""
+    names = Dictionary()
+    for file in found:
+        code = names.codes_of([file.name])
+        for table in read_batches(file):
+            if by.kind == "files":
+                column = Text(np.repeat(code, len(table)), names.names)
+                yield Table(table.columns | {FILE: column}, table.block)
+            else:
+                yield table
