@@ -83,7 +83,7 @@ def refuse_several_workers(url: str | None, workers: int) -> None:
 
 
 class JournalLock:
-    """What Optuna holds while it appends to a journal: a `flock`, so it goes with its process.
+    """What Optuna holds while it appends to a journal: a `flock`, which goes with its process.
 
     A process killed in mid-append leaves a line without its end, on to which the next append would
     be glued, and the whole file would be unreadable. So whoever takes the lock cuts such a line
@@ -96,10 +96,10 @@ class JournalLock:
 
     def acquire(self) -> bool:
         """Wait for the lock; the journal then ends with a whole line."""
-        descriptor = os.open(f"{self._journal}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self._journal, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            cut_torn_line(self._journal)
+            _cut_torn_line(descriptor, self._journal)
         except BaseException:
             os.close(descriptor)
             raise
@@ -111,20 +111,15 @@ class JournalLock:
         os.close(self._held.descriptor)
 
 
-def cut_torn_line(journal: Path) -> Path | None:
-    """Cut off a last line without its newline; returns the file that keeps it, if there was one.
-
-    The caller holds the journal's lock.
-    """
-    with journal.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end == 0 or os.pread(file.fileno(), 1, end - 1) == b"\n":
-            return None
-        whole = _end_of_whole_lines(file.fileno(), end)
-        aside = journal.with_name(f"{journal.name}.torn-{time.time_ns()}")
-        aside.write_bytes(os.pread(file.fileno(), end - whole, whole))
-        file.truncate(whole)
-        return aside
+def _cut_torn_line(descriptor: int, journal: Path) -> None:
+    """Move a last line without its newline into a file of its own, `<journal>.torn-<time>`."""
+    end = os.fstat(descriptor).st_size
+    if end == 0 or os.pread(descriptor, 1, end - 1) == b"\n":
+        return
+    whole = _end_of_whole_lines(descriptor, end)
+    aside = journal.with_name(f"{journal.name}.torn-{time.time_ns()}")
+    aside.write_bytes(os.pread(descriptor, end - whole, whole))
+    os.ftruncate(descriptor, whole)
 
 
 def _end_of_whole_lines(descriptor: int, end: int, block: int = 1 << 16) -> int:
@@ -144,7 +139,6 @@ def _open_journal(path: Path) -> BaseStorage:
 
     lock = JournalLock(path)
     try:
-        path.touch()
         lock.acquire()  # cuts a torn line off before anyone reads
         lock.release()
         backend = JournalFileBackend(str(path), lock)  # type: ignore[arg-type] # its base is private
