@@ -21,6 +21,16 @@ from tests.tracking_support import assert_whole, start_worker, stored, told, uri
 DATASET = {"name": "planted", "digest": "d" * 64, "source": "generated", "rows": "100"}
 
 
+def wait_for_a_run(folder: Path) -> str:
+    """The id of the first run to show up in the store."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        for row in stored(folder / "mlflow.db"):
+            return row.run_id
+        time.sleep(0.05)
+    raise AssertionError("no run showed up")
+
+
 def test_the_training_process_loads_neither_mlflow_nor_numpy() -> None:
     code = "import sys, fmexp.tracking.tracker as t; print({'mlflow', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
@@ -192,20 +202,45 @@ def test_drain_sends_what_a_killed_trainer_left(store_folder: Path) -> None:
 def test_a_run_that_its_user_closed_is_left_alone(store_folder: Path) -> None:
     tracker = open_tracker(uri_of(store_folder), "test", store_folder)
     run = tracker.start_run(RunStart("mine", {}, {}))
-    ids: list[str] = []
-    until = time.monotonic() + 60
-    while not ids and time.monotonic() < until:
-        ids = [row.run_id for row in stored(store_folder / "mlflow.db")]
-        time.sleep(0.1)
+    run_id = wait_for_a_run(store_folder)
     code = (
         "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).set_terminated(sys.argv[2], 'KILLED')"
     )
-    subprocess.run([sys.executable, "-c", code, uri_of(store_folder), ids[0]], check=True)
+    subprocess.run([sys.executable, "-c", code, uri_of(store_folder), run_id], check=True)
     run.finish(Outcome.COMPLETED)
     tracker.close()
     (row,) = stored(store_folder / "mlflow.db")
     assert row.status == "KILLED"
     assert "fmexp.outcome" not in row.tags
+
+
+def test_a_recorder_killed_in_mid_run_is_replaced_by_one_that_finds_the_run(
+    store_folder: Path,
+) -> None:
+    tracker = open_tracker(uri_of(store_folder), "test", store_folder)
+    run = tracker.start_run(RunStart("mine", {"model.k": "3"}, {}))
+    run.log(0, {"loss": 1.0})
+    wait_for_a_run(store_folder)
+    tracker._recorder.kill()  # type: ignore[attr-defined]
+    run.log(1, {"loss": 2.0})
+    run.finish(Outcome.COMPLETED)
+    ids = tracker.close().run_ids
+    (row,) = stored(store_folder / "mlflow.db")
+    assert ids == {run.key: row.run_id}
+    assert (row.status, row.metrics["loss"]) == ("FINISHED", [(0, 1.0), (1, 2.0)])
+
+
+def test_a_recorder_that_cannot_live_is_a_store_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow/__init__.py").write_text("import os; os._exit(9)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    tracker = open_tracker(uri_of(tmp_path), "test", tmp_path)
+    tracker.start_run(RunStart("mine", {}, {})).finish(Outcome.COMPLETED)
+    with pytest.raises(StoreError, match=r"recorder died 4 times .* Nothing is lost"):
+        tracker.close()
+    assert [run.state for run in spooled_runs(tmp_path)] == ["unsent"]
 
 
 def test_four_trackers_at_once_on_an_empty_folder(tmp_path: Path) -> None:
