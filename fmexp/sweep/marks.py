@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna.trial import TrialState
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
@@ -18,4 +20,6 @@ REPEAT = "repeat"  # its point was known already
 
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of `n_trials`, be it waiting, running or done."""
-    return MARK not in trial.user_attrs
+    mark = trial.user_attrs.get(MARK)
+    # a trial given up for lost may have ended just before it was told so
+    return mark is None or (mark == LOST and trial.state is TrialState.COMPLETE)

@@ -31,6 +31,10 @@ class RunStart:
         dataset: name, digest, source and a profile (numbers of rows and features) for MLflow's
             dataset input; None for a run without data (a sweep's parent).
         parent: key of the parent run, opened through any tracker on the same store.
+        key: the run's unique name; "" for a new one.
+        may_exist: the store may have a run of this key already: it is taken up.
+        reopens: such a run is opened again when it had ended.
+        study: where to ask whether a provisional end counts (a sweep's trials); never sent.
     """
 
     name: str
@@ -38,6 +42,10 @@ class RunStart:
     tags: dict[str, str]
     dataset: dict[str, str] | None = None
     parent: str | None = None
+    key: str = ""
+    may_exist: bool = False
+    reopens: bool = False
+    study: dict[str, str] | None = None
 
 
 class Run(Protocol):
@@ -52,8 +60,14 @@ class Run(Protocol):
     key: str
     folder: Path | None
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Add one point to each named curve. All values finite. Cheap: buffered, then spooled."""
+    def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None:
+        """Add one point to each named curve. All values finite. Cheap: buffered, then spooled.
+
+        Args:
+            step: epoch, or another count.
+            metrics: values by name.
+            at: seconds since the epoch; None: now.
+        """
         ...
 
     def finish(
@@ -62,8 +76,24 @@ class Run(Protocol):
         reason: str = "",
         metrics: dict[str, float] | None = None,
         tags: dict[str, str] | None = None,
+        links: dict[str, str] | None = None,
+        provisional: bool = False,
     ) -> None:
-        """Close the run: last metrics, tags, every file in `folder`. On disk when this returns."""
+        """Close the run: last metrics, tags, every file in `folder`. On disk when this returns.
+
+        Args:
+            outcome: how it ended.
+            reason: in words.
+            metrics: last values, finite.
+            tags: added to those of the start.
+            links: tags that hold the id of another run, given by its key; `{tag}` in the other
+                tags stands for that run's page.
+            provisional: not sent before `settle`.
+        """
+        ...
+
+    def settle(self, accepted: bool) -> None:
+        """Make a provisional end final; without acceptance the run ends as interrupted."""
         ...
 
 
@@ -104,7 +134,7 @@ class _NullRun:
     key = ""
     folder: Path | None = None
 
-    def log(self, step: int, metrics: dict[str, float]) -> None: ...
+    def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None: ...
 
     def finish(
         self,
@@ -112,7 +142,11 @@ class _NullRun:
         reason: str = "",
         metrics: dict[str, float] | None = None,
         tags: dict[str, str] | None = None,
+        links: dict[str, str] | None = None,
+        provisional: bool = False,
     ) -> None: ...
+
+    def settle(self, accepted: bool) -> None: ...
 
 
 class _NullTracker:

@@ -71,7 +71,8 @@ class Recorder:
             self._listen(trouble and f"{trouble}; the record waits in {owner}")
         if sender and sender.refused:
             return self._give_up(without_password("; ".join(sender.refused.values())))
-        spool.remove(owner)
+        if not spool.runs(owner):  # what is not settled stays until its sweep goes on
+            spool.remove(owner)
         return 0
 
     def mend(self, wait: bool) -> None:

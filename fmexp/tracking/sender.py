@@ -90,13 +90,14 @@ class Sender:
         if last and record.end is None:
             ended = spool.last_written(run.folder)
             record.end = spool.End(Outcome.INTERRUPTED, KILLED, {}, {}, ended)
-        if record.end is None:
-            if spool.milliseconds() - record.started > _YOUNG_MILLISECONDS:
+        if record.end is None or record.end.provisional:
+            if not last and spool.milliseconds() - record.started > _YOUNG_MILLISECONDS:
                 self._show(run, record, news)
             return False
-        fresh = self._find_or_create(run, record)
+        fresh = self._find_or_create(run, record, look=last or record.end.reason == spool.REFUSED)
         if fresh or self._store.is_live(run.run_id):
-            self._send_whole(run, record, record.end, {} if fresh else _end_tags(record))
+            tags = {} if fresh else _end_tags(record)
+            self._send_whole(run, record, record.end, tags | self._linked(record.end))
         return True
 
     def _show(self, run: _Sending, record: spool.RunRecord, news: bool) -> None:
@@ -124,14 +125,20 @@ class Sender:
             self._store.log_artifacts(run.run_id, run.folder / "artifacts")
         self._store.terminate(run.run_id, end.outcome, end.time)
 
-    def _find_or_create(self, run: _Sending, record: spool.RunRecord) -> bool:
-        """Make sure that the run is in the store; True when it was made just now."""
+    def _find_or_create(self, run: _Sending, record: spool.RunRecord, look: bool = False) -> bool:
+        """Make sure that the run is in the store; True when it was made just now.
+
+        A search is only paid for where it may find one; `look` says that it may.
+        """
         if run.run_id:
             return False
-        tried = run.folder / "tried"  # so that a search is only paid for where it may find one
-        found = self._store.find(run.folder.name) if tried.exists() else None
+        tried = run.folder / "tried"
+        look = look or tried.exists() or record.start.may_exist
+        found = self._store.find(run.folder.name) if look else None
         if found:
             run.run_id = found
+            if record.start.reopens:
+                self._store.reopen(found)
             return False
         parent = record.start.parent
         parent_id = self._parent_id(parent) if parent else None
@@ -140,6 +147,16 @@ class Sender:
             run.folder.name, record.start, _end_tags(record), record.started, parent_id
         )
         return True
+
+    def _linked(self, end: spool.End) -> dict[str, str]:
+        """The end's links as tags, and its tags with `{tag}` replaced by that run's page."""
+        ids = {tag: found for tag, key in end.links.items() if (found := self._store.find(key))}
+        tags = dict(ids)
+        for tag, run_id in ids.items():
+            page = f"#/experiments/{self._store.experiment_id}/runs/{run_id}"
+            for name, text in end.tags.items():
+                tags[name] = tags.get(name, text).replace(f"{{{tag}}}", page)
+        return tags
 
     def _parent_id(self, key: str) -> str:
         """The parent's id; "" when there is no such run and nobody is left to make it."""
@@ -156,7 +173,7 @@ class Sender:
 
 def _end_tags(record: spool.RunRecord) -> dict[str, str]:
     """The tags that say how a run ended; none while it lasts."""
-    if record.end is None:
+    if record.end is None or record.end.provisional:
         return {}
     reason = {"fmexp.reason": record.end.reason} if record.end.reason else {}
     return {**record.end.tags, "fmexp.outcome": record.end.outcome.value, **reason}

@@ -22,7 +22,7 @@ import os
 import shutil
 import time
 from array import array
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 SPOOL = Path(".fmexp", "spool")
 _EVENTS = "events.jsonl"
+REFUSED = "its result came after the study had given the trial up"
 _OWNER_LOCK = "owner.lock"
 RECORDER_LOCK = "recorder.lock"
 
-State = Literal["open", "finished", "unsent", "orphaned"]
+State = Literal["open", "finished", "unsent", "orphaned", "unsettled"]
 _STATES: dict[tuple[bool, bool], State] = {
     (True, False): "open", (True, True): "finished",
     (False, True): "unsent", (False, False): "orphaned",
@@ -85,13 +86,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class End:
-    """The last event of a run; `time` in milliseconds."""
+    """The last event of a run; `time` in milliseconds. See `Run.finish` for the rest."""
 
     outcome: Outcome
     reason: str
     metrics: dict[str, float]
     tags: dict[str, str]
     time: int
+    links: dict[str, str] = field(default_factory=dict)
+    provisional: bool = False
 
 
 @dataclass
@@ -110,13 +113,18 @@ class SpooledRun:
 
     Attributes:
         state: "open" or "finished" while its trainer lives; "unsent" (finished) or "orphaned"
-            (not even that) when it died: those wait for the next command.
+            (not even that) when it died: those wait for the next command. "unsettled": a trial
+            that ended, whose worker died before it had told the study.
+        folder: its own in the spool.
+        record: what its events say.
     """
 
     key: str
     name: str
     state: State
     destination: Destination
+    folder: Path
+    record: RunRecord
 
 
 def milliseconds() -> int:
@@ -206,9 +214,15 @@ class EventWriter:
             self._append(_columns(points))
 
     def end(self, points: list[Point], end: End) -> None:
-        """Add the last points, then close the run for good."""
+        """Add the last points, then close the run: for good, or until it is settled."""
         self.points(points)
         self._append({"end": asdict(end)})
+        if not end.provisional:
+            os.close(self._file)
+
+    def settle(self, accepted: bool) -> None:
+        """Make a provisional end final."""
+        self._append({"settled": accepted})
         os.close(self._file)
 
     def _append(self, *events: dict[str, Any]) -> None:
@@ -260,12 +274,37 @@ class RunReader:
         if "end" in event and self.record.end is None:  # the first one counts
             outcome = Outcome(event["end"].pop("outcome"))
             self.record.end = End(outcome=outcome, **event["end"])
+        elif "settled" in event and self.record.end:
+            self.record.end = _settled(self.record.end, event["settled"])
         for names, steps, times, columns in event.get("points", ()):
             for name, values in zip(names, columns, strict=True):
                 curve = self.record.curves.setdefault(name, Curve())
                 curve.steps.extend(steps)
                 curve.times.extend(times)
                 curve.values.extend(values)
+
+
+def _settled(end: End, accepted: bool) -> End:
+    if accepted:
+        return replace(end, provisional=False)
+    return End(Outcome.INTERRUPTED, REFUSED, {}, {}, end.time)
+
+
+def settle_for_dead(run: SpooledRun, accepted: bool) -> None:
+    """Say in a dead worker's place whether its study has the result; sent by the next recorder."""
+    lock = os.open(run.folder.parent / RECORDER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # its recorder may be at work still
+        events = run.folder / _EVENTS
+        if events.exists():
+            whole = events.read_bytes()
+            torn = len(whole) - whole.rfind(b"\n") - 1
+            with events.open("r+b") as file:
+                file.truncate(len(whole) - torn)
+                file.seek(0, os.SEEK_END)
+                file.write(json.dumps({"settled": accepted}).encode() + b"\n")
+    finally:
+        os.close(lock)
 
 
 def read_run(run: Path) -> RunRecord | None:
@@ -318,7 +357,9 @@ def spooled_runs(folder: Path) -> list[SpooledRun]:
             if record is None or target is None:
                 continue
             state = _STATES[alive, record.end is not None]
-            found.append(SpooledRun(run.name, record.start.name, state, target))
+            if record.end is not None and record.end.provisional and not alive:
+                state = "unsettled"
+            found.append(SpooledRun(run.name, record.start.name, state, target, run, record))
     return found
 
 

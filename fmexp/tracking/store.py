@@ -74,6 +74,10 @@ class Store:
         )
         return found[0].info.run_id if found else None
 
+    def reopen(self, run_id: str) -> None:
+        """Let a run that had ended go on."""
+        self._client.update_run(run_id, status="RUNNING")
+
     def is_live(self, run_id: str) -> bool:
         """Whether the run is RUNNING and nobody deleted it: only then is it ours to write to."""
         info = self._client.get_run(run_id).info

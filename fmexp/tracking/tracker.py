@@ -114,7 +114,9 @@ class _SpoolTracker:
                         f"the {kind} {name!r} cannot be stored: MLflow allows 1 to 250 letters, "
                         "digits and _ - . : / or spaces"
                     )
-        return _SpooledRun(self, spool.EventWriter(self._owner, spool.new_key(), start))
+        return _SpooledRun(
+            self, spool.EventWriter(self._owner, start.key or spool.new_key(), start)
+        )
 
     def wake(self) -> None:
         """Tell the recorder that there is something new."""
@@ -204,10 +206,10 @@ class _SpooledRun:
         self._flush_at = time.time() + _FLUSH_SECONDS
         self._ended = False
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None:
         _check_finite(metrics)
         now = time.time()
-        self._points.append((step, int(now * 1000), metrics.copy()))
+        self._points.append((step, int((at or now) * 1000), metrics.copy()))
         if now >= self._flush_at:
             points, self._points = self._points, []
             self._writer.points(points)
@@ -220,13 +222,21 @@ class _SpooledRun:
         reason: str = "",
         metrics: dict[str, float] | None = None,
         tags: dict[str, str] | None = None,
+        links: dict[str, str] | None = None,
+        provisional: bool = False,
     ) -> None:
         _check_finite(metrics or {})
         if self._ended:
             return  # the first one counts: a Ctrl-C may come while it is at work
         now = spool.milliseconds()
-        self._writer.end(self._points, spool.End(outcome, reason, metrics or {}, tags or {}, now))
+        end = spool.End(outcome, reason, metrics or {}, tags or {}, now, links or {}, provisional)
+        self._writer.end(self._points, end)
         self._ended = True
+        if not provisional:
+            self._tracker.wake()
+
+    def settle(self, accepted: bool) -> None:
+        self._writer.settle(accepted)
         self._tracker.wake()
 
 
