@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -97,11 +98,14 @@ class Reading:
         return True
 
 
-def infer(sample: dict[str, list[str]], wishes: Wishes, where: str, task: str) -> Contract:
+def infer(
+    sample: dict[str, list[str]], n_rows: float, wishes: Wishes, where: str, task: str
+) -> Contract:
     """The contract of a table, from its first rows.
 
     Args:
         sample: the cells of the first rows as texts, by column.
+        n_rows: how many rows the whole table has, about.
         wishes: what the user said.
         where: the table, for messages.
         task: regression or classification.
@@ -121,7 +125,7 @@ def infer(sample: dict[str, list[str]], wishes: Wishes, where: str, task: str) -
     for name in names:
         if name == target:
             continue
-        role, why = _role(name, sample[name], said.get(name), wishes.split_by)
+        role, why = _role(name, sample[name], n_rows, said.get(name), wishes.split_by)
         roles[role].append(name)
         if why:
             notes.append(f"{role}: {name} ({why})")
@@ -139,15 +143,19 @@ def is_number(cell: str) -> bool:
 
 
 def _role(
-    name: str, cells: list[str], said: str | None, split_by: tuple[str, str] | None
+    name: str,
+    cells: list[str],
+    n_rows: float,
+    said: str | None,
+    split_by: tuple[str, str] | None,
 ) -> tuple[str, str]:
     """The role of a column, and why where the user did not name it and it needs saying."""
     if split_by and split_by[1] == name and (said is None or split_by[0] == "column"):
         return "dropped", f"it decides the parts (split.by={':'.join(split_by)})"
-    return (said, "") if said else _guess(name, cells)
+    return (said, "") if said else _guess(name, cells, n_rows)
 
 
-def _guess(name: str, cells: list[str]) -> tuple[str, str]:
+def _guess(name: str, cells: list[str], n_rows: float) -> tuple[str, str]:
     """The role that the cells of a column suggest, and why."""
     present = [cell.strip() for cell in cells if cell.strip() not in MISSING]
     if not present:
@@ -166,9 +174,29 @@ def _guess(name: str, cells: list[str]) -> tuple[str, str]:
         return "numeric", ""
     if _counts_rows(name, present):
         return "dropped", "it numbers the rows"
-    if len(distinct) * REPEATS <= len(present):
-        return "categorical", f"{len(distinct)} integers that repeat; data.numeric to change that"
+    n_distinct = _distinct_in_all(len(distinct), len(present))
+    if n_distinct * REPEATS <= n_rows:
+        about = f"{'about ' if len(present) < n_rows else ''}{n_distinct:,.0f} integers"
+        return "categorical", f"{about} that repeat; if they are quantities, data.numeric=[{name}]"
     return "numeric", ""
+
+
+def _distinct_in_all(n_distinct: int, n_drawn: int) -> float:
+    """How many distinct values there are where n_drawn random ones hold n_distinct.
+
+    Of D values n draws meet D (1 - e^(-n/D)) on average, which grows with D.
+
+    >>> round(_distinct_in_all(3935, 5000), -2)
+    10000.0
+    """
+    if n_distinct == n_drawn:
+        return math.inf
+    low, high = float(n_distinct), 1e12
+    for _ in range(100):
+        middle = math.sqrt(low * high)
+        met = -middle * math.expm1(-n_drawn / middle)
+        low, high = (middle, high) if met < n_distinct else (low, middle)
+    return low
 
 
 def _all_numbers(cells: list[str]) -> bool:

@@ -94,6 +94,14 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
     return {name: [row[j] for row in rows] for j, name in enumerate(names)}
 
 
+def estimate_rows(sample: dict[str, list[str]], n_bytes: int) -> float:
+    """About how many rows there are in so many bytes, judged by the first ones."""
+    columns = list(sample.values())
+    width = sum(len(cell) + 1 for cells in columns for cell in cells) / len(columns[0])
+    n_rows = n_bytes / width
+    return n_rows if len(columns[0]) == SAMPLE_ROWS else len(columns[0])
+
+
 def header(file: Path, dialect: Dialect) -> list[str]:
     """The column names.
 
@@ -143,7 +151,7 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
     stream = files.open_bytes(file)
     try:
         reader = arrow_csv.open_csv(
-            pa.PythonFile(stream) if not isinstance(stream, io.BufferedReader) else str(file),
+            pa.PythonFile(stream, "r") if not isinstance(stream, io.BufferedReader) else str(file),
             read_options=arrow_csv.ReadOptions(
                 block_size=BLOCK_BYTES,
                 encoding=dialect.encoding,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import gzip
-import os
 import stat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -24,20 +23,26 @@ def find(path: str) -> list[Path]:
     Raises:
         DataError: there is none, or one of them cannot be read.
     """
-    given = Path(path).expanduser()
-    if given.is_dir():
-        found = sorted(p for p in given.iterdir() if not p.name.startswith((".", "_")))
-        found = [p for p in found if not p.is_dir()]
-    elif given.exists() or not glob.has_magic(path):
-        found = [given]
-    else:
-        found = sorted(map(Path, glob.glob(str(given), recursive=True)))  # noqa: PTH207 - ** and ~
-        found = [p for p in found if not p.is_dir()]
+    try:
+        found = _candidates(path)
+    except OSError as error:
+        raise DataError(f"data.path={path} cannot be read: {error.strerror}") from None
     if not found:
         raise DataError(f"data.path={path} holds no file: give a file, a folder of files or a glob")
     for file in found:
         _check(file)
     return found
+
+
+def _candidates(path: str) -> list[Path]:
+    given = Path(path).expanduser()
+    if given.is_dir():
+        found = sorted(p for p in given.iterdir() if not p.name.startswith((".", "_")))
+        return [p for p in found if not p.is_dir()]
+    if given.exists() or not glob.has_magic(path):
+        return [given]
+    found = sorted(map(Path, glob.glob(str(given), recursive=True)))  # noqa: PTH207 - ** and ~
+    return [p for p in found if not p.is_dir()]
 
 
 def _check(file: Path) -> None:
@@ -51,8 +56,10 @@ def _check(file: Path) -> None:
         raise DataError(f"data.path: {file} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(about.st_mode):
         raise DataError(f"data.path: {file} must be a regular file (no pipe, socket or device)")
-    if not os.access(file, os.R_OK):
-        raise DataError(f"data.path: {file} may not be read by this user (permissions)")
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise DataError(f"data.path: {file} cannot be read: {error.strerror}") from None
     if about.st_size == 0:
         raise DataError(f"{file} is empty: a header and rows were expected")
 
@@ -62,6 +69,13 @@ def open_bytes(file: Path) -> IO[bytes]:
     with file.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     return cast("IO[bytes]", gzip.open(file)) if zipped else file.open("rb")
+
+
+def unpacked_size(file: Path) -> int:
+    """Bytes of the file; for a gzipped one what text usually unpacks to."""
+    with file.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    return file.stat().st_size * (4 if zipped else 1)
 
 
 def blocks(file: Path, size: int = 1 << 20) -> Iterator[bytes]:

@@ -99,7 +99,7 @@ def _numbers(text: bytes) -> np.ndarray | None:
         table = arrow_csv.read_csv(
             io.BytesIO(text.translate(_TO_LINES)),
             read_options=arrow_csv.ReadOptions(column_names=["x"]),
-            parse_options=arrow_csv.ParseOptions(delimiter="\0", quote_char=False),
+            parse_options=arrow_csv.ParseOptions(quote_char=False),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={"x": pa.float64()}, null_values=[]
             ),

@@ -48,6 +48,11 @@ def names(file: Path) -> list[str]:
     return found
 
 
+def n_rows(file: Path) -> int:
+    """Number of rows."""
+    return int(_open(file).metadata.num_rows)
+
+
 def batches(file: Path, reading: Reading) -> Iterator[Table]:
     """The columns that are asked for, some rows at a time.
 

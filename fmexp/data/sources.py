@@ -136,18 +136,20 @@ def contract_of(
     Raises:
         DataError: the first file has no usable columns, or the others have different ones.
     """
-    from fmexp.data import contract, delimited, parquet
+    from fmexp.data import contract, delimited, files, parquet
 
     split_by = (by.kind, by.column) if by.column else None
     wishes = contract.Wishes(data.target, data.numeric, data.categorical, data.drop, split_by)
     if isinstance(data, ParquetConfig):
         sample = parquet.sample(found[0])
         _refuse_unlike(found, list(sample), parquet.names)
-        return contract.infer(sample, wishes, str(found[0]), task), parquet.batches
+        n_rows = sum(map(parquet.n_rows, found))
+        return contract.infer(sample, n_rows, wishes, str(found[0]), task), parquet.batches
     dialect = dialect_of(data, found[0])
     sample = delimited.sample(found[0], dialect)
     _refuse_unlike(found, list(sample), lambda file: delimited.header(file, dialect))
-    roles = contract.infer(sample, wishes, str(found[0]), task)
+    estimate = delimited.estimate_rows(sample, sum(map(files.unpacked_size, found)))
+    roles = contract.infer(sample, estimate, wishes, str(found[0]), task)
     return roles, lambda file, reading: delimited.batches(file, dialect, reading)
 
 
