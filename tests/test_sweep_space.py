@@ -229,6 +229,7 @@ def test_points_are_the_same_by_value_not_by_spelling():
     assert space.key(one) == space.key(other) == '{"k": 1, "rate": 0.3, "x": 0.0, "c": 1}'
     assert space.key(one) != space.key(one | {"x": 1e-300})
     assert space.key({"c": True}) != space.key({"c": 1})
+    assert space.key({"k": 100.0}) == space.key({"k": 100})  # outside the space too
 
 
 def test_size_is_unknown_and_grid_refused_where_a_dimension_is_continuous():

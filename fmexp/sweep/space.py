@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from math import isclose, isfinite
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 from fmexp.errors import ConfigError
@@ -96,7 +96,8 @@ class Dimension:
         if self.kind == "int":
             upwards: Sequence[Value] = range(int(self.low), int(self.high) + 1, abs(int(self.step)))
         else:
-            upwards = decimal_range(self.low, self.high, abs(self.step))
+            count = round((self.high - self.low) / abs(self.step)) + 1
+            upwards = [nth(self.low, abs(self.step), n) for n in range(count)]
         return upwards if self.step > 0 else upwards[::-1]
 
     @property
@@ -124,11 +125,12 @@ class Dimension:
             return False, x
         if self.step is None:
             return self.low <= x <= self.high, float(x) + 0.0  # no -0.0
-        upwards = self.values if self.step > 0 else self.values[::-1]
-        nearest = round((x - self.low) / abs(self.step))
-        value = upwards[nearest] if 0 <= nearest < len(upwards) else None
-        is_it = value is not None and isclose(x, value, rel_tol=1e-9, abs_tol=1e-12)  # type: ignore[arg-type]
-        return is_it, value if is_it else x
+        steps = round((x - self.low) / abs(self.step))
+        value = nth(self.low, abs(self.step), steps)
+        near = abs(x - value) <= 1e-6 * abs(self.step) and self.low <= value <= self.high
+        if near:
+            return True, value
+        return False, int(x) if self.kind == "int" and x == int(x) else x
 
     @property
     def distribution(self) -> optuna.distributions.BaseDistribution:
@@ -308,15 +310,15 @@ class Space:
             yield from self._walk(i + 1, {**point, d.key: value})
 
 
-def decimal_range(low: float, high: float, step: float) -> list[float]:
-    """Low, low + step, ... up to high, as one would write them.
+def nth(low: float, step: float, n: int) -> float:
+    """Low + n step, as one would write it.
 
-    >>> decimal_range(0.1, 0.4, 0.1)
+    >>> [nth(0.1, 0.1, n) for n in range(4)]
     [0.1, 0.2, 0.3, 0.4]
     """
-    first, distance = Decimal(str(low)), Decimal(str(step))
-    count = int((Decimal(str(high)) - first) / distance) + 1
-    return [float(first + i * distance) for i in range(count)]
+    if isinstance(low, int) and isinstance(step, int):
+        return low + n * step
+    return float(Decimal(str(low)) + n * Decimal(str(step)))
 
 
 def is_plain(x: Any) -> bool:
