@@ -209,7 +209,7 @@ def test_sqlite_keeps_a_study_but_for_one_worker_only(tmp_path):
 def test_file_that_is_something_else_is_refused(tmp_path):
     (tmp_path / "a.db").write_text("name,age\n" * 1000)
     (tmp_path / "a.journal").write_text("name,age\nme,3\n")
-    with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
+    with pytest.raises(UserError, match="file is not a database"):
         open_storage("sqlite:///a.db", tmp_path)
     with pytest.raises(UserError, match="is not a journal of Optuna"):
         open_storage("a.journal", tmp_path)
@@ -220,4 +220,11 @@ def test_missing_driver_is_named_with_its_command_and_without_the_password(tmp_p
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingPackageError, match=r"pip install 'psycopg\[binary\]'") as caught:
         open_storage("postgresql://me:secret@host/db", tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_database_that_does_not_answer_is_named_without_the_password(tmp_path):
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError, match="is it running") as caught:
+        open_storage("postgresql://me:secret@127.0.0.1:1/db", tmp_path)
     assert "secret" not in str(caught.value)

@@ -58,9 +58,9 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     """An Optuna storage; made where there is none (by one process, before any other opens it).
 
     Raises:
-        UserError: no study can be kept there.
+        UserError: no study can be kept there; the file cannot be written, or is something else.
         MissingPackageError: the database's driver is not installed.
-        StoreError: the database does not answer, or holds something else.
+        StoreError: the database does not answer.
     """
     located = locate_storage(url, folder)
     if located.startswith("journal://"):
@@ -171,8 +171,14 @@ def _open_database(url: str) -> BaseStorage:
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        if url.startswith("sqlite"):
+            raise UserError(
+                f"hydra.sweeper.storage: {url} cannot hold a study ({cause}); move it away, or "
+                "name another file"
+            ) from error
         raise StoreError(
-            f"the study's storage {without_password(url)} cannot be opened: {cause}"
+            f"the study's storage {without_password(url)} cannot be opened: {cause}; is it "
+            "running, and are address, user and database right?"
         ) from error
 
 
