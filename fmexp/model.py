@@ -51,8 +51,9 @@ class Model:
         """Predictions for raw rows: the target's own units, or the probability of the second label.
 
         Args:
-            table: mapping of columns, pandas or pyarrow table, or two-dimensional array; columns
-                in any order, others than the contract's are ignored, unknown categories allowed.
+            table: mapping of columns, pandas or pyarrow table (columns in any order, further
+                ones are ignored, unknown categories allowed), two-dimensional array (columns in
+                the model's order) or scipy matrix.
 
         Returns:
             float64, shape (n_rows,).
@@ -60,9 +61,7 @@ class Model:
         Raises:
             DataError: a column is missing or a cell is no finite number.
         """
-        numeric = [column.name for column in self.encoder.numeric]
-        categorical = [column.name for column in self.encoder.categorical]
-        return self.predict_features(self.encoder.features(as_table(table, numeric, categorical)))
+        return self.predict_features(self.encoder.features(as_table(table, self.encoder)))
 
     def predict_features(self, features: Features) -> np.ndarray:
         """Predictions for encoded rows, as `predict` gives them; float64, shape (n_rows,)."""

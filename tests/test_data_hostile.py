@@ -13,41 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig, SplitConfig
 from fmexp.data import files
-from fmexp.data.loading import load
 from fmexp.errors import DataError
+from tests.data_support import lines, load_csv, load_libsvm, load_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from fmexp.data.dataset import Dataset
-
-WHOLE = SplitConfig(0, 0, None, 0)
-PARTS = SplitConfig(0.2, 0.2, None, 0)
-
-
-def load_csv(
-    path: Path, task: str = "regression", split: SplitConfig = WHOLE, **keys: Any
-) -> Dataset:
-    given = {"target": "y", "categorical": None, "numeric": None, "drop": [], "min_count": 1}
-    given |= {"missing": "error", "delimiter": None, "encoding": "utf-8", "quoting": True}
-    config = CsvConfig("csv", True, str(path), **(given | {"names": None} | keys))
-    return load(config, split, "regression")
-
-
-def load_libsvm(path: Path, split: SplitConfig = WHOLE) -> Dataset:
-    return load(LibsvmConfig("libsvm", True, str(path)), split, "regression")
-
-
-def load_parquet(path: Path, split: SplitConfig = WHOLE, **keys: Any) -> Dataset:
-    given = {"target": "y", "categorical": None, "numeric": None, "drop": [], "min_count": 1}
-    config = ParquetConfig("parquet", True, str(path), **(given | {"missing": "error"} | keys))
-    return load(config, split, "regression")
-
-
-def lines(*rows: str) -> bytes:
-    return ("\n".join(rows) + "\n").encode()
 
 
 REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fmexp.config import CsvConfig, SplitConfig
-from fmexp.data.loading import load
+from fmexp.config import SplitConfig
 from fmexp.data.split import TEST, TRAIN, VALIDATION, split_rows
 from fmexp.data.table import Table
 from fmexp.errors import DataError
+from tests.data_support import load_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 def numbered(n_rows: int) -> Table:
     return Table({"a": np.arange(n_rows, dtype=float)})
-
-
-def csv(path: Path, **keys: object) -> CsvConfig:
-    given = {"target": "y", "categorical": None, "numeric": None, "drop": [], "min_count": 1}
-    given |= {"missing": "error", "delimiter": None, "encoding": "utf-8", "quoting": True}
-    return CsvConfig("csv", True, str(path), **(given | {"names": None} | keys))  # type: ignore[arg-type]
 
 
 def config(validation: float = 0.2, test: float = 0.2, seed: int = 0) -> SplitConfig:
@@ -69,8 +63,7 @@ def test_corrupted_held_out_rows_change_nothing_in_training(tmp_path: Path) -> N
     def train(name: str) -> tuple[np.ndarray, ...]:
         text = "\n".join(",".join(row) for row in [["a", "b", "y"], *rows])
         (tmp_path / name).write_text(text, encoding="utf-8")
-        data = csv(tmp_path / name)
-        loaded = load(data, config(), "regression")
+        loaded = load_csv(tmp_path / name, config())
         encoder = loaded.encoder.to_json()
         part = loaded.train
         return part.features.indices, part.features.values, part.target, encoder, loaded.data_digest

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from fmexp.data.table import Table
 
+SAMPLE_ROWS = 5_000
+"""Rows that a contract is inferred from."""
+
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "?", "-"]
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fmexp.data import files
-from fmexp.data.contract import MISSING, is_number
+from fmexp.data.contract import MISSING, SAMPLE_ROWS, is_number
 from fmexp.data.table import Column, Dictionary, Table, Text
 from fmexp.errors import DataError
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fmexp.data.contract import Reading
-
-SAMPLE_ROWS = 5_000
-"""Rows that the contract is inferred from."""
 
 MOST_MISTAKES = 10
 """Mistakes that one message lists."""

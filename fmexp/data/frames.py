@@ -1,4 +1,4 @@
-"""Tables that are already in memory (dict, pandas, pyarrow, array) as columns of a contract."""
+"""Tables that are in memory already: mappings, pandas, pyarrow, NumPy arrays, scipy matrices."""
 
 from __future__ import annotations
 
@@ -7,38 +7,112 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.table import Column, Table, Text, text_of_numbers
+from fmexp.data.dataset import CSR
+from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fmexp.data.encode import Encoder
 
-def as_table(source: Any, numeric: Iterable[str], categorical: Iterable[str]) -> Table:
-    """The named columns of a table in memory; columns that it lacks are left out.
+
+def as_table(source: Any, encoder: Encoder) -> Table:
+    """The columns that an encoder needs, as far as the source has them.
 
     Args:
-        source: a mapping of columns, a pandas or pyarrow table, or a two-dimensional array whose
-            columns are the named ones in order (numeric, then categorical).
-        numeric: columns of numbers.
-        categorical: columns of names.
+        source: a mapping of columns, a pandas or pyarrow table, a scipy matrix, or a
+            two-dimensional array whose columns are those of the encoder in order (numeric, then
+            categorical).
+        encoder: knows which columns are numbers and which are names.
 
     Raises:
         DataError: it is none of these, the columns differ in length, or a cell is no number.
     """
-    numeric, categorical = list(numeric), list(categorical)
-    columns = _columns(source, [*numeric, *categorical])
-    table: dict[str, Column] = {}
-    for name in numeric:
-        if name in columns:
-            table[name] = as_numbers(name, columns[name])
-    for name in categorical:
-        if name in columns:
-            table[name] = as_text(columns[name])
+    if isinstance(source, Table):
+        return source
+    if encoder.block is not None:
+        return Table({}, _block_of(source, encoder.block.first))
+    numeric = [column.name for column in encoder.numeric]
+    categorical = [column.name for column in encoder.categorical]
+    if isinstance(source, np.ndarray):
+        if source.ndim != 2 or source.shape[1] != len(numeric) + len(categorical):
+            raise DataError(
+                f"expected {len(numeric) + len(categorical)} columns, got an array of shape "
+                f"{source.shape}"
+            )
+        source = dict(zip([*numeric, *categorical], source.T, strict=True))
+    return table_of(columns_of(source), numeric, categorical)
+
+
+def table_of(
+    columns: Mapping[str, Any], numeric: Iterable[str], categorical: Iterable[str]
+) -> Table:
+    """The named columns, as far as they are there, as numbers and as texts.
+
+    Raises:
+        DataError: the columns differ in length, or a cell is no number.
+    """
+    table: dict[str, Column] = {n: as_numbers(n, columns[n]) for n in numeric if n in columns}
+    table |= {name: as_text(columns[name]) for name in categorical if name in columns}
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"columns must be of equal length, got {lengths}")
     return Table(table)
+
+
+def columns_of(source: Any) -> Mapping[str, Any]:
+    """The columns of a mapping, a pandas or a pyarrow table.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if isinstance(source, Mapping):
+        return source
+    if hasattr(source, "column_names") and hasattr(source, "column"):  # pyarrow
+        return {name: source.column(name).to_pylist() for name in source.column_names}
+    if hasattr(source, "columns"):  # pandas
+        return {str(name): source[name] for name in source.columns}
+    raise DataError(
+        "expected a mapping of columns, a pandas or pyarrow table, a two-dimensional array or a "
+        f"scipy matrix, got {type(source).__name__}"
+    )
+
+
+def rows_of_matrix(matrix: Any) -> CSR:
+    """A scipy matrix or a two-dimensional array as sparse rows, without its zeros.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if hasattr(matrix, "tocsr"):
+        rows = matrix.tocsr(copy=True)
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        indptr, indices, values = rows.indptr, rows.indices, rows.data
+    elif isinstance(matrix, np.ndarray) and matrix.ndim == 2:
+        numbers, indices = np.nonzero(matrix)
+        indptr = np.searchsorted(numbers, np.arange(len(matrix) + 1))
+        values = matrix[numbers, indices]
+    else:
+        raise DataError(f"expected a scipy matrix or an array, got {type(matrix).__name__}")
+    return CSR(
+        indptr.astype(np.int64),
+        indices.astype(np.int32),
+        values.astype(np.float64),
+        int(matrix.shape[1]),
+    )
+
+
+def _block_of(source: Any, first: int) -> CSR:
+    """Sparse rows whose features are numbered from `first`."""
+    if isinstance(source, Mapping) and BLOCK in source:
+        from fmexp.data.libsvm import rows_of_texts
+
+        return rows_of_texts(list(source[BLOCK]))
+    rows = rows_of_matrix(source)
+    indices = (rows.indices + first).astype(np.int32)
+    return CSR(rows.indptr, indices, rows.values, rows.n_features + first)
 
 
 def as_numbers(name: str, values: Any) -> np.ndarray:
@@ -77,22 +151,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     return str(value)
-
-
-def _columns(source: Any, names: list[str]) -> Mapping[str, Any]:
-    if isinstance(source, Table):
-        return source.columns
-    if isinstance(source, Mapping):
-        return source
-    if hasattr(source, "column_names") and hasattr(source, "column"):  # pyarrow
-        return {name: source.column(name).to_pylist() for name in source.column_names}
-    if hasattr(source, "columns"):  # pandas
-        return {str(name): source[name] for name in source.columns}
-    if isinstance(source, np.ndarray) and source.ndim == 2:
-        if source.shape[1] != len(names):
-            raise DataError(f"expected {len(names)} columns, got an array of shape {source.shape}")
-        return {name: source[:, j] for j, name in enumerate(names)}
-    raise DataError(
-        f"expected a mapping of columns, a pandas or pyarrow table, a two-dimensional array or "
-        f"a path, got {type(source).__name__}"
-    )

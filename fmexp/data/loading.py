@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,8 +10,12 @@ from fmexp.data.dataset import CSR, Dataset, Features, Part, stack_rows
 from fmexp.data.learn import Learning, learn
 from fmexp.data.sources import Source, read
 from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, SplitBy, split_rows
+from fmexp.data.table import Table
+from fmexp.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fmexp.config import DataConfig, SplitConfig
     from fmexp.data.encode import Encoder
 
@@ -36,6 +40,73 @@ def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
         fill_missing=getattr(data, "missing", "error") == "mean",
     )
     return prepare(data.name, source, split, learning)
+
+
+def from_table(
+    table: Any, target: str, split: SplitConfig, learning: Learning, **roles: Sequence[str]
+) -> Dataset:
+    """A mapping of columns, a pandas or a pyarrow table as a data set.
+
+    Args:
+        table: holds the target too.
+        target: the column to predict.
+        split: which rows are held out.
+        learning: how columns are encoded.
+        **roles: `numeric`, `categorical` and `drop`, lists of columns; else inferred.
+
+    Raises:
+        DataError: the table cannot be used as it is.
+    """
+    from fmexp.data import contract, frames
+
+    columns = frames.columns_of(table)
+    n_rows = len(next(iter(columns.values()), ()))
+    sample = {n: frames.as_text(c[: contract.SAMPLE_ROWS]).texts() for n, c in columns.items()}
+    by = SplitBy.parse(split.by)
+    split_by = (by.kind, by.column) if by.column else None
+    wishes = contract.Wishes(target, split_by=split_by, **roles)
+    found = contract.infer(sample, n_rows, wishes, "the table", learning.task)
+    texts, numbers = list(found.categorical), list(found.numeric)
+    (texts if learning.task == "classification" else numbers).append(target)
+    if by.column and by.column not in texts + numbers:
+        (texts if by.kind != "time" or by.column in found.texts else numbers).append(by.column)
+    raw = frames.table_of(columns, numbers, texts)
+    ordered = Table({name: raw.columns[name] for name in columns if name in raw.columns})
+    source = Source(
+        "a table in memory",
+        ordered,
+        target,
+        found.numeric,
+        found.categorical,
+        notes=tuple(found.notes),
+    )
+    return prepare("table", source, split, learning)
+
+
+def from_arrays(X: Any, y: Any, split: SplitConfig, learning: Learning) -> Dataset:
+    """A two-dimensional array or a scipy matrix with a target for each row as a data set.
+
+    Args:
+        X: numbers, shape (n_rows, n_columns).
+        y: shape (n_rows,).
+        split: which rows are held out.
+        learning: how columns are encoded.
+
+    Raises:
+        DataError: the shapes do not fit, or a number is not finite.
+    """
+    from fmexp.data import frames
+
+    labels = frames.as_text(y) if learning.task == "classification" else frames.as_numbers("y", y)
+    if len(labels) != X.shape[0] or len(labels) == 0:
+        raise DataError(f"expected a target for each row, got {X.shape[0]} rows, {len(labels)}")
+    if hasattr(X, "tocsr"):
+        table = Table({"y": labels}, frames.rows_of_matrix(X))
+        return prepare("arrays", Source("a matrix in memory", table, "y", [], []), split, learning)
+    names = [str(j) for j in range(X.shape[1])]
+    columns = dict(zip(names, np.asarray(X, np.float64).T.copy(), strict=True))
+    source = Source("an array in memory", Table(columns | {"y": labels}), "y", names, [])
+    return prepare("arrays", source, split, learning)
 
 
 def prepare(name: str, source: Source, split: SplitConfig, learning: Learning) -> Dataset:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.contract import SAMPLE_ROWS
 from fmexp.data.table import Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from fmexp.data.contract import Reading
 
-SAMPLE_ROWS = 5_000
 BATCH_ROWS = 1 << 17
 
 
