@@ -66,7 +66,7 @@ def make_sampler(options: SamplerOptions, space: Space) -> BaseSampler:
         return SeededSampler(options.seed, numbers, lambda seed: _cmaes(options, seed))
     if isinstance(options, GpOptions):
         _require("gp", "torch", "pip install 'fmexp[torch]'")
-        return SeededSampler(options.seed, relative, lambda seed: _gp(options, seed))
+        return SeededSampler(options.seed, relative, lambda seed: _gp(options, seed), True)
     return SeededSampler(options.seed, {}, lambda seed: optuna.samplers.RandomSampler(seed))
 
 
@@ -92,9 +92,14 @@ class SeededSampler(BaseSampler):
     """
 
     def __init__(
-        self, seed: int, relative: Distributions, make: Callable[[int], BaseSampler]
+        self,
+        seed: int,
+        relative: Distributions,
+        make: Callable[[int], BaseSampler],
+        only_whole: bool = False,
     ) -> None:
         self._seed, self._relative, self._make = seed, relative, make
+        self._only_whole = only_whole
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:  # noqa: ARG002
         """What is searched together."""
@@ -106,8 +111,8 @@ class SeededSampler(BaseSampler):
         """Values for all of `search_space`; none for a trial that has values outside the space."""
         if not search_space or OUTSIDE in trial.user_attrs:
             return {}
-        whole: Any = _WholeTrials(study, set(search_space))
-        return self._inner(trial, "").sample_relative(whole, trial, search_space)
+        seen: Any = _WholeTrials(study, set(search_space)) if self._only_whole else study
+        return self._inner(trial, "").sample_relative(seen, trial, search_space)
 
     def sample_independent(
         self,
