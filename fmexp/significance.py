@@ -1,0 +1,124 @@
+"""Is one model's error really lower than another's? Paired differences over held-out rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+LEVEL = 0.05
+"""A difference that chance shows less often than this is called one."""
+
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much lower A's mean error is than B's.
+
+    Attributes:
+        mean: error of B minus error of A; positive where A is better.
+        error: standard error of `mean`.
+        freedom: degrees of freedom of that standard error.
+        rows: held-out rows.
+        seeds: trainings of each model that were averaged.
+        choices: number of comparisons among which this one was chosen; 1 for one planned before.
+    """
+
+    mean: float
+    error: float
+    freedom: float
+    rows: int
+    seeds: int
+    choices: int
+
+    @property
+    def p(self) -> float:
+        """Chance that one of the `choices` shows so large a difference between equal models."""
+        if self.error == 0:
+            return 0.0 if self.mean else 1.0
+        z = _normal_from_t(abs(self.mean) / self.error, self.freedom)
+        return min(1.0, 2 * (1 - _NORMAL.cdf(z)) * self.choices)
+
+    @property
+    def half_width(self) -> float:
+        """The interval that holds the true difference with 95 %: mean plus or minus this."""
+        z = _NORMAL.inv_cdf(1 - LEVEL / 2 / self.choices)
+        return _t_from_normal(z, self.freedom) * self.error
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it can be told apart from noise."""
+        return self.p < LEVEL
+
+
+def difference(errors_a: np.ndarray, errors_b: np.ndarray, choices: int = 1) -> Difference:
+    """Compare two models by their errors on the same rows.
+
+    The rows' part of the variance is that of the differences averaged over the seeds; with several
+    seeds that of the seeds' means is added, as rows and seeds both are a sample.
+
+    Args:
+        errors_a: A's error on each row, shape (n_rows,), or (n_seeds, n_rows).
+        errors_b: B's, same shape; row by row and seed by seed the same.
+        choices: how many comparisons this one was picked from (Bonferroni's bound).
+    """
+    d = np.atleast_2d(errors_b) - np.atleast_2d(errors_a)
+    n_seeds, n_rows = d.shape
+    assert n_rows >= 2, "one row has no spread"
+    of_rows = float(d.mean(axis=0).var(ddof=1)) / n_rows
+    of_seeds = float(d.mean(axis=1).var(ddof=1)) / n_seeds if n_seeds > 1 else 0.0
+    variance = of_rows + of_seeds
+    freedom = float(n_rows - 1)
+    if of_seeds:  # Welch and Satterthwaite's sum
+        spread = of_rows**2 / (n_rows - 1) + of_seeds**2 / (n_seeds - 1)
+        freedom = variance**2 / spread
+    return Difference(float(d.mean()), math.sqrt(variance), freedom, n_rows, n_seeds, choices)
+
+
+def in_words(found: Difference, a: str, b: str, unit: str) -> str:
+    """One plain sentence.
+
+    Args:
+        found: A against B.
+        a: what A is called.
+        b: what B is called.
+        unit: of the error, such as "MSE".
+    """
+    amount = f"{abs(found.mean):.3g} ± {found.half_width:.2g} {unit} on {found.rows:,} rows"
+    if found.seeds > 1:
+        amount += f" and {found.seeds} seeds"
+    if not found.is_real:
+        return f"no difference between {a} and {b} can be told apart from noise ({amount})"
+    better, worse = (a, b) if found.mean > 0 else (b, a)
+    often = _one_in(found.p)
+    return (
+        f"{better} is better than {worse} by {amount}; "
+        f"chance would show this in {often} such comparisons"
+    )
+
+
+def _one_in(p: float) -> str:
+    """A small probability as people say it: "1 of 2,000"."""
+    if p < 1e-9:
+        return "fewer than 1 of 1,000,000,000"
+    exponent = 10 ** max(0, math.floor(math.log10(1 / p)) - 1)
+    return f"1 of {int(1 / p / exponent) * exponent:,}"
+
+
+def _normal_from_t(t: float, freedom: float) -> float:
+    """The normal deviate with the same tail as Student's t.
+
+    Wallace, "Bounds on normal approximations to Student's and the chi-square distributions",
+    Annals of Mathematical Statistics 30 (1959), p. 1125.
+    """
+    shrink = (8 * freedom + 1) / (8 * freedom + 3)
+    return shrink * math.sqrt(freedom * math.log1p(t * t / freedom))
+
+
+def _t_from_normal(z: float, freedom: float) -> float:
+    """The inverse of `_normal_from_t`."""
+    u = z * (8 * freedom + 3) / (8 * freedom + 1)
+    return math.sqrt(freedom * math.expm1(u * u / freedom))
