@@ -77,6 +77,7 @@ class _Dense:
         self._dtype = dtype
         self._w = sgd_kernels.aligned_zeros(1, len(parameters.w), dtype)[0]
         self._V = sgd_kernels.aligned_zeros(len(parameters.w), self._lanes, dtype)
+        self._scales = np.empty_like(self._w)
         self._w[:] = parameters.w
         self._V[:, : self._k] = parameters.V
         self._train = sgd_kernels.train_dense(self._lanes, dtype.name, logistic)
@@ -90,7 +91,7 @@ class _Dense:
 
     def train(self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any) -> float:
         """One pass; the sum of the losses. `rest`: bias, learning rate, reg_w0, reg_w, reg_V."""
-        return self._train(*rows, target, order, self._w, self._V, *rest)
+        return self._train(*rows, target, order, self._w, self._V, self._scales, *rest)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`."""
@@ -99,7 +100,7 @@ class _Dense:
 
     def weights(self) -> np.ndarray:
         """View of w."""
-        return self._w
+        return np.asarray(self._w)
 
     def factors(self) -> np.ndarray:
         """View of V, without the padding."""

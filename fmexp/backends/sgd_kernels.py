@@ -49,6 +49,9 @@ intrinsic: Any = numba_intrinsic
 CACHE_LINE = 64
 """Bytes."""
 
+NEAR = 2**20
+"""Bytes of a table that stays close to the core; rows of a larger one are asked for in advance."""
+
 MAX_LANES = 64
 """Lanes of the widest vector; more factors are taken in blocks of this many."""
 
@@ -105,10 +108,18 @@ for _operators, _instruction in (
         _define_operator(_operator, _instruction)
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
-    """Pointer to element `offset` of a C-contiguous array."""
-    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
-    return builder.gep(data, [offset])
+@intrinsic
+def _pointer(typing: Any, array: Any) -> Any:  # noqa: ARG001
+    """Where a C-contiguous array begins.
+
+    Kernels work on pointers, since Numba counts references to arrays that are handed to a helper:
+    two atomic operations each, which cost more than the helper.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -137,28 +148,26 @@ def _fill(typing: Any, x: Any, like: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def _load(typing: Any, array: Any, offset: Any, like: Any) -> Any:  # noqa: ARG001
-    """The vector array.flat[offset : offset + lanes]."""
+def _load(typing: Any, start: Any, offset: Any, like: Any) -> Any:  # noqa: ARG001
+    """The vector start[offset : offset + lanes]."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        address = _address(context, builder, array, args[0], args[1])
-        address = builder.bitcast(address, like.llvm.as_pointer())
-        return builder.load(address, align=array.dtype.bitwidth // 8)
+        address = builder.bitcast(builder.gep(args[0], [args[1]]), like.llvm.as_pointer())
+        return builder.load(address, align=start.dtype.bitwidth // 8)
 
-    return like(array, offset, like), generate
+    return like(start, offset, like), generate
 
 
 @intrinsic
-def _store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:  # noqa: ARG001
-    """array.flat[offset : offset + lanes] = vector."""
+def _store(typing: Any, start: Any, offset: Any, vector: Any) -> Any:  # noqa: ARG001
+    """start[offset : offset + lanes] = vector."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        address = _address(context, builder, array, args[0], args[1])
-        address = builder.bitcast(address, vector.llvm.as_pointer())
-        builder.store(args[2], address, align=array.dtype.bitwidth // 8)
+        address = builder.bitcast(builder.gep(args[0], [args[1]]), vector.llvm.as_pointer())
+        builder.store(args[2], address, align=start.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(array, offset, vector), generate
+    return types.void(start, offset, vector), generate
 
 
 @intrinsic
@@ -191,29 +200,33 @@ def _where_not_zero(typing: Any, condition: Any, then: Any, otherwise: Any) -> A
 
 
 @intrinsic
-def _at(typing: Any, array: Any, offset: Any) -> Any:  # noqa: ARG001
-    """array.flat[offset], without the handling of negative offsets that array[offset] has."""
+def _at(typing: Any, start: Any, offset: Any) -> Any:  # noqa: ARG001
+    """start[offset]."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.load(_address(context, builder, array, args[0], args[1]))
+        return builder.load(builder.gep(args[0], [args[1]]))
 
-    return array.dtype(array, offset), generate
+    return start.dtype(start, offset), generate
 
 
 @intrinsic
-def _put(typing: Any, array: Any, offset: Any, x: Any) -> Any:  # noqa: ARG001
-    """array.flat[offset] = x; see `_at`."""
+def _put(typing: Any, start: Any, offset: Any, x: Any) -> Any:  # noqa: ARG001
+    """start[offset] = x; see `_at`."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        builder.store(args[2], _address(context, builder, array, args[0], args[1]))
+        builder.store(args[2], builder.gep(args[0], [args[1]]))
         return context.get_dummy_value()
 
-    return types.void(array, offset, array.dtype), generate
+    return types.void(start, offset, start.dtype), generate
 
 
 @intrinsic
-def _prefetch(typing: Any, array: Any, offset: Any) -> Any:  # noqa: ARG001
-    """Ask for the cache line of array.flat[offset]; never faults, changes nothing but time."""
+def _prefetch(typing: Any, start: Any, offset: Any) -> Any:  # noqa: ARG001
+    """Ask for the cache line of start[offset]; never faults, changes nothing but time.
+
+    To read, although tables are written: a line that is asked for to write leaves the caches of
+    the other cores, and trials on several threads share their feature rows.
+    """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
         int32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -222,12 +235,22 @@ def _prefetch(typing: Any, array: Any, offset: Any) -> Any:  # noqa: ARG001
             ir.FunctionType(ir.VoidType(), [pointer, int32, int32, int32]),
             "llvm.prefetch.p0",
         )
-        address = builder.bitcast(_address(context, builder, array, args[0], args[1]), pointer)
-        to_write, keep, data = (ir.Constant(int32, number) for number in (1, 3, 1))
-        builder.call(prefetch, [address, to_write, keep, data])
+        address = builder.bitcast(builder.gep(args[0], [args[1]]), pointer)
+        to_read, keep, data = (ir.Constant(int32, number) for number in (0, 3, 1))
+        builder.call(prefetch, [address, to_read, keep, data])
         return context.get_dummy_value()
 
-    return types.void(array, offset), generate
+    return types.void(start, offset), generate
+
+
+@intrinsic
+def _cast(typing: Any, x: Any, like: Any) -> Any:  # noqa: ARG001
+    """Return x as a number of the type of `like`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return context.cast(builder, args[0], x, like)
+
+    return like(x, like), generate
 
 
 @intrinsic
@@ -337,19 +360,30 @@ def _log_loss(score: float, target: float) -> tuple[float, float]:
 
 
 @_inlined
-def _sums_of_sparse_row(
-    indices: Any,
-    values: Any,
-    one: Any,
-    one_hot: bool,
-    table: Any,
-    w: int,
-    begin: int,
-    end: int,
-    zeros: Any,
-) -> Any:
-    """(s = sum_j v_j x_j, sum_f (s_f^2 - sum_j v_jf^2 x_j^2), sum_j w_j x_j); w is in column w."""
-    width = table.shape[1]
+def _loss_and_step(
+    score: Any, w0: Any, target: Any, rate: Any, logistic: bool
+) -> tuple[float, Any]:
+    """A row's loss (float64), and g = rate * dloss/dy_hat. `score` is y_hat without w0.
+
+    w0 joins last, since the row before this one has only just changed it.
+    """
+    if logistic:
+        loss, slope = _log_loss(np.float64(score + w0), np.float64(target))
+        return loss, rate * _cast(slope, rate)
+    error = score + (w0 - target)
+    return np.float64(error) * np.float64(error), rate * error
+
+
+# Sparse rows. A table has rows of `table_width`: v_j, w_j, padding. `x = one if one_hot` costs
+# nothing: one_hot is known when a kernel is compiled.
+
+
+@_inlined
+def _score_sparse_row(
+    indices: Any, values: Any, one_hot: bool, table: Any, width: int, lanes: int, begin: int,
+    end: int, zeros: Any, one: Any,
+) -> Any:  # fmt: skip
+    """s, and the score without w0: sum_j w_j x_j + 1/2 sum_f (s_f^2 - sum_j v_jf^2 x_j^2)."""
     s, squares, linear = zeros, zeros, one - one
     for entry in range(begin, end):
         row = np.int64(_at(indices, entry)) * width
@@ -357,24 +391,122 @@ def _sums_of_sparse_row(
         a = _load(table, row, zeros) * _fill(x, zeros)
         s += a
         squares += a * a
-        linear += _at(table, row + w) * x
-    return s, _sum(s * s - squares), linear
+        linear += _at(table, row + lanes) * x
+    pairs = _sum(s * s - squares)
+    return s, linear + pairs / (one + one)
 
 
 @_inlined
-def _sums_of_wide_row(
-    indices: Any,
-    values: Any,
-    one: Any,
-    one_hot: bool,
-    table: Any,
-    sums: Any,
-    begin: int,
-    end: int,
-    zeros: Any,
-) -> Any:
-    """As `_sums_of_sparse_row`, block after block; s goes into `sums`."""
-    width, lanes, pairs, linear = table.shape[1], len(sums), one - one, one - one
+def _announce_sparse_rows(
+    indptr: Any, indices: Any, values: Any, one_hot: bool, target: Any, order: Any, shuffled: bool,
+    table: Any, width: int, line: int, t: int,
+) -> None:  # fmt: skip
+    """Prefetch what visits t + 8, 16 and 24 will read.
+
+    A row number leads to a row pointer, that to feature numbers, these to rows of the table: each
+    is asked for when the one before it has arrived. `line` is the numbers in a cache line.
+    """
+    row = _at(order, t + 24) if shuffled else t + 24
+    _prefetch(indptr, row)
+    _prefetch(target, row)
+    row = _at(order, t + 16) if shuffled else t + 16
+    begin, end = _at(indptr, row), _at(indptr, row + 1)
+    for entry in range(begin, end, 16):
+        _prefetch(indices, entry)
+    _prefetch(indices, end - 1)
+    if not one_hot:
+        for entry in range(begin, end, line):
+            _prefetch(values, entry)
+        _prefetch(values, end - 1)
+    row = _at(order, t + 8) if shuffled else t + 8
+    for entry in range(_at(indptr, row), _at(indptr, row + 1)):
+        first = np.int64(_at(indices, entry)) * width
+        for column in range(0, width, line):
+            _prefetch(table, first + column)
+
+
+@functools.cache
+def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float]:
+    """One pass over CSR rows; returns the sum of the losses, each taken before its update.
+
+    Of the compiled function's arguments, `table` and `bias` ([w0]) are updated; `order` is a
+    permutation of the rows, or empty for as they come; `values` is not read for one-hot rows.
+    """
+    number = np.dtype(dtype).type
+    one, zero = number(1), number(0)
+    width, line = table_width(lanes, np.dtype(dtype)), CACHE_LINE // np.dtype(dtype).itemsize
+
+    def one_pass(
+        indptr, indices, values, target, order, table, bias, learning_rate, reg_w0, reg_w, reg_V
+    ):
+        shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, lanes)
+        far = shuffled or table.size * table.itemsize > NEAR
+        starts, ids, xs, ys = (
+            _pointer(indptr),
+            _pointer(indices),
+            _pointer(values),
+            _pointer(target),
+        )
+        visits, parameters = _pointer(order), _pointer(table)
+        rate, w0, total = number(learning_rate), bias[0], 0.0
+        keep_w0 = one - rate * number(reg_w0)
+        keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
+        for t in range(n_rows):
+            i = _at(visits, t) if shuffled else t
+            if far and t + 24 < n_rows:
+                _announce_sparse_rows(
+                    starts, ids, xs, one_hot, ys, visits, shuffled, parameters, width, line, t
+                )
+            begin, end = _at(starts, i), _at(starts, i + 1)
+            s, score = _score_sparse_row(
+                ids, xs, one_hot, parameters, width, lanes, begin, end, zeros, one
+            )
+            loss, g = _loss_and_step(score, w0, _at(ys, i), rate, logistic)
+            total += loss
+            w0 = w0 * keep_w0 - g
+            s *= _fill(g, zeros)
+            for entry in range(begin, end):
+                row = np.int64(_at(ids, entry)) * width
+                x = one if one_hot else _at(xs, entry)
+                scale = _fill(keep_V + g * (x * x), zeros)
+                _store(parameters, row, _load(parameters, row, zeros) * scale - s * _fill(x, zeros))
+                _put(parameters, row + lanes, _at(parameters, row + lanes) * keep_w - g * x)
+        bias[0] = w0
+        return total
+
+    return _compile(one_pass)
+
+
+@functools.cache
+def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
+    """Scores of CSR rows into `scores` (float64); arguments as `train_sparse`."""
+    number = np.dtype(dtype).type
+    one, zero = number(1), number(0)
+    width = table_width(lanes, np.dtype(dtype))
+
+    def score(indptr, indices, values, table, bias, scores):
+        starts, ids, xs = _pointer(indptr), _pointer(indices), _pointer(values)
+        parameters, zeros, w0 = _pointer(table), _zeros(zero, lanes), bias[0]
+        for i in range(len(scores)):
+            begin, end = _at(starts, i), _at(starts, i + 1)
+            _s, without_w0 = _score_sparse_row(
+                ids, xs, one_hot, parameters, width, lanes, begin, end, zeros, one
+            )
+            scores[i] = without_w0 + w0
+
+    return _compile(score)
+
+
+# More than MAX_LANES factors: the same in blocks of MAX_LANES. `sums` is scratch for s.
+
+
+@_inlined
+def _score_wide_row(
+    indices: Any, values: Any, one_hot: bool, table: Any, width: int, sums: Any, lanes: int,
+    begin: int, end: int, zeros: Any, one: Any,
+) -> Any:  # fmt: skip
+    """As `_score_sparse_row`; s goes into `sums`."""
+    pairs, linear = one - one, one - one
     for block in range(0, lanes, MAX_LANES):
         s, squares = zeros, zeros
         for entry in range(begin, end):
@@ -388,139 +520,48 @@ def _sums_of_wide_row(
     for entry in range(begin, end):
         x = one if one_hot else _at(values, entry)
         linear += _at(table, np.int64(_at(indices, entry)) * width + lanes) * x
-    return pairs, linear
-
-
-@_inlined
-def _announce_sparse_rows(
-    indptr: Any, indices: Any, values: Any, target: Any, order: Any, table: Any, t: int, lanes: int
-) -> None:
-    """Prefetch what visits t + 8, 16 and 24 will read.
-
-    A row number leads to a row pointer, that to feature numbers, these to rows of the table: each
-    is asked for when the one before it has arrived.
-    """
-    line = 64 // table.itemsize
-    row = _at(order, t + 24)
-    _prefetch(indptr, row)
-    _prefetch(target, row)
-    row = _at(order, t + 16)
-    begin, end = _at(indptr, row), _at(indptr, row + 1)
-    for entry in range(begin, end, 16):
-        _prefetch(indices, entry)
-    for entry in range(begin, end, line):
-        _prefetch(values, entry)
-    row = _at(order, t + 8)
-    for entry in range(_at(indptr, row), _at(indptr, row + 1)):
-        first = np.int64(_at(indices, entry)) * table.shape[1]
-        for column in range(0, lanes + 1, line):
-            _prefetch(table, first + column)
-
-
-@functools.cache
-def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float]:
-    """One pass over CSR rows; returns the sum of the losses, each taken before its update.
-
-    Of the compiled function's arguments, `table` has rows of `table_width(lanes)`: v_j, w_j,
-    padding; `bias` is [w0]; both are updated. `order` is a permutation of the rows, or empty for
-    as they come. `values` is not read for one-hot rows.
-    """
-    number = np.dtype(dtype).type
-    one, half, zero = number(1), number(0.5), number(0)
-
-    def one_pass(
-        indptr, indices, values, target, order, table, bias, learning_rate, reg_w0, reg_w, reg_V
-    ):
-        rate, w0, width, total = number(learning_rate), bias[0], table.shape[1], 0.0
-        keep_w0 = one - rate * number(reg_w0)
-        keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
-        zeros = _zeros(zero, lanes)
-        shuffled, n_rows = len(order) > 0, len(target)
-        for t in range(n_rows):
-            i = _at(order, t) if shuffled else t
-            if shuffled and t + 24 < n_rows:
-                _announce_sparse_rows(indptr, indices, values, target, order, table, t, lanes)
-            begin, end = _at(indptr, i), _at(indptr, i + 1)
-            s, pairs, linear = _sums_of_sparse_row(
-                indices, values, one, one_hot, table, lanes, begin, end, zeros
-            )
-            score = (linear + half * pairs) + w0  # w0 last: the next row waits for it
-            if logistic:
-                loss, slope = _log_loss(np.float64(score), np.float64(_at(target, i)))
-                g = rate * number(slope)
-            else:
-                error = score - _at(target, i)
-                loss = np.float64(error) * np.float64(error)
-                g = rate * error
-            total += loss
-            w0 = w0 * keep_w0 - g
-            s *= _fill(g, zeros)
-            for entry in range(begin, end):
-                row = np.int64(_at(indices, entry)) * width
-                x = one if one_hot else _at(values, entry)
-                scale = _fill(keep_V + g * x * x, zeros)
-                _store(table, row, _load(table, row, zeros) * scale - s * _fill(x, zeros))
-                _put(table, row + lanes, _at(table, row + lanes) * keep_w - g * x)
-        bias[0] = w0
-        return total
-
-    return _compile(one_pass)
+    return linear + pairs / (one + one)
 
 
 @functools.cache
 def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float]:
-    """As `train_sparse` for more than MAX_LANES factors: in blocks of MAX_LANES.
-
-    `sums` is scratch for s, as long as a row's lanes.
-    """
+    """As `train_sparse`, for more than MAX_LANES factors."""
     number = np.dtype(dtype).type
-    one, half, zero = number(1), number(0.5), number(0)
+    one, zero = number(1), number(0)
 
     def one_pass(
-        indptr,
-        indices,
-        values,
-        target,
-        order,
-        table,
-        sums,
-        bias,
-        learning_rate,
-        reg_w0,
-        reg_w,
+        indptr, indices, values, target, order, table, sums, bias, learning_rate, reg_w0, reg_w,
         reg_V,
-    ):
-        rate, w0, width, total = number(learning_rate), bias[0], table.shape[1], 0.0
+    ):  # fmt: skip
+        shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, MAX_LANES)
+        width, lanes = table.shape[1], len(sums)
+        starts, ids, xs, ys = (
+            _pointer(indptr),
+            _pointer(indices),
+            _pointer(values),
+            _pointer(target),
+        )
+        visits, parameters, all_s = _pointer(order), _pointer(table), _pointer(sums)
+        rate, w0, total = number(learning_rate), bias[0], 0.0
         keep_w0 = one - rate * number(reg_w0)
         keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
-        zeros, lanes = _zeros(zero, MAX_LANES), len(sums)
-        shuffled = len(order) > 0
-        for t in range(len(target)):
-            i = _at(order, t) if shuffled else t
-            begin, end = _at(indptr, i), _at(indptr, i + 1)
-            pairs, linear = _sums_of_wide_row(
-                indices, values, one, one_hot, table, sums, begin, end, zeros
+        for t in range(n_rows):
+            i = _at(visits, t) if shuffled else t
+            begin, end = _at(starts, i), _at(starts, i + 1)
+            score = _score_wide_row(
+                ids, xs, one_hot, parameters, width, all_s, lanes, begin, end, zeros, one
             )
-            score = (linear + half * pairs) + w0
-            if logistic:
-                loss, slope = _log_loss(np.float64(score), np.float64(_at(target, i)))
-                g = rate * number(slope)
-            else:
-                error = score - _at(target, i)
-                loss = np.float64(error) * np.float64(error)
-                g = rate * error
+            loss, g = _loss_and_step(score, w0, _at(ys, i), rate, logistic)
             total += loss
             w0 = w0 * keep_w0 - g
-            g_fill = _fill(g, zeros)
             for entry in range(begin, end):
-                row = np.int64(_at(indices, entry)) * width
-                x = one if one_hot else _at(values, entry)
-                scale, x_fill = _fill(keep_V + g * x * x, zeros), _fill(x, zeros)
+                row = np.int64(_at(ids, entry)) * width
+                x = one if one_hot else _at(xs, entry)
+                scale, gx = _fill(keep_V + g * (x * x), zeros), _fill(g * x, zeros)
                 for block in range(0, lanes, MAX_LANES):
-                    step = _load(sums, block, zeros) * g_fill * x_fill
-                    v = _load(table, row + block, zeros)
-                    _store(table, row + block, v * scale - step)
-                _put(table, row + lanes, _at(table, row + lanes) * keep_w - g * x)
+                    v = _load(parameters, row + block, zeros) * scale
+                    _store(parameters, row + block, v - _load(all_s, block, zeros) * gx)
+                _put(parameters, row + lanes, _at(parameters, row + lanes) * keep_w - g * x)
         bias[0] = w0
         return total
 
@@ -528,72 +569,44 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float
 
 
 @functools.cache
-def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
-    """Scores of CSR rows into `scores` (float64); arguments as `train_sparse`."""
-    number = np.dtype(dtype).type
-    one, half, zero = number(1), number(0.5), number(0)
-
-    def score(indptr, indices, values, table, bias, scores):
-        zeros, w0 = _zeros(zero, lanes), bias[0]
-        for i in range(len(scores)):
-            _s, pairs, linear = _sums_of_sparse_row(
-                indices,
-                values,
-                one,
-                one_hot,
-                table,
-                lanes,
-                _at(indptr, i),
-                _at(indptr, i + 1),
-                zeros,
-            )
-            scores[i] = (linear + half * pairs) + w0
-
-    return _compile(score)
-
-
-@functools.cache
 def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
-    """As `score_sparse` for more than MAX_LANES factors; see `train_wide`."""
+    """As `score_sparse`, for more than MAX_LANES factors."""
     number = np.dtype(dtype).type
-    one, half, zero = number(1), number(0.5), number(0)
+    one, zero = number(1), number(0)
 
     def score(indptr, indices, values, table, sums, bias, scores):
-        zeros, w0 = _zeros(zero, MAX_LANES), bias[0]
+        starts, ids, xs = _pointer(indptr), _pointer(indices), _pointer(values)
+        parameters, all_s, zeros, w0 = _pointer(table), _pointer(sums), _zeros(zero, 64), bias[0]
+        width, lanes = table.shape[1], len(sums)
         for i in range(len(scores)):
-            pairs, linear = _sums_of_wide_row(
-                indices,
-                values,
-                one,
-                one_hot,
-                table,
-                sums,
-                _at(indptr, i),
-                _at(indptr, i + 1),
-                zeros,
+            begin, end = _at(starts, i), _at(starts, i + 1)
+            without_w0 = _score_wide_row(
+                ids, xs, one_hot, parameters, width, all_s, lanes, begin, end, zeros, one
             )
-            scores[i] = (linear + half * pairs) + w0
+            scores[i] = without_w0 + w0
 
     return _compile(score)
+
+
+# Dense rows (n_rows, n). w is (n,), V is (n, lanes). The linear part goes eight features at a time.
 
 
 @_inlined
-def _sums_of_dense_row(features: Any, w: Any, V: Any, row: int, zeros: Any, line: Any) -> Any:
-    """As `_sums_of_sparse_row`, for the dense row that begins at features.flat[row].
+def _score_dense_row(
+    features: Any, row: int, n: int, w: Any, V: Any, lanes: int, zeros: Any, eight: Any, one: Any
+) -> Any:
+    """As `_score_sparse_row`, for the row that begins at features[row].
 
-    Four partial sums each, since an addition takes four cycles; `line` is a vector of zeros of one
-    cache line, for the linear part.
+    Four partial sums each, since an addition takes four cycles.
     """
-    n, lanes = len(w), V.shape[1]
     s0, s1, s2, s3 = zeros, zeros, zeros, zeros
     q0, q1, q2, q3 = zeros, zeros, zeros, zeros
-    fours = n - n % 4
+    fours, eights = n - n % 4, n - n % 8
     for j in range(0, fours, 4):
-        at = j * lanes
-        a0 = _load(V, at, zeros) * _fill(_at(features, row + j), zeros)
-        a1 = _load(V, at + lanes, zeros) * _fill(_at(features, row + j + 1), zeros)
-        a2 = _load(V, at + 2 * lanes, zeros) * _fill(_at(features, row + j + 2), zeros)
-        a3 = _load(V, at + 3 * lanes, zeros) * _fill(_at(features, row + j + 3), zeros)
+        a0 = _load(V, j * lanes, zeros) * _fill(_at(features, row + j), zeros)
+        a1 = _load(V, (j + 1) * lanes, zeros) * _fill(_at(features, row + j + 1), zeros)
+        a2 = _load(V, (j + 2) * lanes, zeros) * _fill(_at(features, row + j + 2), zeros)
+        a3 = _load(V, (j + 3) * lanes, zeros) * _fill(_at(features, row + j + 3), zeros)
         s0 += a0
         s1 += a1
         s2 += a2
@@ -606,65 +619,59 @@ def _sums_of_dense_row(features: Any, w: Any, V: Any, row: int, zeros: Any, line
         a0 = _load(V, j * lanes, zeros) * _fill(_at(features, row + j), zeros)
         s0 += a0
         q0 += a0 * a0
-    per_line = 64 // w.itemsize
-    lines = n - n % per_line
-    products = line
-    for j in range(0, lines, per_line):
-        products += _load(w, j, line) * _load(features, row + j, line)
+    products = eight
+    for j in range(0, eights, 8):
+        products += _load(w, j, eight) * _load(features, row + j, eight)
     linear = _sum(products)
-    for j in range(lines, n):
+    for j in range(eights, n):
         linear += _at(w, j) * _at(features, row + j)
     s = (s0 + s1) + (s2 + s3)
-    return s, _sum(s * s - ((q0 + q1) + (q2 + q3))), linear
+    pairs = _sum(s * s - ((q0 + q1) + (q2 + q3)))
+    return s, linear + pairs / (one + one)
 
 
 @functools.cache
 def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., float]:
-    """As `train_sparse`, over dense rows (n_rows, n); w is (n,), V is (n, lanes)."""
+    """As `train_sparse`, over dense rows. `scales` is scratch, as long as w."""
     number = np.dtype(dtype).type
-    one, half, zero = number(1), number(0.5), number(0)
-    per_line = CACHE_LINE // np.dtype(dtype).itemsize
+    one, zero = number(1), number(0)
 
-    def one_pass(features, target, order, w, V, bias, learning_rate, reg_w0, reg_w, reg_V):
-        rate, w0, n, total = number(learning_rate), bias[0], len(w), 0.0
+    def one_pass(
+        features, target, order, weights, factors, scales, bias, learning_rate, reg_w0, reg_w,
+        reg_V,
+    ):  # fmt: skip
+        shuffled, n_rows, n = len(order) > 0, len(target), len(weights)
+        xs, ys, visits = _pointer(features), _pointer(target), _pointer(order)
+        w, V, v_scales = _pointer(weights), _pointer(factors), _pointer(scales)
+        rate, w0, total = number(learning_rate), bias[0], 0.0
         keep_w0 = one - rate * number(reg_w0)
         keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
-        zeros, line = _zeros(zero, lanes), _zeros(zero, per_line)
-        ones, keep_line = _fill(one, line), _fill(keep_w, line)
-        shuffled, n_rows = len(order) > 0, len(target)
-        lines = n - n % per_line
+        zeros, eight, eights = _zeros(zero, lanes), _zeros(zero, 8), n - n % 8
+        ones, keep_w8, keep_V8 = _fill(one, eight), _fill(keep_w, eight), _fill(keep_V, eight)
         for t in range(n_rows):
-            i = _at(order, t) if shuffled else t
-            row = i * n
+            row = (_at(visits, t) if shuffled else t) * n
             if shuffled and t + 2 < n_rows:
-                ahead = _at(order, t + 2) * n
-                for j in range(0, n, per_line):
-                    _prefetch(features, ahead + j)
-            s, pairs, linear = _sums_of_dense_row(features, w, V, row, zeros, line)
-            score = (linear + half * pairs) + w0  # w0 last: the next row waits for it
-            if logistic:
-                loss, slope = _log_loss(np.float64(score), np.float64(_at(target, i)))
-                g = rate * number(slope)
-            else:
-                error = score - _at(target, i)
-                loss = np.float64(error) * np.float64(error)
-                g = rate * error
+                ahead = _at(visits, t + 2) * n
+                for j in range(0, n, 8):
+                    _prefetch(xs, ahead + j)
+            s, score = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
+            y = _at(ys, _at(visits, t) if shuffled else t)
+            loss, g = _loss_and_step(score, w0, y, rate, logistic)
             total += loss
             w0 = w0 * keep_w0 - g
-            g_line = _fill(g, line)
-            for j in range(0, lines, per_line):
-                x_line = _load(features, row + j, line)
-                keep = _where_not_zero(x_line, keep_line, ones)
-                _store(w, j, _load(w, j, line) * keep - g_line * x_line)
-            for j in range(lines, n):
-                x = _at(features, row + j)
+            g8 = _fill(g, eight)
+            for j in range(0, eights, 8):
+                x8 = _load(xs, row + j, eight)
+                _store(v_scales, j, _where_not_zero(x8, keep_V8, ones) + g8 * (x8 * x8))
+                _store(w, j, _load(w, j, eight) * _where_not_zero(x8, keep_w8, ones) - g8 * x8)
+            for j in range(eights, n):
+                x = _at(xs, row + j)
+                _put(v_scales, j, (keep_V if x != zero else one) + g * (x * x))
                 _put(w, j, _at(w, j) * (keep_w if x != zero else one) - g * x)
             s *= _fill(g, zeros)
             for j in range(n):
-                x = _at(features, row + j)
-                scale = _fill((keep_V if x != zero else one) + g * x * x, zeros)
-                at = j * lanes
-                _store(V, at, _load(V, at, zeros) * scale - s * _fill(x, zeros))
+                v = _load(V, j * lanes, zeros) * _fill(_at(v_scales, j), zeros)
+                _store(V, j * lanes, v - s * _fill(_at(xs, row + j), zeros))
         bias[0] = w0
         return total
 
@@ -675,16 +682,19 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., float]:
 def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
     """Scores of dense rows into `scores` (float64); arguments as `train_dense`."""
     number = np.dtype(dtype).type
-    half, zero = number(0.5), number(0)
-    per_line = CACHE_LINE // np.dtype(dtype).itemsize
+    one, zero = number(1), number(0)
 
-    def score(features, w, V, bias, scores):
-        zeros, line, w0 = _zeros(zero, lanes), _zeros(zero, per_line), bias[0]
+    def score(features, weights, factors, bias, scores):
+        xs, w, V, n = _pointer(features), _pointer(weights), _pointer(factors), len(weights)
+        zeros, eight, w0 = _zeros(zero, lanes), _zeros(zero, 8), bias[0]
         for i in range(len(scores)):
-            _s, pairs, linear = _sums_of_dense_row(features, w, V, i * len(w), zeros, line)
-            scores[i] = (linear + half * pairs) + w0
+            _s, without_w0 = _score_dense_row(xs, i * n, n, w, V, lanes, zeros, eight, one)
+            scores[i] = without_w0 + w0
 
     return _compile(score)
+
+
+# Around the passes
 
 
 @functools.cache
