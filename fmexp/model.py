@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from fmexp import fm
+from fmexp.data import new_rows
 from fmexp.data.encode import Encoder
 from fmexp.data.frames import as_table
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fmexp.config import Config
     from fmexp.data.dataset import Dataset, Features
 
@@ -53,7 +53,7 @@ class Model:
         Args:
             table: mapping of columns, pandas or pyarrow table (columns in any order, further
                 ones are ignored, unknown categories allowed), two-dimensional array (columns in
-                the model's order) or scipy matrix.
+                the model's order), scipy matrix, or the path of a file with such columns.
 
         Returns:
             float64, shape (n_rows,).
@@ -61,6 +61,9 @@ class Model:
         Raises:
             DataError: a column is missing or a cell is no finite number.
         """
+        if isinstance(table, str | Path):
+            found = [self.predict(batch) for batch in new_rows.batches(table, self.encoder)]
+            return np.concatenate([np.zeros(0), *found])
         return self.predict_features(self.encoder.features(as_table(table, self.encoder)))
 
     def predict_features(self, features: Features) -> np.ndarray:

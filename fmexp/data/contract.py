@@ -118,7 +118,7 @@ def infer(
             nothing is left to learn from.
     """
     names = list(sample)
-    target = wishes.target or _find_target(names, where)
+    target = wishes.target or find_target(names, where)
     _check_names(names, target, wishes, where)
     notes = [] if wishes.target else [f"target: {target} (by its name)"]
     said = dict.fromkeys(wishes.numeric or (), "numeric")
@@ -173,7 +173,7 @@ def _guess(name: str, cells: list[str], n_rows: float) -> tuple[str, str]:
         return "categorical", ""
     if any(map(_PADDED.fullmatch, distinct)):
         return "categorical", "numbers with leading zeros are names"
-    if not all(map(_INTEGER.fullmatch, distinct)) or distinct <= {"0", "1"}:
+    if not all(map(_INTEGER.fullmatch, distinct)) or distinct <= {"0", "1"} or len(distinct) == 1:
         return "numeric", ""
     if _counts_rows(name, present):
         return "dropped", "it numbers the rows"
@@ -214,7 +214,12 @@ def _counts_rows(name: str, cells: list[str]) -> bool:
     return bool((np.diff(np.array(cells, np.float64)) == 1).all())
 
 
-def _find_target(names: list[str], where: str) -> str:
+def find_target(names: list[str], where: str) -> str:
+    """The one column that is named as targets are.
+
+    Raises:
+        DataError: there is none, or several.
+    """
     found = [name for name in names if name.lower() in TARGETS]
     if len(found) == 1:
         return found[0]

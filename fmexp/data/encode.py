@@ -166,13 +166,22 @@ class Encoder:
         """
         if self.block is not None and self.block.sparse:
             return self.block.rows(table)
-        missing = [name for name in self.column_names if name not in table.columns]
-        if missing and self.block is None:
-            raise DataError(
-                f"the table has no column {listed(missing)}; the model needs "
-                f"{listed(self.column_names)}, the table has {listed(list(table.columns))}"
-            )
+        if self.block is None:
+            self.check_columns(list(table.columns), "the table")
         return self._sparse_rows(table) if self.sparse else self._dense_rows(table)
+
+    def check_columns(self, names: list[str], where: str) -> None:
+        """Refuse a table without the columns that the features are made of.
+
+        Raises:
+            DataError: naming those that are missing.
+        """
+        missing = sorted(set(self.column_names) - set(names), key=self.column_names.index)
+        if missing:
+            raise DataError(
+                f"{where} has no column {listed(missing)}; the model needs "
+                f"{listed(self.column_names)}, there are {listed(names)}"
+            )
 
     def target(self, table: Table) -> np.ndarray:
         """The targets as they are trained on; float64, shape (n_rows,).

@@ -1,0 +1,271 @@
+"""What would be made of a file: its contract, sizes, oddities, and the run to start."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig, SplitConfig
+from fmexp.data import contract, delimited, files, parquet
+from fmexp.data.dataset import CSR, Dataset
+from fmexp.data.loading import load
+from fmexp.data.table import Text
+from fmexp.errors import DataError
+
+Files = CsvConfig | ParquetConfig | LibsvmConfig
+WHOLE = SplitConfig(0.0, 0.0, None, 0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user said of the file.
+
+    Attributes:
+        target: the column to predict; None: by its name.
+        delimiter: of text; None: found out.
+        encoding: of text.
+        missing: error, or mean.
+    """
+
+    target: str | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    missing: str = "error"
+
+
+def inspect(path: str, options: Options) -> str:
+    """The report on a file, a folder or a glob.
+
+    Raises:
+        DataError: it cannot be read as a table, or the target is not to be told.
+    """
+    config = _config(path, options)
+    if isinstance(config, LibsvmConfig):
+        return _report(config, load(config, WHOLE, "regression"), options, "regression")
+    sample = _sample(config)
+    try:
+        target = options.target or contract.find_target(list(sample), path)
+    except DataError:
+        return _columns_only(path, sample)
+    if target not in sample:
+        raise DataError(f"{path} has no column {target!r}; there are {', '.join(sample)}")
+    config.target = options.target
+    task = _task(target, sample[target], path)
+    return _report(config, load(config, WHOLE, task), options, task)
+
+
+def _config(path: str, options: Options) -> Files:
+    first = files.find(path)[0]
+    start = files.head(first)
+    if start.startswith(b"PAR1"):
+        return ParquetConfig("parquet", True, path, None, None, None, [], 1, options.missing)  # type: ignore[arg-type]
+    if _looks_like_libsvm(start):
+        return LibsvmConfig("libsvm", True, path)
+    return CsvConfig(
+        "csv", True, path, None, None, None, [], 1, options.missing,  # type: ignore[arg-type]
+        options.delimiter, options.encoding, True, None,
+    )  # fmt: skip
+
+
+def _looks_like_libsvm(start: bytes) -> bool:
+    """Whether the first lines with entries are `number number:number ...`."""
+    lines = [line.split() for line in start.split(b"\n")[:20] if b":" in line]
+    return bool(lines) and all(
+        contract.is_number(cells[0].decode("latin-1"))
+        and all(cell.count(b":") == 1 for cell in cells[1:])
+        for cells in lines[:5]
+    )
+
+
+def _sample(config: CsvConfig | ParquetConfig) -> dict[str, list[str]]:
+    file = files.find(config.path)[0]
+    if isinstance(config, ParquetConfig):
+        return parquet.sample(file)
+    dialect = delimited.sniff(file, config.delimiter, config.encoding, config.quoting, None)
+    return delimited.sample(file, dialect)
+
+
+def _task(target: str, cells: list[str], path: str) -> str:
+    """Classification where the target is text of two names, else regression."""
+    texts = {cell for cell in cells if not contract.is_number(cell)} - contract.MISSING
+    if len(texts) <= 0.1 * len(cells) and len(texts) < len(set(cells)):
+        return "regression"
+    if len(set(cells)) > 2:
+        raise DataError(
+            f"{path}: the target {target!r} holds {len(set(cells))} names such as "
+            f"{min(texts)!r}; expected numbers, or two names (classification)"
+        )
+    return "classification"
+
+
+def _columns_only(path: str, sample: dict[str, list[str]]) -> str:
+    """What can be said before the target is known."""
+    lines = [f"{path}: {len(sample)} columns; the first rows of each:"]
+    width = max(map(len, sample))
+    for name, cells in sample.items():
+        shown = ", ".join(dict.fromkeys(cell[:20] for cell in cells[:40]))[:60]
+        lines.append(f"  {name:<{width}}  {shown}")
+    return "\n".join([*lines, "", f"Which one is to be predicted? fmexp data {path} --target NAME"])
+
+
+def _report(config: Files, data: Dataset, options: Options, task: str) -> str:
+    suspicious = _suspicious(data)
+    size = _bytes(_size(config.path))
+    return "\n".join(
+        [
+            f"{config.path}: {config.name}, {size}, {len(data.train.rows):,} rows",
+            *_contract_lines(data),
+            "",
+            *_size_lines(data),
+            *(["", "Worth a look:"] if suspicious else []),
+            *(f"  {line}" for line in suspicious),
+            "",
+            "Train on it:",
+            f"  {_command(config, data, options, task)}",
+        ]
+    )
+
+
+def _contract_lines(data: Dataset) -> list[str]:
+    """One line a column: its role, what is in it, and why."""
+    encoder = data.encoder
+    why = {note.partition(" (")[0]: note.partition(" (")[2].rstrip(")") for note in data.notes}
+    rows: list[tuple[str, str, str]] = []
+    if encoder.block is not None:
+        rows.append(("features", f"{encoder.n_features:,} without names", data.notes[0]))
+    for column in () if encoder.block else encoder.numeric:
+        x = np.asarray(data.table.columns[column.name])
+        missing = int(np.isnan(x).sum())
+        holds = f"{np.nanmin(x):g} to {np.nanmax(x):g}" + (f", {missing:,} missing" * (missing > 0))
+        rows.append(("numeric", column.name, holds))
+    for field in encoder.categorical:
+        examples = ", ".join(field.categories[:3])
+        holds = f"{len(field.categories):,} categories: {examples[:40]}"
+        rows.append(("categorical", field.name, holds))
+    low, high = encoder.target_range
+    labels = encoder.labels
+    holds = f"{labels[0]} or {labels[1]}" if labels else f"{low:g} to {high:g}"
+    rows.append(("target", encoder.target_name, holds))
+    rows += [("dropped", key.partition(": ")[2], "") for key in why if key.startswith("dropped: ")]
+    width = max(len(name) for _, name, _ in rows)
+    lines = []
+    for role, name, holds in rows:
+        reason = why.get(f"{role}: {name}", "")
+        lines.append(f"  {role:<12} {name:<{width}}  {holds}{f'  ({reason})' if reason else ''}")
+    return lines
+
+
+def _size_lines(data: Dataset) -> list[str]:
+    features = data.train.features
+    n_rows, n_features = features.shape
+    if isinstance(features, CSR):
+        arrays = [features.indptr, features.indices, features.values]
+        n_bytes = sum(array.nbytes for array in arrays if array is not None)
+        share = len(features.indices) / (n_rows * n_features)
+        kept = f"sparse, {len(features.indices) / n_rows:.1f} entries a row ({share:.2%} of all)"
+    else:
+        n_bytes, kept = features.nbytes, "dense"
+    return [f"{n_features:,} features; rows are kept {kept}, {_bytes(n_bytes)} in memory"]
+
+
+def _suspicious(data: Dataset) -> list[str]:
+    """What often goes wrong with such a table."""
+    found = []
+    y = data.train.target
+    if y.min() == y.max():
+        found.append(f"the target {data.encoder.target_name!r} is the same in all rows")
+    elif data.encoder.labels is None and len(np.unique(y[:10_000])) == 2:
+        found.append("the target has two values: task=classification may be what you want")
+    for column in () if data.encoder.block else data.encoder.numeric:
+        found += _suspicious_numbers(column.name, np.asarray(data.table.columns[column.name]), y)
+    for field in data.encoder.categorical:
+        text = data.table.columns[field.name]
+        assert isinstance(text, Text)
+        counts = np.bincount(text.codes, minlength=len(text.names))
+        if len(field.categories) == 1:
+            found.append(f"{field.name}: the same in all rows tells nothing; data.drop to leave it")
+        once = int((counts == 1).sum())
+        if once > 0.5 * len(counts) and len(counts) > 20:
+            found.append(
+                f"{field.name}: {once:,} of {len(counts):,} categories occur once; "
+                f"data.min_count=2 lets them share one feature"
+            )
+        commas = sum(contract.is_number(name.replace(",", ".", 1)) for name in text.names)
+        if commas > 0.9 * len(text.names) and any("," in name for name in text.names):
+            found.append(f"{field.name}: decimal commas? Numbers need a point")
+        if "" in text.names and counts[text.names.index("")]:
+            empty = int(counts[text.names.index("")])
+            found.append(f"{field.name}: {empty:,} empty cells are a category of their own")
+    return found
+
+
+def _suspicious_numbers(name: str, x: np.ndarray, y: np.ndarray) -> list[str]:
+    present = ~np.isnan(x)
+    x, y = x[present], y[present]
+    if len(x) == 0 or x.min() == x.max():
+        return [f"{name}: the same number in all rows tells nothing; data.drop=[{name}]"]
+    spread, found = x.std(), []
+    furthest = float(np.abs(x - x.mean()).max() / spread)
+    if furthest > 30:
+        found.append(f"{name}: a number lies {furthest:.0f} standard deviations from the mean")
+    if y.min() < y.max() and len(x) > 9:
+        correlation = abs(float(np.corrcoef(x, y)[0, 1]))
+        if correlation > 0.999:
+            found.append(f"{name}: gives the target away (correlation {correlation:.4f})")
+    if np.abs(x).max() > 2**53:
+        found.append(f"{name}: whole numbers beyond 2^53 lose digits; ids belong to categorical")
+    return found
+
+
+def _command(config: Files, data: Dataset, options: Options, task: str) -> str:
+    """The `fmexp run` that uses the file so."""
+    words = ["fmexp", "run", f"data={config.name}", f"data.path={_value(config.path)}"]
+    if not isinstance(config, LibsvmConfig):
+        words.append(f"data.target={_value(data.encoder.target_name)}")
+        for key, columns in (
+            ("categorical", data.encoder.categorical),
+            ("numeric", data.encoder.numeric),
+        ):
+            names = ",".join(_value(column.name) for column in columns)
+            words.append(f"data.{key}=[{names}]")
+        dropped = [n.partition(": ")[2].partition(" (")[0] for n in data.notes if "dropped:" in n]
+        if dropped:
+            words.append(f"data.drop=[{','.join(map(_value, dropped))}]")
+    if options.delimiter is not None:
+        words.append(f"data.delimiter={_value(options.delimiter)}")
+    if options.encoding != "utf-8":
+        words.append(f"data.encoding={options.encoding}")
+    if options.missing != "error":
+        words.append(f"data.missing={options.missing}")
+    if task != "regression":
+        words.append(f"task={task}")
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _value(text: str) -> str:
+    """A text as Hydra's override grammar takes it."""
+    if text and all((c.isalnum() and c.isascii()) or c in "_-./" for c in text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _size(path: str) -> int:
+    return sum(file.stat().st_size for file in files.find(path))
+
+
+def _bytes(n: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "bytes" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} GB"
+
+
+def main(path: str, options: Options) -> int:
+    """Print the report; returns the exit code."""
+    print(inspect(str(Path(path)), options))
+    return 0

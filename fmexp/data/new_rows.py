@@ -1,0 +1,50 @@
+"""Rows of a file for a model that exists: its columns are read as the model's contract says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fmexp.data import files
+from fmexp.data.contract import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fmexp.data.encode import Encoder
+    from fmexp.data.table import Table
+
+
+def batches(path: str | Path, encoder: Encoder, encoding: str = "utf-8") -> Iterator[Table]:
+    """The rows, some at a time, with the columns that the encoder needs.
+
+    Args:
+        path: Parquet, delimited text with a header, or, for a model of libsvm text, that; one
+            file, a folder or a glob.
+        encoder: the model's.
+        encoding: of delimited text.
+
+    Raises:
+        DataError: a column is missing, or a cell is not what the contract says.
+    """
+    for file in files.find(str(path)):
+        yield from _batches(file, encoder, encoding)
+
+
+def _batches(file: Path, encoder: Encoder, encoding: str) -> Iterator[Table]:
+    from fmexp.data import delimited, libsvm, parquet
+
+    if encoder.block is not None:
+        yield from libsvm.batches(file)
+        return
+    reading = Reading(
+        {column.name: column.fill is not None for column in encoder.numeric},
+        [column.name for column in encoder.categorical],
+    )
+    if files.head(file).startswith(b"PAR1"):
+        encoder.check_columns(parquet.names(file), str(file))
+        yield from parquet.batches(file, reading)
+        return
+    dialect = delimited.sniff(file, None, encoding, quoting=True, names=None)
+    encoder.check_columns(delimited.header(file, dialect), str(file))
+    yield from delimited.batches(file, dialect, reading)

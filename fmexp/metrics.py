@@ -1,0 +1,61 @@
+"""How good predictions are: errors of regression, and of probabilities in classification."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def regression(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """mse, rmse and mae, in the target's own units (mse: squared).
+
+    Args:
+        y: targets, shape (n_rows,).
+        predicted: predictions, shape (n_rows,).
+
+    >>> regression(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    {'mse': 2.0, 'rmse': 1.4142135623730951, 'mae': 1.0}
+    """
+    error = predicted - y
+    mse = float(np.mean(np.square(error)))
+    return {"mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}
+
+
+def classification(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """logloss, accuracy, and auc where both labels occur.
+
+    Args:
+        y: labels, 0 or 1, shape (n_rows,).
+        probability: of label 1, shape (n_rows,).
+
+    >>> classification(np.array([0.0, 1.0]), np.array([0.25, 0.75]))
+    {'logloss': 0.2876820724517809, 'accuracy': 1.0, 'auc': 1.0}
+    """
+    found = {
+        "logloss": log_loss(y, probability),
+        "accuracy": float(np.mean((probability >= 0.5) == (y == 1))),
+    }
+    return found | ({"auc": auc(y, probability)} if 0 < np.sum(y) < len(y) else {})
+
+
+def log_loss(y: np.ndarray, probability: np.ndarray) -> float:
+    """Mean of -log of the probability that the label which came was given.
+
+    A probability of exactly 0 counts as the least float64 above it, so that the mean is finite.
+    """
+    given = np.where(y == 1, probability, 1 - probability)
+    return float(-np.mean(np.log(np.maximum(given, np.finfo(float).tiny))))
+
+
+def auc(y: np.ndarray, score: np.ndarray) -> float:
+    """Probability that a row of label 1 scores higher than one of label 0; a tie counts half.
+
+    By ranks (Mann and Whitney 1947). Both labels must occur.
+    """
+    order = np.argsort(score, kind="stable")
+    _, group, counts = np.unique(score[order], return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = (last - (counts - 1) / 2)[group]  # the mean rank of equal scores
+    positive = y[order] == 1
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    above = float(ranks[positive].sum()) - n_positive * (n_positive + 1) / 2
+    return above / (n_positive * n_negative)

@@ -1,0 +1,106 @@
+"""`fmexp data FILE`: what it says of a table, and that the command which it prints works."""
+
+from __future__ import annotations
+
+import random
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fmexp.data.inspect import Options, inspect
+from fmexp.errors import DataError
+from tests.data_support import lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def table(folder: Path, *rows: str, name: str = "t.csv") -> str:
+    (folder / name).write_bytes(lines(*rows))
+    return str(folder / name)
+
+
+def ratings(folder: Path) -> str:
+    draw = random.Random(0)
+    rows = [
+        f"{i},{draw.randrange(30)},i{draw.randrange(9)},{draw.random():.3f},{draw.randrange(1, 6)}"
+        for i in range(500)
+    ]
+    return table(folder, "row,user,item,price,rating", *rows)
+
+
+def test_the_contract_is_shown_with_its_reasons(tmp_path: Path) -> None:
+    said = inspect(ratings(tmp_path), Options())
+    assert "500 rows" in said
+    for words in (
+        ["numeric", "price", "0"],
+        ["categorical", "user", "30 categories", "integers that repeat", "data.numeric=[user]"],
+        ["categorical", "item", "9 categories: i0, i1, i2"],
+        ["target", "rating", "1 to 5", "by its name"],
+        ["dropped", "row", "it numbers the rows"],
+        ["40 features; rows are kept sparse, 3.0 entries a row"],
+    ):
+        assert any(all(word in line for word in words) for line in said.splitlines()), words
+
+
+def test_the_command_that_it_prints_trains(fmexp: Any) -> None:
+    ratings(fmexp.folder)
+    said = fmexp("data", "t.csv")
+    words = shlex.split(said.splitlines()[-1])
+    assert words[:4] == ["fmexp", "run", "data=csv", "data.path=t.csv"]
+    assert "'data.categorical=[user,item]'" in said
+    assert "completed" in fmexp(*words[1:], "training.epochs=2", "tracking=none")
+
+
+def test_without_a_target_the_columns_are_shown_and_it_is_asked_for(tmp_path: Path) -> None:
+    said = inspect(table(tmp_path, "a,b", "1,x", "2,z"), Options())
+    assert "  b  x, z" in said
+    assert "--target NAME" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([f"{i}.5,1" for i in range(30)], "target 'y' is the same in all rows"),
+        ([f"7.5,{i}" for i in range(30)], "a: the same number in all rows"),
+        ([f"{i}.5,{i}" for i in range(30)], "a: gives the target away"),
+        ([f"{i % 9}.5,{i % 2}" for i in range(30)], "task=classification may be what you want"),
+        ([f"{10**9 if i == 7 else i % 9}.5,{i}" for i in range(2000)], "standard deviations from"),
+        ([f"{2**60 + i * 77},{i % 7}" for i in range(30)], "beyond 2^53"),
+        ([f"n{i if i < 28 else 1},{i}" for i in range(30)], "27 of 28 categories occur once"),
+        ([f"'1,{i % 9}',{i}".replace("'", '"') for i in range(30)], "a: decimal commas?"),
+        ([f"{'x' * (i % 3)},{i}" for i in range(30)], "a: 10 empty cells are a category"),
+    ],
+)
+def test_what_looks_suspicious_is_said(tmp_path: Path, rows: list[str], words: str) -> None:
+    assert words in inspect(table(tmp_path, "a,y", *rows), Options())
+
+
+def test_a_sound_table_earns_no_warning(tmp_path: Path) -> None:
+    assert "Worth a look" not in inspect(ratings(tmp_path), Options())
+
+
+def test_two_names_as_target_propose_classification(tmp_path: Path) -> None:
+    rows = [f"{i % 11}.5,{'yes' if i % 3 else 'no'}" for i in range(40)]
+    said = inspect(table(tmp_path, "a,y", *rows), Options())
+    assert "no or yes" in said
+    assert said.endswith("task=classification")
+
+
+def test_three_names_as_target_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the target 'y' holds 3 names such as 'a'"):
+        inspect(table(tmp_path, "x,y", "1,a", "2,b", "3,c"), Options())
+
+
+def test_libsvm_text_is_recognised(tmp_path: Path) -> None:
+    said = inspect(table(tmp_path, "1 3:1 20:1", "2.5 1:1", name="t.txt"), Options())
+    assert "20 without names  features are numbered from 1" in said
+    assert "data=libsvm" in said
+
+
+def test_names_that_hydra_would_misread_are_quoted(fmexp: Any) -> None:
+    rows = [f"c{i % 3},{i}.5,{i}" for i in range(30)]
+    table(fmexp.folder, "a b,x:{y},y", *rows)
+    words = shlex.split(fmexp("data", "t.csv").splitlines()[-1])
+    assert "completed" in fmexp(*words[1:], "training.epochs=2", "tracking=none")
