@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 
@@ -13,7 +13,7 @@ from fmexp.environment import cpu_name, installed
 def describe_machine(*packages: str) -> str:
     """Date, CPU, cores, Python and the versions of these packages."""
     versions = ", ".join(f"{name} {installed(name) or 'missing'}" for name in packages)
-    today = datetime.datetime.now(datetime.UTC).date()
+    today = dt.datetime.now(dt.UTC).date()
     return (
         f"{today}  {cpu_name()}, {os.cpu_count()} cores, {platform.system()}\n"
         f"fmexp {__version__}, Python {platform.python_version()}, {versions}"

@@ -31,13 +31,13 @@ def first_epoch(epoch):
 OURS = f"""
 {MARK_FIRST_EPOCH}
 from fmexp import experiment
-original = experiment._logging
+original = experiment.logging
 def marked(config, tracked, watch):
     def seen(epoch, train_loss, validation_loss):
         first_epoch(epoch)
         return watch(epoch, train_loss, validation_loss)
     return original(config, tracked, seen)
-experiment._logging = marked
+experiment.logging = marked
 from fmexp.cli import main
 sys.exit(main(["run", "training.epochs={EPOCHS}"]))
 """

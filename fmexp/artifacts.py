@@ -13,6 +13,7 @@ from fmexp import model
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fmexp import fm
     from fmexp.config import Config
     from fmexp.data.dataset import Dataset
     from fmexp.training import Fit
@@ -26,12 +27,20 @@ def write_all(
     """Every artifact of a run; one that diverged has no model, one of no epoch no curve."""
     write_config(folder / "config.yaml", record)
     if fit.epochs:
-        write_curve(folder / "curve.csv", config.loss, fit)
+        write_curves(folder / "curve.csv", config.loss, {config.seed: fit})
         draw_curve(folder / "curve.png", config.loss, fit)
     if fit.parameters is not None:
-        kept = model.Model.of(config, data, fit.parameters)
-        kept.save(folder / "model")
+        kept = write_model(folder / "model", config, data, fit.parameters)
         write_predictions(folder / "predictions.csv", data, kept)
+
+
+def write_model(
+    folder: Path, config: Config, data: Dataset, parameters: fm.Parameters
+) -> model.Model:
+    """The model with its preprocessing, as a folder that `fmexp.model.load` reads."""
+    kept = model.Model.of(config, data, parameters)
+    kept.save(folder)
+    return kept
 
 
 def write_config(path: Path, record: dict[str, Any]) -> None:
@@ -39,14 +48,23 @@ def write_config(path: Path, record: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def write_curve(path: Path, loss: str, fit: Fit) -> None:
-    """One row an epoch: epoch, train/<loss> and, with a validation part, val/<loss>."""
-    curves = {f"train/{loss}": fit.train_losses, f"val/{loss}": fit.validation_losses}
-    columns = [c for c in curves.values() if len(c)]
+def write_curves(path: Path, loss: str, fits: dict[int, Fit]) -> None:
+    """One row an epoch: epoch, train/<loss> and, with a validation part, val/<loss>.
+
+    Args:
+        path: the file to write.
+        loss: mse or logloss.
+        fits: by seed; with several, the first column is the seed.
+    """
+    held_out = any(fit.validation_losses for fit in fits.values())
+    names = ["epoch", f"train/{loss}", f"val/{loss}"][: 3 if held_out else 2]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["epoch", *(name for name, c in curves.items() if len(c))])
-        writer.writerows(zip(range(1, fit.epochs + 1), *columns, strict=False))
+        writer.writerow(["seed", *names] if len(fits) > 1 else names)
+        for seed, fit in fits.items():
+            curves = [fit.train_losses, fit.validation_losses][: len(names) - 1]
+            for epoch, losses in enumerate(zip(*curves, strict=False), start=1):
+                writer.writerow([seed, epoch, *losses] if len(fits) > 1 else [epoch, *losses])
 
 
 def draw_curve(path: Path, loss: str, fit: Fit) -> None:

@@ -77,6 +77,21 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="versions, store, spool: what is wrong, what to do")
     _add_store(doctor)
     doctor.set_defaults(command=_doctor)
+    data = commands.add_parser("data", help="what would be made of a table, and the run to start")
+    data.add_argument("file", help="a file, a folder of files, or a glob")
+    data.add_argument("--target", help="the column to predict (default: by its name)")
+    data.add_argument("--delimiter", help="of text (default: found out)")
+    data.add_argument("--encoding", default="utf-8", help="of text (default: %(default)s)")
+    data.add_argument("--missing", choices=["error", "mean"], default="error",
+                      help="what becomes of missing numbers (default: %(default)s)")  # fmt: skip
+    data.set_defaults(command=_data)
+    predict = commands.add_parser("predict", help="predictions for the rows of a file")
+    predict.add_argument("run", help="run id, its beginning, run name, latest, or a folder")
+    predict.add_argument("--data", required=True, help="CSV, Parquet or libsvm text")
+    predict.add_argument("--out", type=Path, help="the CSV to write (default: standard output)")
+    predict.add_argument("--encoding", default="utf-8", help="of text (default: %(default)s)")
+    _add_store(predict)
+    predict.set_defaults(command=_predict)
     return parser
 
 
@@ -89,7 +104,7 @@ def _run(argv: list[str]) -> int:
         print(RUN_HELP, end="")
         return 0
     from fmexp import compose
-    from fmexp.commands import run_once
+    from fmexp.commands import run_many, run_once
 
     began = time.monotonic()
     arguments = compose.parse_arguments(argv)
@@ -97,6 +112,8 @@ def _run(argv: list[str]) -> int:
     if compose.asks_hydra(arguments):
         compose.show(argv)
         return 0
+    if arguments.multirun:
+        return run_many(composed, arguments, Path.cwd())
     return run_once(composed, Path.cwd(), began)
 
 
@@ -112,3 +129,18 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from fmexp.doctor import doctor
 
     return doctor(arguments.uri, Path.cwd())
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from fmexp.data.inspect import Options, main
+
+    options = Options(arguments.target, arguments.delimiter, arguments.encoding, arguments.missing)
+    return main(arguments.file, options)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from fmexp.predict import predict_file
+    from fmexp.tracking.locate import locate_store
+
+    store = locate_store(arguments.uri, None, os.environ)
+    return predict_file(arguments.run, arguments.data, arguments.out, store.uri, arguments.encoding)

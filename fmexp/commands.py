@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fmexp import experiment, interrupt, screen
+from fmexp import compose, experiment, interrupt, screen
 from fmexp.backends.base import load_backend
 from fmexp.config import MlflowConfig
 from fmexp.data.loading import load
@@ -15,6 +17,8 @@ from fmexp.tracking.locate import locate_store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from omegaconf import DictConfig
 
     from fmexp.compose import Composed
 
@@ -44,6 +48,42 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
         delivery = tracker.close()
     print(screen.summary(config, data, result, delivery, time.monotonic() - began))
     return EXIT_CODES.get(result.fit.outcome, 1)
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """What a sweep works from; called with a configuration, it is one run of hydra/sweeper=basic.
+
+    Attributes:
+        composed: the configuration without what is swept.
+        arguments: the command line as parsed.
+        folder: where the command runs.
+    """
+
+    composed: Composed
+    arguments: argparse.Namespace
+    folder: Path
+
+    def __call__(self, tree: DictConfig) -> int:
+        """One run; returns its exit code."""
+        given = self.composed.given
+        return run_once(compose.checked(tree, given), self.folder, time.monotonic())
+
+    def compose_with(self, override: str) -> Composed:
+        """The configuration with one more override."""
+        fixed = [o for o in self.arguments.overrides if not o.startswith("hydra.")]
+        arguments = argparse.Namespace(**vars(self.arguments))
+        arguments.overrides = [*fixed, override]
+        return compose.compose(arguments)
+
+
+def run_many(composed: Composed, arguments: argparse.Namespace, folder: Path) -> int:
+    """A sweep in `folder`; returns the exit code, the highest of the runs' for Hydra's sweepers."""
+    interrupt.sigterm_is_ctrl_c()
+    returned = compose.multirun(arguments, RunJob(composed, arguments, folder))
+    if isinstance(returned, int):
+        return returned
+    return max((job.return_value for jobs in returned for job in jobs), default=0)
 
 
 def _tracker(composed: Composed, folder: Path) -> Tracker:

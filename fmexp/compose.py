@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from fmexp.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator
 
     from hydra.core.override_parser.types import Override
 
@@ -77,15 +80,64 @@ def compose(arguments: argparse.Namespace) -> Composed:
         ConfigError: overrides, groups, keys or values are wrong; all of them are named.
     """
     try:
-        with hydra.initialize_config_dir(str(config_folder()), "fmexp", version_base="1.3"):
-            overrides = _checked_overrides(arguments)
-            tree = hydra.compose(arguments.config_name or "config", [o for _, o in overrides])
-            resolved = OmegaConf.to_container(tree, resolve=True)
-            record = _with_references(tree)
+        with _hydra():
+            overrides = [o for o in _checked_overrides(arguments) if not o.sweeps]
+            tree = hydra.compose(
+                arguments.config_name or "config", [override.line for override in overrides]
+            )
+            return checked(tree, frozenset(override.key for override in overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_in_words(error)) from error
-    given = frozenset(key for key, _ in overrides)
+
+
+def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
+    """A composed configuration in its two forms, checked; see `Composed`.
+
+    Raises:
+        ConfigError: keys or values are wrong; all of them are named.
+    """
+    try:
+        resolved = OmegaConf.to_container(tree, resolve=True)
+        record = _with_references(tree)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_in_words(error)) from error
     return Composed(parse(resolved), record, given)  # type: ignore[arg-type]
+
+
+def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) -> Any:
+    """Let Hydra's sweeper run the sweep that the arguments describe; returns what it returns.
+
+    Raises:
+        ConfigError: Hydra cannot make sense of them.
+    """
+    try:
+        with _hydra():
+            lines = [override.line for override in _checked_overrides(arguments)]
+            hydra_itself = GlobalHydra.instance().hydra
+            assert hydra_itself is not None
+            name = arguments.config_name or "config"
+            return hydra_itself.multirun(name, job, lines, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_in_words(error)) from error
+
+
+def sweeper_options(config: DictConfig) -> Tree:
+    """`hydra.sweeper` as plain values."""
+    return OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[return-value]
+
+
+def resolve(record: Tree) -> Tree:
+    """A recorded tree with its references to the environment resolved.
+
+    Raises:
+        ConfigError: the environment has no such variable.
+    """
+    if "${oc.env" not in json.dumps(record):
+        return record
+    try:
+        return OmegaConf.to_container(OmegaConf.create(record), resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(_in_words(error)) from error
 
 
 def config_folder() -> Path:
@@ -94,12 +146,33 @@ def config_folder() -> Path:
     return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
 
 
-def _checked_overrides(arguments: argparse.Namespace) -> list[tuple[str, str]]:
-    """(key, override for Hydra) of every override; unknown keys are left to `parse`."""
+@dataclass(frozen=True)
+class _Given:
+    """One override, in the form that Hydra takes."""
+
+    key: str
+    line: str
+    sweeps: bool = False
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra with our configuration folder; within a sweep, another one beside the sweep's own."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), "fmexp", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _checked_overrides(arguments: argparse.Namespace) -> list[_Given]:
+    """Every override; unknown keys are left to `parse`, and those of a space to the sweep."""
     extra = arguments.config_dir
     if extra and not Path(extra).is_dir():
         raise ConfigError(f"--config-dir must be a folder, got {extra}")
-    checked, mistakes = [], []
+    given, mistakes = [], []
     for line in arguments.overrides:
         try:
             override = OverridesParser.create().parse_override(line)
@@ -107,19 +180,20 @@ def _checked_overrides(arguments: argparse.Namespace) -> list[tuple[str, str]]:
             mistakes.append(f"{line!r} is not an override; write key=value, such as model.k=4")
             continue
         key = override.key_or_group
+        if not arguments.multirun and (key.startswith("hydra.sweeper") or sweeps(override)):
+            mistakes.append(f"{line}: sweeps need -m: fmexp run -m {line}")
         mistakes += _mistakes(override, extra)
-        checked.append((key, _for_hydra(override)))
+        given.append(_Given(key, _for_hydra(override), sweeps(override)))
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     if extra:
-        checked.append(("hydra.searchpath", f"hydra.searchpath=['file://{Path(extra).resolve()}']"))
-    return checked
+        place = f"hydra.searchpath=['file://{Path(extra).resolve()}']"
+        given.append(_Given("hydra.searchpath", place))
+    return given
 
 
 def _mistakes(override: Override, extra_folder: str | None) -> list[str]:
     key = override.key_or_group
-    if key.startswith("hydra.sweeper") or override.is_sweep_override():
-        return [f"{override.input_line}: sweeps need -m: fmexp run -m {override.input_line}"]
     choices = _choices(key, extra_folder)
     chosen = override.value()
     if not choices or chosen in choices or not isinstance(chosen, str):
@@ -127,6 +201,11 @@ def _mistakes(override: Override, extra_folder: str | None) -> list[str]:
     near = difflib.get_close_matches(chosen, choices, n=1)
     guess = f"; did you mean {near[0]}?" if near else ""
     return [f"{key} must be one of {', '.join(choices)}, got {chosen}{guess}"]
+
+
+def sweeps(override: Override) -> bool:
+    """Whether an override asks for several values."""
+    return bool(override.is_sweep_override())
 
 
 def _choices(group: str, extra_folder: str | None) -> list[str]:
@@ -147,7 +226,8 @@ def _for_hydra(override: Override) -> str:
     if key == "experiment":
         return f"+{line.lstrip('+')}"
     is_group = bool(GlobalHydra.instance().config_loader().get_group_options(key))
-    if is_group or override.is_delete() or key.partition(".")[0] == "hydra":
+    is_hydras = key.partition(".")[0] == "hydra" and not key.startswith("hydra.sweeper.")
+    if is_group or override.is_delete() or is_hydras:
         return line
     return f"++{line.lstrip('+')}"
 

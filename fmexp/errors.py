@@ -1,11 +1,11 @@
 """The exceptions that reach a user, each with the exit code of the command that meets it.
 
-    FmexpError (1: the work failed)
-    ├── StoreError (1)          the record could not be written or read
-    └── UserError (2)           what the user gave is wrong; nothing was written
-        ├── ConfigError
-        ├── DataError
-        └── MissingPackageError
+FmexpError (1: the work failed)
+├── StoreError (1)          the record could not be written or read
+└── UserError (2)           what the user gave is wrong; nothing was written
+    ├── ConfigError
+    ├── DataError
+    └── MissingPackageError
 """
 
 

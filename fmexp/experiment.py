@@ -46,7 +46,7 @@ def run(
     start = describe(config, record, data)
     tracked = tracker.start_run(start)
     try:
-        fitted = fit(config, data, _logging(config, tracked, watch))
+        fitted = fit(config, data, logging(config, tracked, watch))
         if tracked.folder is not None:
             artifacts.write_all(tracked.folder, config, record, data, fitted)
     except KeyboardInterrupt:
@@ -107,6 +107,12 @@ def final_metrics(config: Config, fitted: Fit) -> dict[str, float]:
     return metrics
 
 
+def last_losses(config: Config, fitted: Fit) -> dict[str, float]:
+    """The losses of the last epoch, under the names of their curves."""
+    curves = {"train": fitted.train_losses, "val": fitted.validation_losses}
+    return {f"{part}/{config.loss}": curve[-1] for part, curve in curves.items() if curve}
+
+
 def in_words(config: Config, data: Dataset, fitted: Fit) -> str:
     """What the run was and how it ended, for the top of its page."""
     sizes = ", ".join(f"{len(part.rows):,} {name}" for name, part in parts(data).items())
@@ -123,7 +129,7 @@ def in_words(config: Config, data: Dataset, fitted: Fit) -> str:
     return "\n\n".join(lines)
 
 
-def _logging(config: Config, tracked: Run, watch: Watch) -> Watch:
+def logging(config: Config, tracked: Run, watch: Watch) -> Watch:
     """`watch`, with every epoch's losses logged before it."""
     train_name, validation_name = f"train/{config.loss}", f"val/{config.loss}"
 

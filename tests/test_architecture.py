@@ -1,4 +1,4 @@
-"""The folder listing is the architecture: imports go one way, heavy packages stay in their place."""
+"""Imports go one way, and heavy packages stay in their place."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Worker:
         """Evaluate trials; returns why no more are asked for."""
         try:
             while not (reason := self.should_stop()):
-                self._check_failures()
+                self._check_total()
                 self._one()
         except Ended as end:
             return str(end)
@@ -125,12 +125,12 @@ class Worker:
         trial = self.study.ask()
         trial.set_user_attr(WORKER, self.id)
         if rank(self.study, trial.number) >= self.n_trials:
-            drop(self.study, trial, DISCARD)
+            drop(self.study, trial.number, DISCARD)
             raise Ended("done")
         try:
             point = self.space.suggest(trial)
         except SpaceExhaustedError:
-            drop(self.study, trial, DISCARD)
+            drop(self.study, trial.number, DISCARD)
             raise Ended("exhausted") from None
         twin = find_twin(self.study, self.space, trial.number, point)
         if twin is not None:
@@ -139,20 +139,27 @@ class Worker:
         self._repeats = 0
         reporter = Reporter(trial if self.prunes else None)
         evaluated = self.evaluate(trial.number, point, reporter)
-        accepted = tell(self.study, trial, evaluated)
+        accepted = tell(
+            self.study, trial.number, evaluated.outcome, evaluated.value, evaluated.reason
+        )
         evaluated.settle(accepted)
         if accepted and evaluated.outcome is Outcome.INTERRUPTED:
             try_again(self.study, self.space, trial.number, point)
 
     def _repeat(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
         """Tell what is known of the same point; nothing is trained, nothing recorded."""
-        drop(self.study, trial, REPEAT, twin.value if twin.state is TrialState.COMPLETE else None)
+        value = twin.value if twin.state is TrialState.COMPLETE else None
+        drop(self.study, trial.number, REPEAT, value)
         self._repeats += 1
         if self._repeats >= MOST_REPEATS:
             raise Ended("exhausted")
 
-    def _check_failures(self) -> None:
-        finished = [t for t in trials(self.study) if counts(t) and t.state.is_finished()]
+    def _check_total(self) -> None:
+        """Stop where there is clearly nothing to ask for; `rank` decides the close cases."""
+        counted = [t for t in trials(self.study) if counts(t)]
+        if sum(t.state is not TrialState.WAITING for t in counted) >= self.n_trials:
+            raise Ended("done")
+        finished = [t for t in counted if t.state.is_finished()]
         failed = sum(t.user_attrs.get(OUTCOME) == Outcome.FAILED for t in finished)
         if failed and failed > self.max_failure_rate * len(finished):
             raise Ended(f"failures: {failed} of {len(finished)} finished trials failed")
@@ -186,42 +193,43 @@ def find_twin(study: optuna.Study, space: Space, number: int, point: Point) -> F
     return None
 
 
-def drop(
-    study: optuna.Study, trial: optuna.Trial | int, mark: str, value: float | None = None
-) -> bool:
+def drop(study: optuna.Study, number: int, mark: str, value: float | None = None) -> bool:
     """Mark a trial as one that does not count and finish it; whether it was still running."""
-    identifier = trial if isinstance(trial, int) else trial.number
-    storage_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, identifier)
     try:
-        study._storage.set_trial_user_attr(storage_id, MARK, mark)
+        _set_attributes(study, number, {MARK: mark})
         if value is None:
-            study.tell(identifier, state=TrialState.FAIL)
+            study.tell(number, state=TrialState.FAIL)
         else:
-            study.tell(identifier, value)
+            study.tell(number, value)
     except (ValueError, UpdateFinishedTrialError):  # Optuna's words for "it is finished already"
         return False
     return True
 
 
-def tell(study: optuna.Study, trial: optuna.Trial | int, evaluated: Evaluated) -> bool:
+def tell(
+    study: optuna.Study, number: int, outcome: Outcome, value: float | None, reason: str
+) -> bool:
     """Tell the study how a trial ended; False if it had been given up (its lease ran out)."""
-    number = trial if isinstance(trial, int) else trial.number
-    storage = study._storage
-    storage_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    attributes = {OUTCOME: str(outcome)} | ({REASON: reason[:2000]} if reason else {})
+    if outcome is Outcome.INTERRUPTED:
+        attributes[MARK] = INTERRUPTED
     try:
-        storage.set_trial_user_attr(storage_id, OUTCOME, str(evaluated.outcome))
-        if evaluated.reason:
-            storage.set_trial_user_attr(storage_id, REASON, evaluated.reason[:2000])
-        if evaluated.outcome is Outcome.INTERRUPTED:
-            storage.set_trial_user_attr(storage_id, MARK, INTERRUPTED)
-        if evaluated.outcome is Outcome.COMPLETED:
-            study.tell(number, evaluated.value)
+        _set_attributes(study, number, attributes)
+        if outcome is Outcome.COMPLETED:
+            study.tell(number, value)
         else:
-            pruned = evaluated.outcome is Outcome.PRUNED
+            pruned = outcome is Outcome.PRUNED
             study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
         return False
     return True
+
+
+def _set_attributes(study: optuna.Study, number: int, attributes: dict[str, str]) -> None:
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    for name, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, name, value)
 
 
 def try_again(study: optuna.Study, space: Space, number: int, point: Point) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class Record:
     Attributes:
         started: milliseconds since the epoch.
         metrics: the last value of each.
+        source: where its data came from: an absolute path, or how they were generated.
     """
 
     run_id: str
@@ -39,6 +41,7 @@ class Record:
     params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, float]
+    source: str = ""
 
     @property
     def parent_id(self) -> str | None:
@@ -105,6 +108,14 @@ class Records:
         """The trials of a sweep, in the order in which they began."""
         trials = self._search(f"tags.`mlflow.parentRunId` = '{record.run_id}'", most=10**9)
         return sorted(trials, key=lambda trial: (trial.started, trial.name))
+
+    def on_same_data(self, record: Record) -> list[Record]:
+        """All runs on the same data, split in the same way, newest first; itself among them."""
+        data, split = (record.tags.get(f"fmexp.{d}_digest", "") for d in ("data", "split"))
+        return self._search(
+            f"tags.`fmexp.data_digest` = '{data}' and tags.`fmexp.split_digest` = '{split}'",
+            most=10**9,
+        )
 
     def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
         """(step, value) of a metric, by step; [] where the run has no such metric."""
@@ -216,6 +227,7 @@ class Records:
 
 def _record(run: Any) -> Record:
     info, data = run.info, run.data
+    inputs = run.inputs.dataset_inputs if run.inputs else []
     return Record(
         run_id=info.run_id,
         name=info.run_name or "",
@@ -225,4 +237,13 @@ def _record(run: Any) -> Record:
         params=dict(data.params),
         tags=dict(data.tags),
         metrics=dict(data.metrics),
+        source=_source(inputs[0].dataset.source) if inputs else "",
     )
+
+
+def _source(text: str) -> str:
+    """The path or recipe in the JSON that MLflow keeps as a dataset's source."""
+    try:
+        return str(json.loads(text).get("uri", ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -7,6 +7,7 @@ no longer RUNNING in the store is left alone: it is whole, or somebody else has 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from fmexp.tracking import spool
@@ -62,14 +63,19 @@ class Sender:
             (key, run id) of each run that is whole in the store now; it leaves the spool when the
             caller asks for the next. (key, exception) of each that could not be sent.
         """
-        for folder in spool.runs(self.owner):
+        later: list[Path] = []  # a run that links to others comes after them
+        for folder in chain(spool.runs(self.owner), later):
             if folder.name in self.refused:
                 continue
             if folder.name not in self._open:
                 self._open[folder.name] = _Sending(folder, spool.RunReader(folder))
             sending = self._open[folder.name]
+            news = sending.reader.advance()
+            if folder not in later and self._links_wait(sending):
+                later.append(folder)
+                continue
             try:
-                whole = self._send(sending, last)
+                whole = self._send(sending, news, last)
             except Exception as error:  # noqa: BLE001 -- one run must not stop the others
                 if self._store.refuses(error):
                     self.refused[folder.name] = f"{folder.name}: {error}"
@@ -81,9 +87,8 @@ class Sender:
                 spool.remove(folder)
                 del self._open[folder.name]
 
-    def _send(self, run: _Sending, last: bool) -> bool:
+    def _send(self, run: _Sending, news: bool, last: bool) -> bool:
         """Whether the run is whole in the store now."""
-        news = run.reader.advance()
         record = run.reader.record
         if record is None:
             return last
@@ -94,7 +99,8 @@ class Sender:
             if not last and spool.milliseconds() - record.started > _YOUNG_MILLISECONDS:
                 self._show(run, record, news)
             return False
-        fresh = self._find_or_create(run, record, look=last or record.end.reason == spool.REFUSED)
+        look = record.end.reason in (KILLED, spool.REFUSED)  # somebody else may have closed it
+        fresh = self._find_or_create(run, record, look)
         if fresh or self._store.is_live(run.run_id):
             tags = {} if fresh else _end_tags(record)
             self._send_whole(run, record, record.end, tags | self._linked(record.end))
@@ -150,13 +156,20 @@ class Sender:
 
     def _linked(self, end: spool.End) -> dict[str, str]:
         """The end's links as tags, and its tags with `{tag}` replaced by that run's page."""
-        ids = {tag: found for tag, key in end.links.items() if (found := self._store.find(key))}
-        tags = dict(ids)
-        for tag, run_id in ids.items():
-            page = f"#/experiments/{self._store.experiment_id}/runs/{run_id}"
+        tags: dict[str, str] = {}
+        for tag, key in end.links.items():
+            run_id = self._store.find(key)
+            page = f"#/experiments/{self._store.experiment_id}/runs/{run_id}" if run_id else "#"
+            tags |= {tag: run_id} if run_id else {}
             for name, text in end.tags.items():
                 tags[name] = tags.get(name, text).replace(f"{{{tag}}}", page)
         return tags
+
+    def _links_wait(self, run: _Sending) -> bool:
+        """Whether the run's end links to a run that is still to be sent."""
+        end = run.reader.record.end if run.reader.record else None
+        keys = end.links.values() if end else ()
+        return any((self.owner / key).exists() for key in keys)
 
     def _parent_id(self, key: str) -> str:
         """The parent's id; "" when there is no such run and nobody is left to make it."""

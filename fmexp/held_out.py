@@ -1,0 +1,43 @@
+"""A model's error on each row that was held out from its training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fmexp.data.dataset import Dataset, Part
+    from fmexp.model import Model
+
+_BLOCK = 100_000
+
+
+def row_errors(kept: Model, data: Dataset, part: Part) -> np.ndarray:
+    """Squared error, in the target's own units, or log loss of each row.
+
+    The raw rows go through the model's own preprocessing, so models with unlike preprocessing can
+    be compared on the same rows.
+
+    Args:
+        kept: the model.
+        data: the table that `part` is of.
+        part: the rows.
+
+    Returns:
+        float64, shape (n_rows,).
+    """
+    y = data.encoder.decode_target(part.target) if kept.task == "regression" else part.target
+    predicted = np.concatenate(
+        [
+            kept.predict_features(kept.encoder.features(data.table.take(part.rows[i : i + _BLOCK])))
+            for i in range(0, len(part.rows), _BLOCK)
+        ]
+    )
+    given = np.where(y == 1, predicted, 1 - predicted)
+    errors: np.ndarray = (
+        np.square(predicted - y)
+        if kept.task == "regression"
+        else -np.log(np.maximum(given, np.finfo(float).tiny))
+    )
+    return errors

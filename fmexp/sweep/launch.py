@@ -1,0 +1,406 @@
+"""A sweep from its options to its summary."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+
+from fmexp import __version__, compose, experiment, interrupt
+from fmexp.backends.base import load_backend
+from fmexp.config import MlflowConfig, flatten
+from fmexp.errors import ConfigError
+from fmexp.sweep import board
+from fmexp.sweep.crew import Crew
+from fmexp.sweep.evaluate import DataCache, Plan, check_space
+from fmexp.sweep.expressions import fixed_overrides, read_space
+from fmexp.sweep.marks import counts
+from fmexp.sweep.options import SweepOptions, read_options
+from fmexp.sweep.parent import Parent, winner_of
+from fmexp.sweep.recovery import settle_spool
+from fmexp.sweep.storage import locate_storage, open_storage, refuse_several_workers
+from fmexp.sweep.study import trials
+from fmexp.sweep.worker import PLAN, SPACE, Job, load_study, work_alone
+from fmexp.tracking.base import Outcome
+from fmexp.tracking.locate import locate_store, sqlite_path
+from fmexp.tracking.spool import new_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hydra.types import HydraContext
+    from omegaconf import DictConfig
+    from optuna.storages import BaseStorage
+
+    from fmexp.commands import RunJob
+    from fmexp.config import Config
+    from fmexp.data.dataset import Dataset
+    from fmexp.sweep.space import Point, Space
+
+VERSION, IDENTITY = "fmexp_version", "identity"
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is to be done, all of it checked; nothing is written yet.
+
+    Attributes:
+        options: `hydra.sweeper`, checked.
+        raw_options: the same as plain values.
+        space: what is searched.
+        left: keys that left the space, and why.
+        plan: what all trials share.
+        points: to be evaluated first: the configuration as composed, then what was enqueued.
+        config: the configuration as composed, checked.
+        data: its rows.
+    """
+
+    options: SweepOptions
+    raw_options: dict[str, Any]
+    space: Space
+    left: dict[str, str]
+    plan: Plan
+    points: list[Point]
+    config: Config
+    data: Dataset
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two sweeps the same one; see `study_name` in docs/sweeps.md."""
+        record = {k: v for k, v in self.plan.record.items() if k != "tracking"}
+        return {
+            "config": flatten(record),
+            "space": {d.key: str(d) for d in self.space.dimensions},
+            "objective": self.plan.objective,
+            "direction": self.options.direction,
+            "seeds": self.plan.seeds,
+            "data": self.data.data_digest,
+            "split": self.data.split_digest,
+        }
+
+    @property
+    def name(self) -> str:
+        """The study's name: given, or from the identity, so that the same command continues."""
+        text = json.dumps(self.identity, sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return self.options.study_name or f"{self.config.data.name}-{digest}"
+
+    @property
+    def all_numpy(self) -> bool:
+        """Whether every trial trains with compiled loops, which release the interpreter."""
+        swept = self.plan.variants.get("backend", {})
+        return set(swept or [self.config.backend.name]) == {"numpy_sgd"}
+
+
+def sweep(command: RunJob, arguments: list[str], config: DictConfig, context: HydraContext) -> int:
+    """Run a sweep; returns the exit code.
+
+    Args:
+        command: the configuration as composed, and where the command runs.
+        arguments: the overrides, swept ones among them.
+        config: Hydra's, for another launcher.
+        context: likewise.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    prepared = prepare(command, arguments, compose.sweeper_options(config))
+    options = prepared.options
+    print(board.opening(prepared.space, prepared.left, options))
+    if options.dry_run:
+        print(board.estimate(prepared.space, options, _seconds_per_trial(prepared)))
+        return 0
+    job = _job(command, prepared)
+    refuse_several_workers(job.storage, options.n_jobs)
+    with _one_at_a_time(command.folder):
+        storage = open_storage(job.storage, command.folder)
+        job = replace(job, study=_make_study(prepared, storage))
+    study, space, plan = load_study(job, storage)
+    saved = settle_spool(study, command.folder)
+    if saved:
+        print(f"{saved} results of workers that died were saved")
+    tracker = job.open_tracker()
+    try:
+        parent = Parent(study, space, plan, tracker, _start(prepared, job, plan), command.folder)
+        if parent.artifacts is not None:
+            _write_artifacts(parent.artifacts, prepared)
+        parent.reclaim()
+        screen = board.Board(study, space, plan, options)
+        with interrupt.stop_on_signals() as stop:
+
+            def look() -> None:
+                parent.show_progress()
+                screen.show()
+
+            crew = Crew(
+                job=job,
+                storage=storage,
+                tracker=tracker,
+                data=DataCache.of(prepared.config, prepared.data),
+                parent=parent,
+                look=look,
+                asked=lambda: "interrupted" if stop else "",
+            )
+            try:
+                _work(crew, prepared, config, context, fixed_texts(arguments))
+            finally:
+                screen.clear()
+                reason = "interrupted" if stop else next(iter(crew.reasons), "failed")
+                outcome = _outcome(study, reason)
+                parent.finish(outcome, reason, board.in_words(study, space, plan, options))
+    finally:
+        delivery = tracker.close()
+    _analyze(job.uri)
+    print(board.summary(study, space, plan, options, reason, delivery))
+    return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(outcome, 1)
+
+
+def prepare(command: RunJob, arguments: list[str], raw_options: dict[str, Any]) -> Sweep:
+    """Check everything that the user gave, and load the data.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    composed = command.composed
+    options = read_options(raw_options)
+    overrides = OverridesParser.create().parse_overrides(arguments)
+    leaves = flatten(composed.record)
+    space, left = read_space(options.params, overrides, options.conditions, leaves)
+    config = composed.config
+    plan = Plan(
+        record=composed.record,
+        variants=_variants(command, space),
+        objective=_objective(config, options),
+        seeds=options.seeds,
+        sweep_key="",
+    )
+    check_space(plan, space)
+    default = space.default_point(leaves)
+    points = space.checked_points(options.enqueue, "hydra.sweeper.enqueue")
+    if options.sampler.name != "grid" or not space.outside(default):  # a grid is just the grid
+        points.insert(0, default)
+    for backend in plan.variants.get("backend", {config.backend.name: None}):
+        load_backend(backend)
+    data = DataCache().get(config)
+    return Sweep(options, raw_options, space, left, plan, points, config, data)
+
+
+def fixed_texts(arguments: list[str]) -> list[str]:
+    """The overrides that sweep nothing, as they were written."""
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    return [str(override.input_line) for override in fixed_overrides(parsed)]
+
+
+def _variants(command: RunJob, space: Space) -> dict[str, dict[str, Any]]:
+    """What each choice of each swept config group puts under the group's key."""
+    groups = [d for d in space.dimensions if d.key in ("backend", "data", "tracking", "experiment")]
+    for dimension in groups:
+        if dimension.key != "backend":
+            raise ConfigError(
+                f"{dimension.key} cannot be swept: losses on unlike data cannot be compared, and "
+                "one sweep has one store; run a sweep for each"
+            )
+    return {
+        dimension.key: {
+            str(choice): command.compose_with(f"{dimension.key}={choice}").record[dimension.key]
+            for choice in dimension.values
+        }
+        for dimension in groups
+    }
+
+
+def _objective(config: Config, options: SweepOptions) -> str:
+    """The metric that is minimised, checked."""
+    if config.split.validation == 0:
+        raise ConfigError(
+            "a sweep needs a validation part to choose by: set split.validation > 0 "
+            "(got 0); the training error would choose what overfits"
+        )
+    loss = config.loss
+    known = [f"best/val_{loss}", f"val/{loss}", f"train/{loss}", "time/fit_seconds"]
+    objective = options.objective or known[0]
+    if objective not in known:
+        raise ConfigError(
+            f"hydra.sweeper.objective must be one of {', '.join(known)}, got {objective}"
+        )
+    return objective
+
+
+def _job(command: RunJob, prepared: Sweep) -> Job:
+    """Where everything goes. The journal lies beside a sqlite store, else in the folder."""
+    tracking = prepared.config.tracking
+    uri, experiment_name, beside = "", "", command.folder
+    if isinstance(tracking, MlflowConfig):
+        given = tracking.uri if "tracking.uri" in command.composed.given else None
+        uri = locate_store(given, tracking.uri, os.environ).uri
+        experiment_name = tracking.experiment
+        database = sqlite_path(uri)
+        beside = database.parent if database else command.folder
+    options = prepared.options
+    storage = options.storage
+    return Job(
+        storage=locate_storage(storage, command.folder if storage else beside),
+        study=prepared.name,
+        folder=str(command.folder),
+        uri=uri,
+        experiment=experiment_name,
+        options=prepared.raw_options,
+        deadline=None if options.timeout is None else time.time() + options.timeout,
+    )
+
+
+def _make_study(prepared: Sweep, storage: BaseStorage) -> str:
+    """Make or find the study, with all that workers need in it; returns its name."""
+    options, name = prepared.options, prepared.name
+    known = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+    if not options.resume:
+        base, number = name, 2
+        while name in known:
+            name, number = f"{base}-{number}", number + 1
+    study = optuna.create_study(
+        storage=storage, study_name=name, direction=options.direction, load_if_exists=True
+    )
+    if PLAN in study.user_attrs:
+        _continue(study, prepared)
+        return name
+    neighbours = [s for s in known.values() if IDENTITY in s.user_attrs and s.datetime_start]
+    if neighbours:
+        neighbour = max(neighbours, key=lambda s: s.datetime_start)  # type: ignore[arg-type, return-value]
+        print(board.difference(neighbour.study_name, neighbour.user_attrs[IDENTITY],
+                               prepared.identity))  # fmt: skip
+    for point in prepared.points:
+        prepared.space.enqueue(study, point)
+    study.set_user_attr(VERSION, __version__)
+    study.set_user_attr(IDENTITY, prepared.identity)
+    study.set_user_attr(SPACE, prepared.space.to_json())
+    study.set_user_attr(PLAN, replace(prepared.plan, sweep_key=new_key()).to_json())
+    return name
+
+
+def _continue(study: optuna.Study, prepared: Sweep) -> None:
+    """Go on with a study that is there: with its own plan, whatever the files say now."""
+    mine = json.loads(json.dumps(prepared.identity, default=str))
+    if study.user_attrs[IDENTITY] != mine:
+        difference = board.difference(study.study_name, study.user_attrs[IDENTITY], mine)
+        raise ConfigError(
+            f"the study {study.study_name} is of another sweep; give it another "
+            f"hydra.sweeper.study_name, or the same configuration. {difference}"
+        )
+    so_far = sum(map(counts, trials(study)))
+    print(f"continuing the study {study.study_name}: {so_far} trials so far")
+    if study.user_attrs[VERSION] != __version__:
+        print(f"warning: it was begun by fmexp {study.user_attrs[VERSION]}, this is {__version__}")
+    space = prepared.space
+    known = {space.key(space.point(t)) for t in trials(study)}
+    known |= {space.key(t.system_attrs.get("fixed_params", {})) for t in trials(study)}
+    for point in prepared.points:
+        if space.key(point) not in known:
+            space.enqueue(study, point)
+
+
+def _start(prepared: Sweep, job: Job, plan: Plan) -> Any:
+    """The parent run as it begins, or goes on."""
+    start = experiment.describe(prepared.config, prepared.plan.record, prepared.data)
+    params = {k: v for k, v in start.params.items() if k not in prepared.space}
+    space = {f"space/{d.key}": str(d) for d in prepared.space.dimensions}
+    tags = {
+        "fmexp.kind": "sweep",
+        "fmexp.sweep": job.study,
+        "fmexp.sampler": prepared.options.sampler.name,
+        "fmexp.pruner": prepared.options.pruner.name,
+        "fmexp.objective_name": plan.objective,
+    }
+    return replace(
+        start,
+        name=f"sweep {job.study}",
+        params=params | space,
+        tags=start.tags | tags,
+        key=plan.sweep_key,
+        may_exist=True,
+        reopens=True,
+    )
+
+
+def _write_artifacts(folder: Path, prepared: Sweep) -> None:
+    """The frozen configuration and the space."""
+    from fmexp.artifacts import write_config
+
+    write_config(folder / "config.yaml", prepared.plan.record)
+    (folder / "space.json").write_text(prepared.space.to_json(), encoding="utf-8")
+
+
+def _work(
+    crew: Crew, prepared: Sweep, config: DictConfig, context: HydraContext, fixed: list[str]
+) -> None:
+    """Choose the kind of workers and let them work."""
+    n_jobs = prepared.options.n_jobs
+    if config.hydra.launcher._target_ != BASIC_LAUNCHER:
+        task = _Task(crew.job)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=config
+        )
+        crew.launcher(launcher, n_jobs, fixed)
+    elif n_jobs == 1 or prepared.all_numpy:
+        crew.threads(n_jobs)
+    else:
+        crew.processes(n_jobs)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The task function that another launcher's jobs run: each is a worker."""
+
+    job: Job
+
+    def __call__(self, _: DictConfig) -> str:
+        return work_alone(self.job)
+
+
+def _outcome(study: optuna.Study, reason: str) -> Outcome:
+    if reason == "interrupted":
+        return Outcome.INTERRUPTED
+    good = reason in ("done", "exhausted", "timeout") and winner_of(study) is not None
+    return Outcome.COMPLETED if good else Outcome.FAILED
+
+
+def _seconds_per_trial(prepared: Sweep) -> float:
+    """Training time of one trial, extrapolated from a few epochs of the first point."""
+    from fmexp.training import fit
+
+    epochs = prepared.config.training.epochs
+    few = min(3, epochs)
+    training = replace(prepared.config.training, epochs=few)
+    fitted = fit(replace(prepared.config, training=training), prepared.data)
+    return fitted.fit_seconds / few * epochs * prepared.plan.seeds
+
+
+def _analyze(uri: str) -> None:
+    """Let sqlite look at its tables: MLflow's UI then reads curves ten times faster."""
+    import sqlite3
+
+    database = sqlite_path(uri) if uri else None
+    if database is None:
+        return
+    try:
+        with sqlite3.connect(database, timeout=5) as connection:
+            connection.execute("ANALYZE")
+    except sqlite3.OperationalError:
+        return  # somebody writes just now; the next sweep will do it
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Two commands that make the same study at once would each enqueue its first points."""
+    (folder / ".fmexp").mkdir(exist_ok=True)
+    with (folder / ".fmexp" / "study.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
