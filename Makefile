@@ -1,7 +1,7 @@
 # Two commands do all the set-up they need: make run, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := fmexp tests benchmarks
+SOURCES := fmexp hydra_plugins tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help install torch run ui test lint types unit wheel bench soak clean
@@ -9,17 +9,17 @@ SOURCES := fmexp tests benchmarks
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-install: .venv/installed ## make .venv with fmexp and its pinned dependencies
-
 run: .venv/installed ## train on the default data, record it in ./mlflow.db
 	$(BIN)/fmexp run
+
+test: lint types unit wheel ## what CI runs: lint, types, tests, the wheel outside the checkout
 
 ui: .venv/installed ## MLflow's UI on ./mlflow.db
 	$(BIN)/fmexp ui
 
-torch: .venv/torch ## add PyTorch, for backend=torch_adam
+install: .venv/installed ## make .venv with fmexp and its pinned dependencies, nothing else
 
-test: lint types unit wheel ## what CI runs: lint, types, tests, and the wheel outside the checkout
+torch: .venv/torch ## add PyTorch to .venv, for backend=torch_adam
 
 lint: .venv/dev
 	$(BIN)/ruff check $(SOURCES)
@@ -29,18 +29,22 @@ types: .venv/dev
 	$(BIN)/mypy
 
 unit: .venv/dev
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 wheel: .venv/dev
 	$(BIN)/python tests/check_wheel.py
 
-bench: .venv/dev ## every benchmark, with its table
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+bench: .venv/dev ## every benchmark, each with its table
+	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
+
+soak: .venv/dev ## kill, race and repeat far more often than the tests do (half an hour)
+	FMEXP_KILLS=10 FMEXP_TOGETHER=20 $(BIN)/pytest -q tests/test_tracking_kills.py tests/test_together.py
+	FMEXP_SOAK=1 $(BIN)/pytest -q tests/test_sweep_crashes.py tests/test_sweep_races.py
 
 clean: ## remove .venv and what tools left
 	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# The environment is made anew when the pins change. `|| rm` leaves no half-made one behind.
+# The environment is made anew when the pins change.
 .venv/installed: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fmexp needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
