@@ -87,7 +87,8 @@ def in_words(found: Difference, a: str, b: str, unit: str) -> str:
         b: what B is called.
         unit: of the error, such as "MSE".
     """
-    amount = f"{abs(found.mean):.3g} ± {found.half_width:.2g} {unit} on {found.rows:,} rows"
+    mean, width = _rounded(abs(found.mean), found.half_width)
+    amount = f"{mean} ± {width} {unit} on {found.rows:,} rows"
     if found.seeds > 1:
         amount += f" and {found.seeds} seeds"
     if not found.is_real:
@@ -98,6 +99,13 @@ def in_words(found: Difference, a: str, b: str, unit: str) -> str:
         f"{better} is better than {worse} by {amount}; "
         f"chance would show this in {often} such comparisons"
     )
+
+
+def _rounded(mean: float, width: float) -> tuple[str, str]:
+    """Both to two digits of the width: more of them say nothing."""
+    digits = 1 - math.floor(math.log10(width)) if width > 0 else 3
+    mean, width = round(mean, digits), round(width, digits)
+    return f"{mean:,.{max(digits, 0)}f}", f"{width:,.{max(digits, 0)}f}"
 
 
 def _one_in(p: float) -> str:

@@ -66,9 +66,14 @@ def test_equal_errors_are_no_difference() -> None:
 def test_the_sentence_names_the_better_one() -> None:
     found = Difference(0.012, 0.002, 8838, 8839, 1, 1)
     said = in_words(found, "A", "B", "MSE")
-    assert said.startswith("A is better than B by 0.012 ± 0.0039 MSE on 8,839 rows; chance")
+    assert said.startswith("A is better than B by 0.0120 ± 0.0039 MSE on 8,839 rows; chance")
     worse = in_words(Difference(-0.012, 0.002, 8838, 8839, 3, 1), "A", "B", "MSE")
-    assert worse.startswith("B is better than A by 0.012 ± 0.0039 MSE on 8,839 rows and 3 seeds")
+    assert worse.startswith("B is better than A by 0.0120 ± 0.0039 MSE on 8,839 rows and 3 seeds")
+
+
+def test_no_digit_is_shown_that_the_interval_does_not_carry() -> None:
+    wide = Difference(157.3, 163.0, 87, 88, 1, 1)
+    assert "(160 ± 320 MSE on 88 rows)" in in_words(wide, "A", "B", "MSE")
 
 
 def test_one_in_counts_as_people_do() -> None:

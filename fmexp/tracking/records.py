@@ -75,6 +75,7 @@ class Records:
         if database and not database.exists():
             raise UserError(f"there is no store {database} yet; `fmexp run` makes it")
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         from mlflow import MlflowClient
 

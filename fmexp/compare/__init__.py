@@ -1,0 +1,1 @@
+"""What differs between runs, and whether one is really better."""
