@@ -45,9 +45,13 @@ class Parameters:
 
 
 def initial_parameters(n_features: int, k: int, init_stdev: float, seed: int) -> Parameters:
-    """w0 = 0, w = 0, V normal with mean 0: V at exactly 0 would have a zero gradient for ever."""
+    """w0 = 0, w = 0, V normal with mean 0: V at exactly 0 would have a zero gradient for ever.
+
+    V is rounded to float32. The tails of a normal draw need a logarithm, whose last bit depends on
+    the CPU; and so training in float32 starts where training in float64 does.
+    """
     V = np.random.default_rng(seed).normal(0.0, init_stdev, (n_features, k))
-    return Parameters(0.0, np.zeros(n_features), V)
+    return Parameters(0.0, np.zeros(n_features), V.astype(np.float32).astype(np.float64))
 
 
 def notebook_parameters(n_features: int, k: int, n_rows: int, seed: int) -> Parameters:

@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fmexp import fm
 from fmexp.backends import numpy_sgd, sgd_plain
 from fmexp.data.dataset import CSR, Features, Part
+from fmexp.errors import DataError
 from tests.training_fakes import make_config, random_parameters, random_rows, to_csr
 
 L2 = {"reg_w0": 0.3, "reg_w": 0.2, "reg_V": 0.1}
+RATE = 0.01
 ATOL = {"float64": 1e-12, "float32": 2e-5}
 
 
@@ -18,7 +22,7 @@ def trained(
     """One epoch of the compiled backend."""
     config = make_config(k=p.k, **L2, **keys)
     trainer = numpy_sgd.start(config, Part(features, y, np.arange(len(y))), p)
-    loss = trainer.train_epoch(0.05, order)
+    loss = trainer.train_epoch(RATE, order)
     return trainer.parameters(), loss
 
 
@@ -28,7 +32,7 @@ def assert_like_the_twin(
 ) -> None:  # fmt: skip
     found, loss = trained(p, features, y, order, dtype=dtype, task=task)
     visits = range(len(y)) if order is None else order
-    twin, total = sgd_plain.train_pass(p, features, y, visits, 0.05, task, **L2)
+    twin, total = sgd_plain.train_pass(p, features, y, visits, RATE, task, **L2)
     atol = ATOL[dtype]
     np.testing.assert_allclose(found.w0, twin.w0, rtol=0, atol=atol)
     np.testing.assert_allclose(found.w, twin.w, rtol=0, atol=atol)
@@ -41,7 +45,7 @@ def problem(task: str, k: int, density: float) -> tuple[fm.Parameters, np.ndarra
     X[7] = 0
     y = np.random.default_rng(1).normal(size=40)
     return (
-        random_parameters(19, k, scale=0.5 / k**0.5),
+        random_parameters(19, k, scale=0.3 / k**0.5),
         X,
         y if task == "regression" else (y > 0) * 1.0,
     )
@@ -50,12 +54,12 @@ def problem(task: str, k: int, density: float) -> tuple[fm.Parameters, np.ndarra
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_a_pass_of_the_twin_is_a_step_along_the_gradient_of_each_row(task):
     p, X, y = problem(task, 3, 0.5)
-    twin, total = sgd_plain.train_pass(p, X, y, range(40), 0.05, task, **L2)
+    twin, total = sgd_plain.train_pass(p, X, y, range(40), RATE, task, **L2)
     loss = 0.0
     for i in range(40):
         loss += fm.losses(task, fm.scores(p, X[i : i + 1]), y[i : i + 1])[0]
         g = fm.gradients(p, X[i : i + 1], y[i : i + 1], task, **L2)
-        p = fm.Parameters(p.w0 - 0.05 * g.w0, p.w - 0.05 * g.w, p.V - 0.05 * g.V)
+        p = fm.Parameters(p.w0 - RATE * g.w0, p.w - RATE * g.w, p.V - RATE * g.V)
     np.testing.assert_allclose(twin.V, p.V, rtol=0, atol=1e-13)
     np.testing.assert_allclose(twin.w, p.w, rtol=0, atol=1e-13)
     assert twin.w0 == pytest.approx(p.w0)
@@ -89,11 +93,98 @@ def test_a_stored_zero_counts_as_absent():
     assert_like_the_twin(p, stored, y)
 
 
-@pytest.mark.parametrize("k", [65, 100, 128, 129])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", ["dense", "csr"])
-def test_more_factors_than_lanes_go_in_blocks(kind, k):
-    p, X, y = problem("regression", k, 0.4)
-    assert_like_the_twin(p, X if kind == "dense" else to_csr(X), y)
+def test_every_number_of_factors_does_what_the_twin_does(kind, dtype):
+    for k in [*range(1, 66), 100, 128, 129]:
+        p, X, y = problem("regression", k, 0.4)
+        assert_like_the_twin(p, X if kind == "dense" else to_csr(X), y, dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+def test_factors_that_pad_a_vector_stay_zero(kind):
+    p, X, y = problem("regression", 5, 0.4)
+    part = Part(X if kind == "dense" else to_csr(X), y, np.arange(40))
+    trainer = numpy_sgd.start(make_config(k=5), part, p)
+    trainer.train_epoch(0.05, None)
+    layout = trainer._layout
+    padding = layout._V[:, 5:8] if kind == "dense" else layout._table[:, 5:8]
+    assert padding.shape == (19, 3)
+    assert not padding.any()
+
+
+shapes = st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 20))
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=shapes, density=st.floats(0, 1), seed=st.integers(0, 10**6), sparse=st.booleans())
+def test_rows_of_every_shape_do_what_the_twin_does(shape, density, seed, sparse):
+    n_rows, n_features, k = shape
+    X = random_rows(n_rows, n_features, seed, density)
+    y = np.random.default_rng(seed).normal(size=n_rows)
+    p = random_parameters(n_features, k, seed, scale=0.1)
+    order = np.random.default_rng(seed).permutation(n_rows)
+    assert_like_the_twin(p, to_csr(X) if sparse else X, y, order=order)
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_rows_far_apart_are_announced_without_changing_them(one_hot):
+    """More rows than are asked for in advance, in a table larger than NEAR, some of them empty."""
+    g, n = np.random.default_rng(0), 20_000
+    chosen = [g.choice(n, size=g.integers(0, 40), replace=False) for _ in range(60)]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in chosen])])
+    indices = np.concatenate(chosen).astype(np.int32)
+    values = None if one_hot else g.normal(size=len(indices))
+    rows = CSR(indptr, indices, values, n)
+    p, y = random_parameters(n, 8, scale=0.1), g.normal(size=60)
+    assert_like_the_twin(p, rows, y)
+    assert_like_the_twin(p, rows, y, order=g.permutation(60))
+
+
+def test_feature_numbers_need_not_ascend():
+    p, X, y = problem("regression", 5, 0.4)
+    rows = to_csr(X)
+    backwards = [slice(a, b) for a, b in zip(rows.indptr, rows.indptr[1:], strict=False)]
+    turned = np.concatenate([np.arange(s.stop - 1, s.start - 1, -1) for s in backwards])
+    unsorted = CSR(rows.indptr, rows.indices[turned], rows.values[turned], 19)
+    assert_like_the_twin(p, unsorted, y)
+
+
+@pytest.mark.parametrize("bad", [[0, 2, 2], [0, 1, 19], [-1, 1, 2]], ids=["twice", "high", "low"])
+def test_feature_numbers_that_would_lead_astray_are_refused(bad):
+    indices = np.array([3, 4, *bad], np.int32)
+    rows = CSR(np.array([0, 2, 5]), indices, None, 19)
+    with pytest.raises(DataError, match=r"each once in a row; row 1 has \["):
+        trained(random_parameters(19, 3), rows, np.zeros(2), None)
+
+
+@pytest.mark.parametrize("indptr", [[0, 2, 4], [1, 2, 5], [0, 6, 5], [0, 3, 2, 5]])
+def test_row_pointers_that_would_lead_astray_are_refused(indptr):
+    rows = CSR(np.array(indptr), np.arange(5, dtype=np.int32), np.ones(5), 19)
+    with pytest.raises(DataError, match="row pointers"):
+        trained(random_parameters(19, 3), rows, np.zeros(len(indptr) - 1), None)
+
+
+def test_rows_of_another_width_and_targets_of_another_length_are_refused():
+    p = random_parameters(19, 3)
+    with pytest.raises(DataError, match="expected rows of 19 features"):
+        trained(p, np.zeros((2, 18)), np.zeros(2), None)
+    with pytest.raises(DataError, match="expected 2 targets"):
+        trained(p, np.zeros((2, 19)), np.zeros(3), None)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 2], [-1, 0]])
+def test_an_order_that_would_lead_astray_is_refused(order):
+    with pytest.raises(ValueError, match="permutation"):
+        trained(random_parameters(19, 3), np.zeros((2, 19)), np.zeros(2), np.array(order))
+
+
+def test_arrays_that_are_not_contiguous_give_the_same_model():
+    p, X, y = problem("regression", 5, 0.4)
+    strided = np.asfortranarray(X)
+    doubled = np.repeat(y, 2)[::2]
+    one, other = trained(p, X, y, None), trained(p, strided, doubled, None)
+    assert one[0].V.tobytes() == other[0].V.tobytes()
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])

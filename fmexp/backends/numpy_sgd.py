@@ -34,7 +34,7 @@ class SgdTrainer:
         dtype = np.dtype(config.backend.dtype)
         wide = sgd_kernels.lanes_of(parameters.k) > sgd_kernels.MAX_LANES
         sparse = isinstance(train.features, CSR) or wide
-        self._layout = (_Sparse if sparse else _Dense)(parameters, dtype, logistic)
+        self._layout = (SparseLayout if sparse else DenseLayout)(parameters, dtype, logistic)
         self._bias = np.array([parameters.w0], dtype)
         self._rows = self._layout.arrays(train.features)
         self._target = _column(train.target, len(train.features), dtype)
@@ -69,7 +69,7 @@ class SgdTrainer:
         return Parameters(float(self._bias[0]), w.astype(np.float64), V.astype(np.float64))
 
 
-class _Dense:
+class DenseLayout:
     """Dense rows: w and V in arrays of their own, V padded to whole vectors."""
 
     def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:
@@ -107,7 +107,7 @@ class _Dense:
         return np.asarray(self._V[:, : self._k])
 
 
-class _Sparse:
+class SparseLayout:
     """CSR rows: v_j and w_j lie side by side, so that a feature is one place in memory."""
 
     def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:

@@ -1,0 +1,41 @@
+"""Compile the kernels that a first run is likely to need, into Numba's cache: `make install`.
+
+    python -m fmexp.backends.warm
+
+Each takes about a second to compile and milliseconds to load. Others are compiled when needed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fmexp import fm
+from fmexp.backends import sgd_kernels
+from fmexp.backends.numpy_sgd import DenseLayout, SparseLayout
+from fmexp.data.dataset import CSR
+
+FACTORS = {"regression": (4, 8, 16, 32), "classification": (8,)}
+"""Up to how many factors, for each task."""
+
+
+def warm(factors: dict[str, tuple[int, ...]] = FACTORS) -> None:
+    """Train and score two rows of each kind, with the number types of the defaults."""
+    dtype = np.dtype(np.float64)
+    X, target, bias = np.eye(2), np.zeros(2), np.zeros(1)
+    indptr, indices = np.arange(3), np.arange(2, dtype=np.int32)
+    kinds = (X, CSR(indptr, indices, np.ones(2), 2), CSR(indptr, indices, None, 2))
+    for task, sizes in factors.items():
+        sgd_kernels.total_loss(task == "classification")(target, target)
+        for k in sizes:
+            parameters = fm.Parameters(0.0, np.zeros(2), np.zeros((2, k)))
+            for rows in kinds:
+                layout = (SparseLayout if isinstance(rows, CSR) else DenseLayout)(
+                    parameters, dtype, task == "classification"
+                )
+                arrays = layout.arrays(rows)
+                layout.train(arrays, target, np.arange(2), bias, 0.0, 0.0, 0.0, 0.0)
+                layout.score(arrays, bias, np.empty(2))
+
+
+if __name__ == "__main__":
+    warm()
