@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fmexp import __version__
 from fmexp.environment import cpu_name, installed
 from fmexp.tracking import spool
-from fmexp.tracking.locate import StoreChoice, locate_store, sqlite_path
+from fmexp.tracking.locate import StoreChoice, locate_store, sqlite_path, without_password
 from fmexp.tracking.tracker import drain
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarrow")
 _PING = """
 import sys
-from pathlib import Path
-from fmexp.tracking.store import count_runs
-print(count_runs(sys.argv[1]))
+from fmexp.tracking.store import summary
+print(summary(sys.argv[1]))
 """
 
 
@@ -32,10 +31,10 @@ def doctor(uri: str | None, folder: Path) -> int:
     print(f"fmexp    {__version__}, Python {sys.version.split()[0]}, {cpu_name()}")
     print(f"with     {', '.join(versions)}")
     print(f"store    {store.shown}\n         because of {store.why}")
-    troubles = _mend_spool(folder)
+    stuck = _mend_spool(folder)
     reached, words = _reach(store)
-    print(f"         {words}")
-    return 0 if reached and not troubles else 1
+    print(f"answer   {words}")
+    return 0 if reached and not stuck else 1
 
 
 def _mend_spool(folder: Path) -> bool:
@@ -45,7 +44,8 @@ def _mend_spool(folder: Path) -> bool:
         print("spool    empty: every run has reached its store")
         return False
     for run in waiting:
-        print(f"spool    {run.state}: {run.name} ({run.key}), for {run.destination.uri}")
+        target = without_password(run.destination.uri)
+        print(f"spool    {run.state}: {run.name} ({run.key}), for {target}")
     done = drain(folder)
     if done.run_ids:
         print(f"         sent now: {', '.join(done.run_ids)}")
@@ -58,11 +58,11 @@ def _reach(store: StoreChoice) -> tuple[bool, str]:
     """Whether the store answers, and what it says; MLflow is loaded in a process of its own."""
     database = sqlite_path(store.uri)
     if database is not None and not database.exists():
-        return True, "not there yet: the first run makes it"
+        return True, "there is no such file yet: the first run makes it"
     done = subprocess.run(  # noqa: S603 (our own words)
         [sys.executable, "-P", "-c", _PING, store.uri], capture_output=True, text=True, check=False
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return False, f"it cannot be read: {reason}\n         is the address right, the server up?"
-    return True, f"it answers: {done.stdout.strip()}"
+        return False, f"none: {reason}; is the address right, the server up?"
+    return True, done.stdout.strip()

@@ -163,6 +163,15 @@ class Store:
         return experiment_id
 
 
+def summary(uri: str) -> str:
+    """How many experiments a store has, and which of its runs are still RUNNING."""
+    client = MlflowClient(uri, registry_uri=uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=1000)
+    names = [f"{run.info.run_name} ({run.info.run_id})" for run in running[:5]]
+    return "; ".join([f"{len(experiments)} experiments, {len(running)} runs RUNNING", *names])
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
