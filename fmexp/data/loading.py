@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.dataset import CSR, Dataset, Features, Part, stack_rows
-from fmexp.data.learn import Learning, learn
+from fmexp.data.dataset import Dataset
+from fmexp.data.learn import Learning
+from fmexp.data.parts import split_and_encode
 from fmexp.data.sources import Source, read
-from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, SplitBy, split_rows
+from fmexp.data.split import TEST, TRAIN, VALIDATION, SplitBy
 from fmexp.data.table import Table
 from fmexp.errors import DataError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fmexp.config import DataConfig, SplitConfig
-    from fmexp.data.encode import Encoder
 
 
 def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
@@ -111,49 +111,17 @@ def from_arrays(X: Any, y: Any, split: SplitConfig, learning: Learning) -> Datas
 
 def prepare(name: str, source: Source, split: SplitConfig, learning: Learning) -> Dataset:
     """Split the rows of a raw table, learn the encoding and apply it."""
-    table = source.table
-    parts = split_rows(table, split)
-    encoder = learn(
-        lambda: map(table.take, parts.blocks(TRAIN)),
-        source.target,
-        source.numeric,
-        source.categorical,
-        learning,
-        source.first,
-    )
-    train = _encoded(encoder, source, parts, TRAIN)
-    assert train is not None
+    parts = split_and_encode(source, split, learning)
     return Dataset(
         name=name,
         source=source.description,
-        train=train,
-        validation=_encoded(encoder, source, parts, VALIDATION),
-        test=_encoded(encoder, source, parts, TEST),
-        encoder=encoder,
-        data_digest=table.digest(),
-        split_digest=parts.digest(),
-        table=table,
+        train=parts.rows[TRAIN],
+        validation=parts.rows.get(VALIDATION),
+        test=parts.rows.get(TEST),
+        encoder=parts.encoder,
+        data_digest=source.digest(),
+        split_digest=parts.split_digest,
+        table=source.table,
         noise_floor=source.noise_floor,
         notes=source.notes,
     )
-
-
-def _encoded(encoder: Encoder, source: Source, parts: Split, part: int) -> Part | None:
-    """The rows of a part, None if it has none."""
-    features, targets = [], []
-    for rows in parts.blocks(part):
-        block = source.table.take(rows)
-        features.append(encoder.features(block))
-        targets.append(encoder.target(block))
-    if not targets:
-        return None
-    return Part(_stacked(features), np.concatenate(targets), parts.rows(part))
-
-
-def _stacked(parts: list[Features]) -> Features:
-    if len(parts) == 1:
-        return parts[0]
-    sparse = [part for part in parts if isinstance(part, CSR)]
-    if sparse:
-        return stack_rows(sparse)
-    return np.concatenate([part for part in parts if not isinstance(part, CSR)])

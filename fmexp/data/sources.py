@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,12 @@ from fmexp.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fmexp.data.cache import CachedTable
     from fmexp.data.contract import Contract, Reading
     from fmexp.data.delimited import Dialect
+
+CACHES = Path(".fmexp", "cache")
+"""Under the working directory; can be removed at any time."""
 
 DIABETES = Path(__file__).with_name("diabetes.csv")
 
@@ -46,6 +51,7 @@ class Source:
         noise_floor: expected loss of the true model, where there is one.
         notes: what was inferred, in sentences for the user.
         first: number of the first feature of a block of sparse rows.
+        cache: the table's files, where it is mapped from some; else None.
     """
 
     description: str
@@ -56,6 +62,11 @@ class Source:
     noise_floor: float | None = None
     notes: tuple[str, ...] = ()
     first: int = 0
+    cache: CachedTable | None = None
+
+    def digest(self) -> str:
+        """Hash of the whole table."""
+        return self.cache.digest if self.cache else self.table.digest()
 
 
 def read(data: DataConfig, by: SplitBy, task: str) -> Source:
@@ -115,16 +126,19 @@ def _columns_of_files(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -
     found = files.find(data.path)
     roles, read_batches = contract_of(data, found, by, task)
     reading = _reading(data, roles, by, task)
-    tables = list(_numbered(found, lambda file: read_batches(file, reading), by))
-    if not tables:
-        raise DataError(f"data.path={data.path} holds no rows")
+    dialect = str(dialect_of(data, found[0])) if isinstance(data, CsvConfig) else ""
+    asked = [data.name, reading.numbers, reading.texts, dialect, by.kind]
+    table, cache = _table(
+        found, asked, lambda: _numbered(found, lambda file: read_batches(file, reading), by)
+    )
     return Source(
         description=str(Path(data.path).resolve()),
-        table=stack(tables),
+        table=table,
         target=roles.target,
         numeric=roles.numeric,
         categorical=roles.categorical,
         notes=tuple(roles.notes),
+        cache=cache,
     )
 
 
@@ -199,10 +213,8 @@ def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
         raise DataError(
             f"split.by={by} names a column, but libsvm text has none: use files or null"
         )
-    tables = list(_numbered(found, libsvm.batches, by))
-    if not tables:
-        raise DataError(f"data.path={data.path} holds no rows")
-    table = stack(tables)
+    read_all = partial(_numbered, found, libsvm.batches, by)
+    table, cache = _table(found, [data.name, by.kind], read_all)
     assert table.block is not None
     first = int(table.block.indices.min(initial=1) > 0)
     return Source(
@@ -213,7 +225,24 @@ def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
         categorical=[],
         notes=(f"features are numbered from {first}",),
         first=first,
+        cache=cache,
     )
+
+
+def _table(
+    found: list[Path], asked: object, read_all: Callable[[], Iterator[Table]]
+) -> tuple[Table, CachedTable | None]:
+    """All rows: in memory, or mapped from the cache where the files are large."""
+    from fmexp.data import cache
+
+    n_bytes = sum(file.stat().st_size for file in found)
+    if n_bytes >= cache.SMALLEST:
+        cached = cache.table_in_files(found, asked, read_all, CACHES)
+        return cached.table, cached
+    tables = list(read_all())
+    if not tables:
+        raise DataError(f"{found[0]} holds no rows")
+    return stack(tables), None
 
 
 def _numbered(

@@ -94,47 +94,59 @@ class Split:
         return digest([as_bytes(self.part_of_row)])
 
 
-def split_rows(table: Table, config: SplitConfig) -> Split:
+def split_rows(table: Table, config: SplitConfig, part_of_row: np.ndarray | None = None) -> Split:
     """The parts that `split.*` asks for; the same for the same seed and table.
+
+    Args:
+        table: holds the column that decides, if one does.
+        config: what is asked for.
+        part_of_row: zeros to write the parts to, uint8, shape (n_rows,); None for new ones.
 
     Raises:
         DataError: there are too few rows, or what is to decide says something else than a part.
     """
     by = SplitBy.parse(config.by)
-    if by.kind in ("column", "files"):
-        split = Split(_named_parts(table, by))
+    split = Split(np.zeros(len(table), np.uint8) if part_of_row is None else part_of_row)
+    if by.kind == "random":
+        _draw(split.part_of_row, config)
     else:
-        split = Split(_shared_out(table, by, config))
-    n_rows = len(table)
-    if not (split.part_of_row == TRAIN).any():
+        _look_up(split.part_of_row, table, by, config)
+    if next(split.blocks(TRAIN), None) is None:
         raise DataError(
-            f"{n_rows} rows leave none to train on with split.validation={config.validation}, "
+            f"{len(table)} rows leave none to train on with split.validation={config.validation}, "
             f"split.test={config.test}, split.by={by}: give more rows or smaller parts (0: none)"
         )
     return split
 
 
-def _shared_out(table: Table, by: SplitBy, config: SplitConfig) -> np.ndarray:
-    """Parts of the sizes that are asked for."""
-    part_of_row = np.zeros(len(table), np.uint8)
-    if by.kind == "random":
-        for b, start in enumerate(range(0, len(table), BLOCK_ROWS)):
-            block = part_of_row[start : start + BLOCK_ROWS]
-            order = np.random.default_rng([config.seed, b]).permutation(len(block))
-            _hold_out(block, order, np.ones(len(block), np.int64), config)
-        return part_of_row
-    assert by.column is not None
-    column = table.columns[by.column]
+def _draw(part_of_row: np.ndarray, config: SplitConfig) -> None:
+    """Random rows, block by block."""
+    for b, start in enumerate(range(0, len(part_of_row), BLOCK_ROWS)):
+        block = part_of_row[start : start + BLOCK_ROWS]
+        order = np.random.default_rng([config.seed, b]).permutation(len(block))
+        _hold_out(block, order, np.ones(len(block), np.int64), config)
+
+
+def _look_up(part_of_row: np.ndarray, table: Table, by: SplitBy, config: SplitConfig) -> None:
+    """The part of each row's group, time, cell or file."""
+    column = table.columns[by.column or FILE]
     text = column if isinstance(column, Text) else text_of_numbers(column)
-    counts = np.bincount(text.codes, minlength=len(text.names))
-    if by.kind == "group":
-        order = np.random.default_rng(config.seed).permutation(len(counts))
+    n_names, blocks = len(text.names), range(0, len(text), BLOCK_ROWS)
+    counts = np.zeros(n_names, np.int64)
+    for start in blocks:
+        counts += np.bincount(text.codes[start : start + BLOCK_ROWS], minlength=n_names)
+    if by.kind in ("column", "files"):
+        part_of_name = _named_parts(text.names, counts, by)
     else:
-        order = np.argsort(_times(column, text.names), kind="stable")[::-1]
-    part_of_group = np.zeros(len(counts), np.uint8)
-    _hold_out(part_of_group, order, counts, config)
-    found: np.ndarray = part_of_group[text.codes]
-    return found
+        if by.kind == "group":
+            order = np.random.default_rng(config.seed).permutation(n_names)
+        else:
+            order = np.argsort(_times(column, text.names), kind="stable")[::-1]
+        part_of_name = np.zeros(n_names, np.uint8)
+        _hold_out(part_of_name, order, counts, config)
+    for start in blocks:
+        codes = text.codes[start : start + BLOCK_ROWS]
+        part_of_row[start : start + BLOCK_ROWS] = part_of_name[codes]
 
 
 def _hold_out(
@@ -162,28 +174,20 @@ def _times(column: np.ndarray | Text, names: list[str]) -> np.ndarray:
     return np.array([float(name or "nan") for name in names])
 
 
-def _named_parts(table: Table, by: SplitBy) -> np.ndarray:
-    """The part that each cell of a column, or each file's name, says.
+def _named_parts(names: list[str], counts: np.ndarray, by: SplitBy) -> np.ndarray:
+    """The part that each text of a column, or each file's name, says.
 
     Raises:
-        DataError: one says none.
+        DataError: one that occurs says none.
     """
-    column = table.columns[by.column or FILE]
-    text = column if isinstance(column, Text) else text_of_numbers(column)
-    used = set(np.unique(text.codes).tolist())
-    parts, wrong = np.zeros(len(text.names), np.uint8), []
-    for code, name in enumerate(text.names):
-        part = _part_of_file(name) if by.kind == "files" else _part_of_name(name)
-        if part is None and code in used:
-            wrong.append(name)
-        parts[code] = part or 0
+    found = [_part_of_file(n) if by.kind == "files" else _part_of_name(n) for n in names]
+    wrong = [names[i] for i, part in enumerate(found) if part is None and counts[i]]
     if wrong:
         raise DataError(
             f"split.by={by}: expected train, validation or test, got "
             f"{', '.join(map(repr, wrong[:5]))}"
         )
-    found: np.ndarray = parts[text.codes]
-    return found
+    return np.array([part or TRAIN for part in found], np.uint8)
 
 
 def _part_of_name(name: str) -> int | None:

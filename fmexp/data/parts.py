@@ -1,0 +1,146 @@
+"""A raw table split and encoded: in memory, or in files where the table itself is in files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp.data.arrays import Growing, InMemory, mapped
+from fmexp.data.cache import (
+    GrowingRows,
+    GrowingTable,
+    in_folder,
+    new_folder,
+    read_about,
+    read_rows,
+    write_about,
+)
+from fmexp.data.dataset import Features, Part
+from fmexp.data.encode import Encoder
+from fmexp.data.learn import learn
+from fmexp.data.split import BLOCK_ROWS, TEST, TRAIN, VALIDATION, Split, split_rows
+from fmexp.data.table import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fmexp.config import SplitConfig
+    from fmexp.data.learn import Learning
+    from fmexp.data.sources import Source
+
+NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Encoded rows of each part.
+
+    Attributes:
+        encoder: learned from the training rows.
+        split_digest: hash of which row is in which part.
+        rows: by part; parts without rows are left out.
+    """
+
+    encoder: Encoder
+    split_digest: str
+    rows: dict[int, Part]
+
+
+def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> Parts:
+    """Split the rows, learn the encoding from the training part and apply it to all.
+
+    A table of more than BLOCK_ROWS rows that is mapped from files is encoded into files beside
+    them, once for each split and way of learning.
+
+    Raises:
+        DataError: there are too few rows, or the training rows cannot be learned from.
+    """
+    if source.cache is None or len(source.table) <= BLOCK_ROWS:
+        part_of_row = np.zeros(len(source.table), np.uint8)
+        return _make(source, split, learning, part_of_row, lambda _: _in_memory)
+    asked = [asdict(split), asdict(learning), source.target, source.numeric, source.categorical]
+    key = digest([json.dumps(asked, sort_keys=True).encode()])[:16]
+    folder = source.cache.folder / f"encoded-{key}"
+    if read_about(folder) is None:
+        with new_folder(folder) as made:
+            _make_in_files(source, split, learning, made)
+    return _read(folder)
+
+
+def _in_memory(name: str, dtype: type[np.generic]) -> Growing:  # noqa: ARG001
+    return InMemory(dtype)
+
+
+def _make(
+    source: Source,
+    split: SplitConfig,
+    learning: Learning,
+    part_of_row: np.ndarray,
+    arrays: Callable[[str], Callable[[str, type[np.generic]], Growing]],
+) -> Parts:
+    """Split, learn, encode; `arrays` gives for a part's name what makes its arrays."""
+    parts = split_rows(source.table, split, part_of_row)
+    encoder = learn(
+        lambda: map(source.table.take, parts.blocks(TRAIN)),
+        source.target,
+        source.numeric,
+        source.categorical,
+        learning,
+        source.first,
+    )
+    rows = {part: _encode(source, encoder, parts, part, arrays(NAMES[part])) for part in NAMES}
+    return Parts(encoder, parts.digest(), {p: part for p, part in rows.items() if len(part.rows)})
+
+
+def _encode(
+    source: Source,
+    encoder: Encoder,
+    parts: Split,
+    part: int,
+    make: Callable[[str, type[np.generic]], Growing],
+) -> Part:
+    """The rows of a part, block by block."""
+    target, numbers = make("target", np.float64), make("rows", np.int64)
+    features = GrowingRows(make) if encoder.sparse else GrowingTable(make, encoder.n_features)
+    for rows in parts.blocks(part):
+        block = source.table.take(rows)
+        features.append(encoder.features(block))
+        target.append(encoder.target(block))
+        numbers.append(rows)
+    return Part(features.finish(), target.finish(), numbers.finish())
+
+
+def _make_in_files(source: Source, split: SplitConfig, learning: Learning, made: Path) -> None:
+    part_of_row = np.memmap(made / "parts.bin", np.uint8, mode="w+", shape=len(source.table))
+    parts = _make(source, split, learning, part_of_row, lambda name: in_folder(made, name))
+    names = [NAMES[part] for part in parts.rows]
+    encoder = parts.encoder.to_json()
+    write_about(made, {"encoder": encoder, "digest": parts.split_digest, "parts": names})
+
+
+def _read(folder: Path) -> Parts:
+    about = read_about(folder)
+    assert about is not None
+    encoder = Encoder.from_json(about["encoder"])
+    found = {
+        part: _read_part(folder, name, encoder)
+        for part, name in NAMES.items()
+        if name in about["parts"]
+    }
+    return Parts(encoder, about["digest"], found)
+
+
+def _read_part(folder: Path, name: str, encoder: Encoder) -> Part:
+    dense = folder / f"{name}-dense.bin"
+    features: Features | None
+    if dense.exists():
+        features = mapped(dense, np.float64).reshape(-1, encoder.n_features)
+    else:
+        features = read_rows(folder, name, encoder.n_features)
+    assert features is not None
+    target = mapped(folder / f"{name}-target.bin", np.float64)
+    return Part(features, target, mapped(folder / f"{name}-rows.bin", np.int64))
