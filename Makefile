@@ -51,6 +51,7 @@ clean: ## remove .venv and what tools left
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m fmexp.backends.warm
 	touch $@
 
 .venv/torch: .venv/installed

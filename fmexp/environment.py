@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +22,14 @@ def environment_tags() -> dict[str, str]:
     tags = {"fmexp.version": __version__, "fmexp.python": platform.python_version()}
     tags |= {f"fmexp.{name}": found for name in PACKAGES if (found := installed(name))}
     return tags | {"fmexp.cpu": cpu_name()} | _git_tags()
+
+
+def program() -> str:
+    """How the user can call fmexp again: its name where that is found, else as it was called."""
+    called = Path(sys.argv[0])
+    if called.name != "fmexp":
+        return "python -m fmexp"
+    return "fmexp" if shutil.which("fmexp") else str(called)
 
 
 def installed(package: str) -> str:

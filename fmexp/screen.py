@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from fmexp.environment import program
+
 if TYPE_CHECKING:
     from fmexp.config import Config
     from fmexp.data.dataset import Dataset
@@ -58,7 +60,7 @@ def summary(
         rows |= {
             "run": f"{result.name}  (id {delivery.run_ids[result.key]})",
             "record": f"{delivery.store}, experiment {config.tracking.experiment}",  # type: ignore[union-attr]
-            "see it": "fmexp ui",
+            "see it": f"{program()} ui",
         }
     return "\n".join(f"{name:<8} {text}" for name, text in rows.items() if text)
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from fmexp.environment import program
 from fmexp.sweep.evaluate import in_words as point_in_words
 from fmexp.sweep.marks import counts
 from fmexp.sweep.parent import outcome_of, ranking
@@ -131,7 +132,7 @@ def summary(
     lines += _reasons(study)
     if delivery.store:
         lines.append(f"record   {delivery.store}, study {study.study_name}")
-        lines.append("see it   fmexp ui")
+        lines.append(f"see it   {program()} ui")
     if done < options.n_trials and reason != "exhausted":
         lines.append("continue by the same command; what is done is not done again")
     elif reason == "done":
