@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fmexp import divergence, fm
-from fmexp.backends.base import start
+from fmexp.backends.base import TakesBlocks, start
+from fmexp.data.dataset import blocks
 from fmexp.errors import ConfigError
 from fmexp.tracking.base import Outcome
 
@@ -161,8 +162,7 @@ def _train(
     n_rows = len(dataset.train.target)
     for epoch in range(1, training.epochs + 1):
         rate = training.learning_rate / (1.0 + training.learning_rate_decay * (epoch - 1))
-        order = generator.permutation(n_rows) if training.shuffle else None
-        train_loss = trainer.train_epoch(rate, order) * units
+        train_loss = _epoch(trainer, rate, n_rows, generator if training.shuffle else None) * units
         validation_loss = None if validation is None else trainer.loss(validation) * units
         if not math.isfinite(train_loss + (validation_loss or 0.0)):
             return Outcome.DIVERGED, ""
@@ -181,6 +181,29 @@ def _train(
                 f"stopped early after epoch {epoch}: no gain since epoch {curves.yardstick_epoch}"
             )
     return Outcome.COMPLETED, ""
+
+
+def _epoch(
+    trainer: Trainer, rate: float, n_rows: int, generator: np.random.Generator | None
+) -> float:
+    """One pass over the training rows; their mean loss.
+
+    More than one block of rows is shuffled block by block: the blocks, and the rows within each.
+    So an order never takes more memory than a block's, and rows that are mapped from a file are
+    read from one place of it at a time.
+    """
+    several = list(blocks(n_rows))
+    if len(several) == 1 or not isinstance(trainer, TakesBlocks):
+        return trainer.train_epoch(
+            rate, None if generator is None else generator.permutation(n_rows)
+        )
+    if generator is not None:
+        several = [several[b] for b in generator.permutation(len(several))]
+    total = 0.0
+    for block in several:
+        order = None if generator is None else generator.permutation(block.stop - block.start)
+        total += trainer.train_block(rate, block, order)
+    return total / n_rows
 
 
 def _is_patience_over(training: TrainingConfig, curves: _Curves, validation_loss: float) -> bool:
@@ -211,5 +234,8 @@ def _baseline(task: fm.Task, dataset: Dataset) -> float:
     if task == "classification":
         share = min(max(mean, 1e-15), 1.0 - 1e-15)
         mean = math.log(share / (1.0 - share))
-    constant = np.full(len(part.target), mean)
-    return float(np.mean(fm.losses(task, constant, part.target))) * loss_units(task, dataset)
+    total = 0.0
+    for block in blocks(len(part.target)):
+        constant = np.full(block.stop - block.start, mean)
+        total += float(np.sum(fm.losses(task, constant, part.target[block])))
+    return total / len(part.target) * loss_units(task, dataset)

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fmexp import training
 from fmexp.config import SplitConfig
-from fmexp.data import cache, parts, split
+from fmexp.data import cache, dataset
 from fmexp.data.dataset import CSR, Dataset, Part
 from fmexp.errors import DataError
+from fmexp.training import fit
 from tests.data_support import PARTS, lines, load_csv, load_libsvm
+from tests.training_fakes import make_config
 
 
 @pytest.fixture
@@ -24,8 +27,7 @@ def small_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything goes through the cache, in blocks of 100 rows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "SMALLEST", 0)
-    monkeypatch.setattr(split, "BLOCK_ROWS", 100)
-    monkeypatch.setattr(parts, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(dataset, "BLOCK_ROWS", 100)
     return tmp_path
 
 
@@ -76,6 +78,36 @@ def test_libsvm_text_gives_the_same_bits_from_files(
     first = load_libsvm(small_limits / "t.svm", PARTS)
     monkeypatch.setattr(cache, "SMALLEST", 1 << 40)
     assert bits(first) == bits(load_libsvm(small_limits / "t.svm", PARTS))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("dense", [True, False])
+def test_training_from_files_gives_the_same_curve_as_from_memory(
+    small_limits: Path, monkeypatch: pytest.MonkeyPatch, shuffle: bool, dense: bool
+) -> None:
+    path = table(small_limits)
+    roles: dict[str, Any] = {"drop": ["user", "item"]} if dense else {"categorical": ["item"]}
+    config = make_config(epochs=3, shuffle=shuffle, seed=2)
+    from_files = fit(config, load_csv(path, PARTS, **roles))
+    monkeypatch.setattr(cache, "SMALLEST", 1 << 40)
+    from_memory = fit(config, load_csv(path, PARTS, **roles))
+    assert from_files.train_losses == from_memory.train_losses
+    assert from_files.validation_losses == from_memory.validation_losses
+
+
+def test_rows_in_blocks_are_each_visited_once_an_epoch(small_limits: Path) -> None:
+    visited: list[int] = []
+
+    class Recorder:
+        def train_block(self, _: float, block: slice, order: np.ndarray) -> float:
+            visited.extend((block.start + order).tolist())
+            return float(len(order))
+
+    mean = training._epoch(Recorder(), 0.1, 1050, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert mean == 1.0
+    assert sorted(visited) == list(range(1050))
+    assert visited[:100] != sorted(visited[:100])
+    assert {row // 100 for row in visited[:50]} == {visited[0] // 100}
 
 
 def test_the_text_is_read_once_and_again_when_it_changes(

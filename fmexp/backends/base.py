@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from fmexp.errors import MissingPackageError
 
@@ -55,6 +55,25 @@ class Trainer(Protocol):
 
     def parameters(self) -> Parameters:
         """A float64 copy of the parameters as they are now."""
+        ...
+
+
+@runtime_checkable
+class TakesBlocks(Protocol):
+    """A trainer that can be given its rows block by block, so that few of them are in memory."""
+
+    def train_block(self, learning_rate: float, block: slice, order: np.ndarray | None) -> float:
+        """One pass over some rows that lie together.
+
+        Args:
+            learning_rate: step size.
+            block: the rows.
+            order: the visiting order, a permutation of the block's rows from 0; None for as they
+                come.
+
+        Returns:
+            Sum of the losses of these rows; see `Trainer.train_epoch`.
+        """
         ...
 
 

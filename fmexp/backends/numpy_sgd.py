@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import sgd_kernels
-from fmexp.data.dataset import CSR
+from fmexp.data.dataset import CSR, blocks
 from fmexp.errors import DataError
 from fmexp.fm import Parameters
 
@@ -44,23 +44,42 @@ class SgdTrainer:
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
         n_rows = len(self._target)
-        order = _AS_THEY_COME if order is None else _row_numbers(order, n_rows)
-        total = self._layout.train(
-            self._rows, self._target, order, self._bias, float(learning_rate), *self._regularization
+        return self.train_block(learning_rate, slice(0, n_rows), order) / n_rows
+
+    def train_block(self, learning_rate: float, block: slice, order: np.ndarray | None) -> float:
+        """See `TakesBlocks`."""
+        target = self._target[block]
+        return self._layout.train(
+            self._layout.some(self._rows, block),
+            target,
+            _AS_THEY_COME if order is None else _row_numbers(order, len(target)),
+            self._bias,
+            float(learning_rate),
+            *self._regularization,
         )
-        return total / n_rows
 
     def loss(self, part: Part) -> float:
         """See `Trainer`."""
         target = _column(part.target, len(part.features), np.dtype(np.float64))
-        return float(self._total_loss(self.scores(part.features), target)) / len(target)
+        rows = self._checked(part.features)
+        total = 0.0
+        for block in blocks(len(target)):
+            total += self._total_loss(self._scores(rows, block), target[block])
+        return total / len(target)
 
     def scores(self, features: Features) -> np.ndarray:
         """See `Trainer`."""
-        if self._seen[0] is not features:  # checked once, not after every epoch
+        return self._scores(self._checked(features), slice(0, len(features)))
+
+    def _checked(self, features: Features) -> _Arrays:
+        """The rows as the kernels take them: checked once, not after every epoch."""
+        if self._seen[0] is not features:
             self._seen = features, self._layout.arrays(features)
-        out = np.empty(len(features))
-        self._layout.score(self._seen[1], self._bias, out)
+        return self._seen[1]
+
+    def _scores(self, rows: _Arrays, block: slice) -> np.ndarray:
+        out = np.empty(block.stop - block.start)
+        self._layout.score(self._layout.some(rows, block), self._bias, out)
         return out
 
     def parameters(self) -> Parameters:
@@ -88,6 +107,10 @@ class DenseLayout:
         if rows.ndim != 2 or rows.shape[1] != len(self._w):
             raise _wrong_shape(rows.shape, len(self._w))
         return (np.ascontiguousarray(rows, self._dtype),)
+
+    def some(self, rows: _Arrays, block: slice) -> _Arrays:
+        """Some rows of `arrays`, without a copy."""
+        return (rows[0][block],)
 
     def train(self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any) -> float:
         """One pass; the sum of the losses. `rest`: bias, learning rate, reg_w0, reg_w, reg_V."""
@@ -132,6 +155,11 @@ class SparseLayout:
         values = np.ascontiguousarray(values, self._dtype)
         _check_sparse(indptr, indices, None if rows.values is None else values, rows.n_features)
         return indptr, indices, values
+
+    def some(self, rows: _Arrays, block: slice) -> _Arrays:
+        """Some rows of `arrays`, without a copy."""
+        indptr, indices, values = rows
+        return indptr[block.start : block.stop + 1], indices, values
 
     def train(self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any) -> float:
         """One pass; the sum of the losses. `rest`: bias, learning rate, reg_w0, reg_w, reg_V."""
@@ -186,7 +214,8 @@ def _check_sparse(
     Raises:
         DataError: naming the first row that is wrong.
     """
-    if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
+    falls = any((np.diff(indptr[b.start : b.stop + 1]) < 0).any() for b in blocks(len(indptr) - 1))
+    if indptr[0] != 0 or indptr[-1] != len(indices) or falls:
         raise DataError("expected row pointers that rise from 0 to the number of entries")
     if values is not None and len(values) != len(indices):
         raise DataError(f"expected {len(indices):,} values, one an entry, got {len(values):,}")

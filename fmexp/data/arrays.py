@@ -57,7 +57,11 @@ class InFile:
 
 
 def mapped(path: Path, dtype: np.dtype[np.generic] | type[np.generic]) -> np.ndarray:
-    """The array in a file, read when it is looked at; shape (n,)."""
+    """The array in a file, read when it is looked at; shape (n,).
+
+    Writing to it would change this process's copy only. It is not marked as read-only since Numba
+    would compile its kernels once more for arrays that are.
+    """
     if path.stat().st_size == 0:
         return np.empty(0, dtype)
-    return np.asarray(np.memmap(path, dtype, mode="r"))
+    return np.asarray(np.memmap(path, dtype, mode="c"))

@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fmexp.data.encode import Encoder
     from fmexp.data.table import Table
+
+
+BLOCK_ROWS = 1 << 20
+"""Rows that are split, encoded and shuffled together; more rows are taken block by block."""
+
+
+def blocks(n_rows: int) -> Iterator[slice]:
+    """Slices of at most BLOCK_ROWS rows that cover all."""
+    for start in range(0, n_rows, BLOCK_ROWS):
+        yield slice(start, min(start + BLOCK_ROWS, n_rows))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data import dataset
 from fmexp.data.arrays import Growing, InMemory, mapped
 from fmexp.data.cache import (
     GrowingRows,
@@ -21,7 +22,7 @@ from fmexp.data.cache import (
 from fmexp.data.dataset import Features, Part
 from fmexp.data.encode import Encoder
 from fmexp.data.learn import learn
-from fmexp.data.split import BLOCK_ROWS, TEST, TRAIN, VALIDATION, Split, split_rows
+from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, split_rows
 from fmexp.data.table import digest
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> 
     Raises:
         DataError: there are too few rows, or the training rows cannot be learned from.
     """
-    if source.cache is None or len(source.table) <= BLOCK_ROWS:
+    if source.cache is None or len(source.table) <= dataset.BLOCK_ROWS:
         part_of_row = np.zeros(len(source.table), np.uint8)
         return _make(source, split, learning, part_of_row, lambda _: _in_memory)
     asked = [asdict(split), asdict(learning), source.target, source.numeric, source.categorical]

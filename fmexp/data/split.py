@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data.dataset import blocks
 from fmexp.data.table import Table, Text, as_bytes, digest, text_of_numbers
 from fmexp.errors import DataError
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from fmexp.config import SplitConfig
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-
-BLOCK_ROWS = 1 << 20
-"""Rows that are split, encoded and shuffled together; more rows are taken block by block."""
 
 FILE = "(file)"
 """The column that holds the name of a row's file, for split.by=files."""
@@ -84,10 +82,10 @@ class Split:
 
     def blocks(self, part: int) -> Iterator[np.ndarray]:
         """The same, block by block of the source; blocks without such a row are left out."""
-        for start in range(0, len(self.part_of_row), BLOCK_ROWS):
-            rows = np.flatnonzero(self.part_of_row[start : start + BLOCK_ROWS] == part)
+        for block in blocks(len(self.part_of_row)):
+            rows = np.flatnonzero(self.part_of_row[block] == part)
             if len(rows):
-                yield rows + start
+                yield rows + block.start
 
     def digest(self) -> str:
         """A hash of the part of every row, 32 hexadecimal digits."""
@@ -121,20 +119,20 @@ def split_rows(table: Table, config: SplitConfig, part_of_row: np.ndarray | None
 
 def _draw(part_of_row: np.ndarray, config: SplitConfig) -> None:
     """Random rows, block by block."""
-    for b, start in enumerate(range(0, len(part_of_row), BLOCK_ROWS)):
-        block = part_of_row[start : start + BLOCK_ROWS]
-        order = np.random.default_rng([config.seed, b]).permutation(len(block))
-        _hold_out(block, order, np.ones(len(block), np.int64), config)
+    for b, block in enumerate(blocks(len(part_of_row))):
+        parts = part_of_row[block]
+        order = np.random.default_rng([config.seed, b]).permutation(len(parts))
+        _hold_out(parts, order, np.ones(len(parts), np.int64), config)
 
 
 def _look_up(part_of_row: np.ndarray, table: Table, by: SplitBy, config: SplitConfig) -> None:
     """The part of each row's group, time, cell or file."""
     column = table.columns[by.column or FILE]
     text = column if isinstance(column, Text) else text_of_numbers(column)
-    n_names, blocks = len(text.names), range(0, len(text), BLOCK_ROWS)
+    n_names = len(text.names)
     counts = np.zeros(n_names, np.int64)
-    for start in blocks:
-        counts += np.bincount(text.codes[start : start + BLOCK_ROWS], minlength=n_names)
+    for block in blocks(len(text)):
+        counts += np.bincount(text.codes[block], minlength=n_names)
     if by.kind in ("column", "files"):
         part_of_name = _named_parts(text.names, counts, by)
     else:
@@ -144,9 +142,8 @@ def _look_up(part_of_row: np.ndarray, table: Table, by: SplitBy, config: SplitCo
             order = np.argsort(_times(column, text.names), kind="stable")[::-1]
         part_of_name = np.zeros(n_names, np.uint8)
         _hold_out(part_of_name, order, counts, config)
-    for start in blocks:
-        codes = text.codes[start : start + BLOCK_ROWS]
-        part_of_row[start : start + BLOCK_ROWS] = part_of_name[codes]
+    for block in blocks(len(text)):
+        part_of_row[block] = part_of_name[text.codes[block]]
 
 
 def _hold_out(
