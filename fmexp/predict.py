@@ -39,7 +39,7 @@ def find_model(run: str, uri: str) -> model.Model:
     from fmexp.tracking.records import Records
 
     with Records(uri) as records:
-        return model.load(records.artifact(records.find(run), "model"))
+        return model.load(records.artifact(records.find_trained(run), "model"))
 
 
 def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str = "utf-8") -> int:

@@ -58,15 +58,13 @@ def reproduce(run: str, uri: str, folder: Path, data_file: Path | None = None) -
         data_file: where the data are.
 
     Raises:
-        UserError: there is no such run, it is a sweep, or it has not ended.
+        UserError: there is no such run, or it has not ended.
         StoreError: the store does not answer.
     """
     with Records(uri) as records:
-        record = records.find(run)
+        record = records.find_trained(run)
         if not record.outcome:
             raise UserError(f"{record} has not ended (it is {record.status})")
-        if "model.k" not in record.params and records.children(record):
-            raise UserError(f"{record} is a sweep; name one of its trials")
         verdict = judge(records, record, folder, data_file)
     print(f"{record}: {verdict.kind}\n{verdict.words}")
     return verdict.exit_code

@@ -87,7 +87,7 @@ def in_words(found: Difference, a: str, b: str, unit: str) -> str:
         b: what B is called.
         unit: of the error, such as "MSE".
     """
-    mean, width = _rounded(abs(found.mean), found.half_width)
+    mean, width = rounded(abs(found.mean), found.half_width)
     amount = f"{mean} ± {width} {unit} on {found.rows:,} rows"
     if found.seeds > 1:
         amount += f" and {found.seeds} seeds"
@@ -101,7 +101,7 @@ def in_words(found: Difference, a: str, b: str, unit: str) -> str:
     )
 
 
-def _rounded(mean: float, width: float) -> tuple[str, str]:
+def rounded(mean: float, width: float) -> tuple[str, str]:
     """Both to two digits of the width: more of them say nothing."""
     digits = 1 - math.floor(math.log10(width)) if width > 0 else 3
     mean, width = round(mean, digits), round(width, digits)

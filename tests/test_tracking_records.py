@@ -29,7 +29,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
         (run.folder / "model").mkdir()
         (run.folder / "model/model.json").write_text("{}")
         run.finish(Outcome.COMPLETED, metrics={"best/val_mse": 0.25})
-    parent = tracker.start_run(RunStart("a sweep", {}, {}))
+    parent = tracker.start_run(RunStart("a sweep", {}, {"fmexp.kind": "sweep"}))
     for name, outcome in (("trial 0", Outcome.COMPLETED), ("trial 1", Outcome.DIVERGED)):
         tracker.start_run(RunStart(name, {}, {}, parent=parent.key)).finish(outcome)
     parent.finish(Outcome.COMPLETED)
@@ -52,8 +52,18 @@ def test_a_run_is_found_by_id_beginning_and_name(records: Records) -> None:
     assert by_name.metrics["best/val_mse"] == 0.25
 
 
-def test_latest_is_the_newest_run_that_trained(records: Records) -> None:
-    assert records.find("latest").name == "trial 1"
+def test_latest_is_the_newest_that_is_no_trial(records: Records) -> None:
+    assert records.find("latest").name == "a sweep"
+
+
+def test_a_sweep_stands_for_its_winner(records: Records) -> None:
+    sweep, winner = records.find("a sweep"), records.find("trial 0")
+    with pytest.raises(UserError, match="no winner yet"):
+        records.find_trained("a sweep")
+    records.note(sweep, {"fmexp.winner": winner.run_id}, {})
+    assert records.find_trained("a sweep").run_id == winner.run_id
+    assert records.find_trained("latest").run_id == winner.run_id
+    assert records.find_trained("first run").name == "first run"
 
 
 def test_a_name_that_several_have_is_asked_for_by_id(records: Records) -> None:

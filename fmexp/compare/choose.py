@@ -38,11 +38,11 @@ def choose(records: Records, names: list[str], sweep: str | None, best: int | No
         raise UserError("compare takes runs, or --sweep and --best: not both")
     picked_from = 0
     if names:
-        found = [records.find(name) for name in names]
+        found = [records.find_trained(name) for name in names]
     elif sweep:
         found = _of_sweep(records, records.find(sweep), best or SHOWN_BEST)
     else:
-        latest = records.find("latest")
+        latest = records.find_trained("latest")
         everything = _by_loss(records.on_same_data(latest), loss_of(latest))
         found, picked_from = everything[: best or SHOWN_BEST], len(everything)
     found = list({record.run_id: record for record in found}.values())

@@ -87,7 +87,7 @@ class Records:
     def find(self, name: str) -> Record:
         """The run with this id, beginning of an id, or run name; or the latest.
 
-        `latest` is the newest run that trained a model: a sweep's parent is passed over.
+        `latest` is the newest that is no trial: a sweep counts as one run.
 
         Raises:
             UserError: there is none, or several; the nearest names are told.
@@ -104,6 +104,19 @@ class Records:
                 f"{len(found)} runs are called {name!r}: say which by its id: {several}"
             )
         raise UserError(f"no run {name!r} in {self.shown}; {self._nearest(name)}")
+
+    def find_trained(self, name: str) -> Record:
+        """As `find`, but for a sweep its winner.
+
+        Raises:
+            UserError: also for a sweep that has no winner yet.
+        """
+        found = self.find(name)
+        if "fmexp.winner" in found.tags:
+            return self.find(found.tags["fmexp.winner"])
+        if found.tags.get("fmexp.kind") == "sweep":
+            raise UserError(f"the sweep {found} has no winner yet; name one of its trials")
+        return found
 
     def children(self, record: Record) -> list[Record]:
         """The trials of a sweep, in the order in which they began."""
@@ -170,10 +183,8 @@ class Records:
         self.close()
 
     def _latest(self) -> Record:
-        newest = self._search()
-        parents = {record.parent_id for record in newest}
-        for record in newest:
-            if record.run_id not in parents:
+        for record in self._search():
+            if record.parent_id is None:
                 return record
         raise UserError(f"{self.shown} has no run yet; `fmexp run` makes one")
 
@@ -200,7 +211,7 @@ class Records:
             token = page.token
             if not token:
                 break
-        return found
+        return sorted(found, key=_age)
 
     def _nearest(self, name: str) -> str:
         newest = self._search()
@@ -224,6 +235,11 @@ class Records:
                 f"the store {self.shown} cannot be read: {without_password(line[:300])}; "
                 "`fmexp doctor` says more"
             ) from error
+
+
+def _age(record: Record) -> tuple[int, list[int]]:
+    """Sorts the newest first; our keys know more of the time than the millisecond of the start."""
+    return -record.started, [-ord(c) for c in record.tags.get("fmexp.run_key", "")]
 
 
 def _record(run: Any) -> Record:

@@ -1,0 +1,91 @@
+"""`fmexp score`: the test part once, and a second look says so."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmexp import fm
+from fmexp.compose import compose, parse_arguments
+from fmexp.data.loading import load
+from fmexp.errors import DataError, UserError
+from fmexp.score import score
+from fmexp.tracking.records import Records
+from fmexp.training import fit, loss_units
+from tests.recorded_support import record
+from tests.tracking_support import uri_of
+
+RUN = ["data=planted", "data.rows=500", "training.epochs=5", "model.k=2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    record(
+        folder,
+        first=RUN,
+        second=[*RUN, "model.k=3"],
+        labels=[*RUN, "task=classification"],
+        no_test=[*RUN, "split.test=0"],
+    )
+    return folder
+
+
+@pytest.fixture
+def scored(tmp_path: Path, trained: Path) -> Path:
+    """A store in which nobody has looked yet."""
+    shutil.copy(trained / "mlflow.db", tmp_path)
+    return tmp_path
+
+
+def look(folder: Path, run: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert score(run, uri_of(folder), folder) == 0
+    return capsys.readouterr().out
+
+
+def test_the_score_is_the_models_error_on_the_test_rows(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = look(scored, "first", capsys)
+    config = compose(parse_arguments(RUN)).config
+    data = load(config.data, config.split, config.task)
+    parameters = fit(config, data).parameters
+    assert data.test is not None
+    assert parameters is not None
+    error = np.square(fm.scores(parameters, data.test.features) - data.test.target)
+    with Records(uri_of(scored)) as records:
+        noted = records.find("first").metrics
+    assert noted["test/mse"] == pytest.approx(error.mean() * loss_units(config.task, data))
+    assert noted["test/rmse"] == pytest.approx(noted["test/mse"] ** 0.5)
+    assert "on 100 rows (95 %)" in said
+    assert "looked at for the first time" in said
+
+
+def test_a_second_look_says_so_by_whichever_model(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "for the first time" in look(scored, "first", capsys)
+    assert "looked at once before (first 20" in look(scored, "first", capsys)
+    assert "looked at 2 times before" in (said := look(scored, "second", capsys))
+    assert "2 models in all" in said
+    with Records(uri_of(scored)) as records:
+        assert len(records.find("first").tags["fmexp.scored"].split()) == 2
+
+
+def test_a_classifier_is_scored_by_log_loss(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = look(scored, "labels", capsys)
+    assert "test/logloss" in said
+    assert "test/auc" in said
+
+
+def test_without_a_test_part_it_says_so(scored: Path) -> None:
+    with pytest.raises(DataError, match=r"no_test .* kept no test part \(split.test=0\)"):
+        score("no_test", uri_of(scored), scored)
+    with pytest.raises(UserError, match="no run 'frist'"):
+        score("frist", uri_of(scored), scored)
