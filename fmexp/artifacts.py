@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from fmexp import model
+from fmexp.data.dataset import evenly_spaced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,15 +95,13 @@ def write_predictions(path: Path, data: Dataset, kept: model.Model) -> None:
     At most MOST_PREDICTIONS rows, evenly spaced in the source's order; the test part stays unseen.
     """
     parts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
-    rows = np.concatenate([part.rows for part in parts.values()])
-    names = np.repeat(list(parts), [len(part.rows) for part in parts.values()])
-    y = np.concatenate([data.encoder.decode_target(part.target) for part in parts.values()])
-    order = np.argsort(rows, kind="stable")
-    if len(order) > MOST_PREDICTIONS:
-        order = order[np.linspace(0, len(order) - 1, MOST_PREDICTIONS).round().astype(int)]
-    columns = data.raw(rows[order])
+    names, held = list(parts), list(parts.values())
+    chosen = evenly_spaced(held, MOST_PREDICTIONS)
+    y = data.encoder.decode_target(np.array([held[p].target[i] for _, p, i in chosen]))
+    columns = data.raw(np.array([row for row, _, _ in chosen]))
     predicted = kept.predict(columns)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*columns, "y", "y_pred", "part"])
-        writer.writerows(zip(*columns.values(), y[order], predicted, names[order], strict=True))
+        part_names = [names[p] for _, p, _ in chosen]
+        writer.writerows(zip(*columns.values(), y, predicted, part_names, strict=True))

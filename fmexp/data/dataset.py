@@ -132,3 +132,31 @@ class Dataset:
         cells = self.table.cells(rows)
         used = set(self.encoder.column_names)
         return {name: cells[name] for name in cells if name in used}
+
+
+def evenly_spaced(parts: Sequence[Part], most: int) -> list[tuple[int, int, int]]:
+    """Rows of several parts, evenly spaced in the source's order; all where they are fewer.
+
+    Needs no more memory than what it gives back, however many rows there are.
+
+    Args:
+        parts: with ascending row numbers, none in two of them.
+        most: rows to choose.
+
+    Returns:
+        (row number in the source, part, position in the part) of each, by row number.
+    """
+    n_rows = sum(len(part.rows) for part in parts)
+    ranks = np.arange(n_rows) if n_rows <= most else np.linspace(0, n_rows - 1, most).round()
+    low = np.zeros(len(ranks), np.int64)
+    high = np.full(len(ranks), max((int(part.rows[-1]) for part in parts), default=0))
+    while (low < high).any():  # the least row number up to which there are rank + 1 rows
+        middle = (low + high) // 2
+        reached = sum(np.searchsorted(part.rows, middle, "right") for part in parts) > ranks
+        low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
+    found = []
+    for p, part in enumerate(parts):
+        at = np.searchsorted(part.rows, low)
+        mine = part.rows[np.minimum(at, len(part.rows) - 1)] == low
+        found += [(int(row), p, int(i)) for row, i in zip(low[mine], at[mine], strict=True)]
+    return sorted(found)
