@@ -49,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     except FmexpError as error:
         print(_marked(error), file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # fmexp compare ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("fmexp: interrupted", file=sys.stderr)
         return 130

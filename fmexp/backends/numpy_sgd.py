@@ -40,6 +40,13 @@ class SgdTrainer:
         self._target = _column(train.target, len(train.features), dtype)
         self._total_loss = sgd_kernels.total_loss(logistic)
         self._seen: tuple[Features, _Arrays] = train.features, self._rows
+        self._load_kernels()
+
+    def _load_kernels(self) -> None:
+        """Load them from the cache, or compile them, on no rows: it is no time of training."""
+        none = slice(0, 0)
+        self.train_block(0.0, none, None)
+        self._total_loss(self._scores(self._rows, none), np.empty(0))
 
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
