@@ -1,0 +1,263 @@
+"""Reading tables, and training on more rows than memory should hold.
+
+    python benchmarks/data.py read      1,000,000 rows of CSV, from text and from the cache
+    python benchmarks/data.py memory    training on 2,000,000 and on 20,000,000 rows
+
+Both write their tables under a temporary folder (the second needs 3 GB) and remove it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from machine import describe_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CATEGORIES = (3000, 2500, 2000, 1500, 827)
+"""Of the five columns: 9,827 in all."""
+
+CHUNK = 1 << 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["read", "memory", "child"])
+    parser.add_argument("--rows", type=int, nargs="*", default=[2_000_000, 20_000_000])
+    parser.add_argument("--path", type=Path)
+    arguments = parser.parse_args()
+    if arguments.what == "child":
+        child(arguments.path)
+        return
+    print(describe_machine("numpy", "numba", "pyarrow"))
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        if arguments.what == "read":
+            read()
+        else:
+            memory(arguments.rows)
+
+
+def write_table(path: Path, n_rows: int) -> None:
+    """Five columns of ids and a target that a Factorization Machine made, chunk by chunk."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    draw = np.random.default_rng(0)
+    V = [draw.normal(size=(n, 8)) * 0.3 for n in CATEGORIES]
+    schema = pa.schema([(f"c{j}", pa.int32()) for j in range(5)] + [("y", pa.float32())])
+    with csv.CSVWriter(path, schema) as writer:
+        for start in range(0, n_rows, CHUNK):
+            n = min(CHUNK, n_rows - start)
+            codes = [draw.integers(m, size=n, dtype=np.int32) for m in CATEGORIES]
+            sums = sum(v[c] for v, c in zip(V, codes, strict=True))
+            squares = sum(np.square(v[c]).sum(axis=1) for v, c in zip(V, codes, strict=True))
+            y = 0.5 * (np.square(sums).sum(axis=1) - squares) + draw.normal(size=n)
+            columns = [*codes, y.round(4).astype(np.float32)]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def read() -> None:
+    from pyarrow import csv
+
+    from fmexp.data import cache
+    from fmexp.data.sources import read as read_source
+    from fmexp.data.split import SplitBy
+
+    path = Path("table.csv")
+    write_table(path, 1_000_000)
+    config = csv_config(path)
+
+    def ours() -> None:
+        read_source(config, SplitBy(), "regression")
+
+    def without_cache() -> None:
+        kept, cache.SMALLEST = cache.SMALLEST, 1 << 60
+        ours()
+        cache.SMALLEST = kept
+
+    def building_the_cache() -> None:
+        for about in Path(".fmexp").rglob("about.json"):
+            about.unlink()
+        ours()
+
+    rows = {
+        "pyarrow.csv.read_csv alone": lambda: csv.read_csv(path),
+        "fmexp, from text into memory": without_cache,
+        "fmexp, from text, writing the cache": building_the_cache,
+        "fmexp, from the cache": ours,
+    }
+    for run in rows.values():
+        run()  # imports, page cache
+    times = {name: [] for name in rows}
+    for _ in range(7):  # in turns, so that a busy machine is busy for all
+        for name, run in rows.items():
+            times[name].append(seconds(run))
+    base = statistics.median(times["pyarrow.csv.read_csv alone"])
+    print(f"\n1,000,000 rows, 5 columns of ids and a target, {path.stat().st_size / 1e6:.0f} MB")
+    for name, found in times.items():
+        median = statistics.median(found)
+        print(f"  {name:<38} {median:6.3f} s   {median / base:5.2f} x   (best {min(found):.3f} s)")
+
+
+def memory(sizes: list[int]) -> None:
+    print("\nfmexp run's load() and fit(): numpy_sgd, k=8, float64, shuffled, 3 epochs")
+    print("anonymous: greatest RssAnon while loading from text / while training")
+    for n_rows in sizes:
+        path = Path(f"rows-{n_rows}.csv")
+        write_table(path, n_rows)
+        first = run_child(path)
+        warm = run_child(path)
+        drop_from_page_cache(Path(".fmexp"))
+        cold = run_child(path)
+        print(
+            f"  {n_rows:>11,} rows, text {path.stat().st_size / 1e6:,.0f} MB, "
+            f"cache {size_of(Path('.fmexp')) / 1e6:,.0f} MB\n"
+            f"      from text: load {first['load']:.1f} s, anonymous {first['anonymous_load']:.0f} "
+            f"/ {first['anonymous_fit']:.0f} MB\n"
+            f"      from the cache: load {warm['load']:.2f} s, anonymous "
+            f"{warm['anonymous_load']:.0f} / {warm['anonymous_fit']:.0f} MB, "
+            f"{warm['rows_per_second'] / 1e6:.2f} M rows/s\n"
+            f"      cold (dropped from the page cache): load {cold['load']:.2f} s, first epoch "
+            f"{cold['first'] / 1e6:.2f} M rows/s, then {cold['rows_per_second'] / 1e6:.2f} M"
+        )
+        path.unlink()
+
+
+def child(path: Path) -> None:
+    """Load and train, and print what it took."""
+    from fmexp.config import SplitConfig
+    from fmexp.data.loading import load
+    from fmexp.training import fit
+
+    config = run_config(path)
+    warm_up()
+    watch = Watch()
+    began = time.perf_counter()
+    data = load(config.data, SplitConfig(0.2, 0.2, None, 0), "regression")
+    loaded = time.perf_counter() - began
+    anonymous_load = watch.restart()
+    ends = [time.perf_counter()]
+    fit(config, data, lambda *_: ends.append(time.perf_counter()))
+    epochs = np.diff(ends)
+    n = len(data.train.target) + len(data.validation.target)
+    print(
+        json.dumps(
+            {
+                "load": loaded,
+                "anonymous_load": anonymous_load,
+                "anonymous_fit": watch.restart(),
+                "first": n / epochs[0],
+                "rows_per_second": n / float(np.median(epochs[1:])),
+            }
+        )
+    )
+
+
+def csv_config(path: Path) -> object:
+    from fmexp.config import CsvConfig
+
+    names = [f"c{j}" for j in range(5)]
+    return CsvConfig(
+        "csv", True, str(path), "y", names, None, [], 1, "error", None, "utf-8", True, None
+    )
+
+
+def run_config(path: Path) -> object:
+    from fmexp.checks import parse
+
+    stopping = {"patience": None, "min_delta": 0.0}
+    training = {"learning_rate": 0.01, "epochs": 3, "shuffle": True, "learning_rate_decay": 0.0}
+    training |= {"reg_w0": 0.0, "reg_w": 0.0, "reg_V": 0.0, "early_stopping": stopping}
+    return parse(
+        {
+            "seed": 0,
+            "task": "regression",
+            "model": {"k": 8, "init_stdev": 0.01, "start": "normal", "clip": False},
+            "training": training,
+            "backend": {"name": "numpy_sgd", "dtype": "float64"},
+            "data": vars(csv_config(path)),
+            "split": {"validation": 0.2, "test": 0.2, "by": None, "seed": 0},
+            "tracking": {"name": "none"},
+        }
+    )
+
+
+def warm_up() -> None:
+    """Import and compile what every size needs alike."""
+    from fmexp.data.learn import Learning
+    from fmexp.data.loading import from_table
+    from fmexp.training import fit
+
+    config = run_config(Path("none"))
+    rows = {f"c{j}": ["a", "b"] * 20 for j in range(5)} | {"y": np.arange(40.0)}
+    fit(config, from_table(rows, "y", config.split, Learning()))
+
+
+class Watch:
+    """The greatest anonymous resident memory, looked at every few milliseconds."""
+
+    def __init__(self) -> None:
+        self._most = 0.0
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        while True:
+            self._most = max(self._most, anonymous_megabytes())
+            time.sleep(0.005)
+
+    def restart(self) -> float:
+        """Megabytes since the last call."""
+        most, self._most = max(self._most, anonymous_megabytes()), 0.0
+        return most
+
+
+def anonymous_megabytes() -> float:
+    status = Path("/proc/self/status").read_text()
+    return float(status.partition("RssAnon:")[2].split()[0]) / 1000
+
+
+def run_child(path: Path) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, "child", "--path", str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def drop_from_page_cache(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
