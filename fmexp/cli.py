@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from fmexp import __version__
-from fmexp.errors import FmexpError
+from fmexp.errors import FmexpError, UserError
 
 RUN_HELP = """\
 usage: fmexp run [flags] [key=value ...]      one tracked run
@@ -38,14 +38,11 @@ Exit codes: 0 done; 1 the work failed; 2 the input is wrong; 130 interrupted.
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(format="fmexp: %(message)s")
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(logging.Formatter("fmexp: %(message)s"))
+    logging.getLogger("fmexp").addHandler(warnings)
     try:
-        if sys.platform == "win32":
-            raise FmexpError("fmexp runs on Linux and macOS; on Windows use it within WSL")
-        if argv[:1] == ["run"]:
-            return _run(argv[1:])
-        arguments = _parser().parse_args(argv)
-        return int(arguments.command(arguments))
+        return _dispatch(argv)
     except FmexpError as error:
         print(_marked(error), file=sys.stderr)
         return error.exit_code
@@ -55,6 +52,17 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fmexp: interrupted", file=sys.stderr)
         return 130
+    finally:
+        logging.getLogger("fmexp").removeHandler(warnings)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if sys.platform == "win32":
+        raise UserError("fmexp runs on Linux and macOS; on Windows use it within WSL")
+    if argv[:1] == ["run"]:
+        return _run(argv[1:])
+    arguments = _parser().parse_args(argv)
+    return int(arguments.command(arguments))
 
 
 def _marked(error: FmexpError) -> str:
