@@ -3,7 +3,7 @@
     python benchmarks/kernels.py
 
 Every line is one problem; both sides train on the same arrays, in turns, and the shortest pass of
-each counts. The C program may reorder sums and contract products; ours may not, since its bits
+each counts (processor time: other work on the machine counts little). The C program may reorder sums and contract products; ours may not, since its bits
 have to be the same on every CPU.
 """
 
@@ -56,9 +56,9 @@ def seconds(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[f
     best = [float("inf")] * 2
     for _ in range(ROUNDS):
         for side, one_pass in enumerate((ours, theirs)):
-            began = time.perf_counter()
+            began = time.process_time()
             one_pass()
-            best[side] = min(best[side], time.perf_counter() - began)
+            best[side] = min(best[side], time.process_time() - began)
     return best[0], best[1]
 
 

@@ -29,86 +29,81 @@ def start(config: Config, train: Part, parameters: Parameters) -> AdamTrainer:
 class AdamTrainer:
     """See `fmexp.backends.base.Trainer`.
 
-    w0, V and w are views of one flat tensor, so that a step of Adam is a step on one tensor. V and
-    w are one table of k + 1 columns: both are multiplied with the feature rows.
+    With S = (X V, X w + w0 - 1/2 X^2 |V|^2) of shape (n_rows, k + 1), the scores are the last
+    column plus half the squares of the others. With r = dloss/dy_hat and R = r (S_1 ... S_k, 1)
+    the gradient is X^T R, less V (X^2)^T r. So an epoch is two products with the feature rows and
+    a dozen operations on small tensors.
     """
 
     def __init__(self, config: Config, train: Part, parameters: Parameters) -> None:
         backend, training = config.backend, config.training
         assert isinstance(backend, TorchAdamConfig)
         self._classification = config.task == "classification"
-        self._dtype = getattr(torch, backend.dtype)
         self._device = _device(backend.device)
-        self._k = parameters.k
-        self._theta = self._flat(parameters)
-        self._w0, self._table = self._views(self._theta)
-        self._gradient = torch.zeros_like(self._theta)
-        self._d_w0, self._d_table = self._views(self._gradient)
-        self._adam = _Adam(self._theta)
-        self._reg_w0 = training.reg_w0
-        self._reg = self._columns(training.reg_V, training.reg_w)
+        self._dtype: torch.dtype = getattr(torch, backend.dtype)
+        self._table = _Table(parameters, self._device, self._dtype)
+        self._gradient = _Table.zeros_like(self._table)
+        self._adam = _Adam(self._table.all)
+        self._reg_w0, self._reg_w, self._reg_V = training.reg_w0, training.reg_w, training.reg_V
         self._rows, self._target = self._moved(train)
         self._batch_size = min(backend.batch_size or len(self._target), len(self._target))
         self._seen = train, self._rows, self._target
 
+    @torch.inference_mode()
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for rows, target in self._batches(order):
-            scores, sums = self._scores_and_sums(rows)
-            total += self._mean_loss(scores, target).double() * len(target)
-            slopes = (torch.sigmoid(scores) if self._classification else scores) - target
-            self._set_gradient(rows, slopes / len(target), sums)
-            self._adam.step(self._gradient, learning_rate)
+            sums, scores = self._sums_and_scores(rows)
+            total += self._mean_loss(scores, target) * len(target)
+            predictions = torch.sigmoid(scores) if self._classification else scores
+            self._set_gradient(rows, sums, (predictions - target).div_(len(target)))
+            self._adam.step(self._gradient.all, learning_rate)
         return float(total) / len(self._target)
 
+    @torch.inference_mode()
     def loss(self, part: Part) -> float:
         """See `Trainer`."""
         if self._seen[0] is not part:
             self._seen = part, *self._moved(part)
         _, rows, target = self._seen
-        scores, _ = self._scores_and_sums(rows)
-        return float(self._mean_loss(scores, target))
+        return float(self._mean_loss(self._sums_and_scores(rows)[1], target))
 
+    @torch.inference_mode()
     def scores(self, features: Features) -> np.ndarray:
         """See `Trainer`."""
-        scores, _ = self._scores_and_sums(self._rows_of(features))
+        _, scores = self._sums_and_scores(self._rows_of(features))
         return scores.to("cpu", torch.float64).numpy()
 
     def parameters(self) -> Parameters:
         """See `Trainer`."""
-        table = self._table.to("cpu", torch.float64, copy=True).numpy()
-        w, V = table[:, self._k].copy(), table[:, : self._k].copy()
-        return Parameters(float(self._w0), w, V)
+        return self._table.parameters()
 
     def gradients(self) -> Parameters:
         """The gradient of the last step, for tests."""
-        table = self._d_table.to("cpu", torch.float64, copy=True).numpy()
-        return Parameters(float(self._d_w0), table[:, self._k], table[:, : self._k])
+        return self._gradient.parameters()
 
-    def _scores_and_sums(self, rows: _Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores (n_rows,), and features @ (V, w) of shape (n_rows, k + 1)."""
-        V, k = self._table[:, : self._k], self._k
-        sums = rows.times(self._table)
+    def _sums_and_scores(self, rows: _Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """S (n_rows, k + 1), and the scores (n_rows,)."""
+        sums, k = rows.sums(self._table), self._table.k
         square_of_sums = sums[:, :k].square().sum(1)
-        sum_of_squares = rows.squares_times(V.square().sum(1))
-        return self._w0 + sums[:, k] + 0.5 * (square_of_sums - sum_of_squares), sums
+        return sums, torch.add(sums[:, k], square_of_sums, alpha=0.5)
 
-    def _set_gradient(self, rows: _Rows, slopes: torch.Tensor, sums: torch.Tensor) -> None:
+    def _set_gradient(self, rows: _Rows, sums: torch.Tensor, slopes: torch.Tensor) -> None:
         """The gradient of the mean over the rows, as `fmexp.fm.gradients` defines it.
 
         `slopes` is dloss/dscore / n_rows; `sums` is overwritten.
         """
-        V, k = self._table[:, : self._k], self._k
-        sums[:, k] = 1.0
+        table, gradient = self._table, self._gradient
+        sums[:, table.k] = 1.0
         sums *= slopes[:, None]
-        rows.transposed_times(sums, out=self._d_table)
-        self._d_table[:, :k] -= V * rows.transposed_squares_times(slopes)[:, None]
-        torch.sum(slopes, 0, keepdim=True, out=self._d_w0)
+        rows.set_gradient(gradient, sums, table)
         if self._reg_w0:
-            self._d_w0 += self._reg_w0 * self._w0
-        if self._reg is not None:
-            self._d_table += self._reg * rows.share_present(V.dtype)[:, None] * self._table
+            gradient.w0.add_(table.w0, alpha=self._reg_w0)
+        if self._reg_w or self._reg_V:
+            present = rows.share_present(table)
+            gradient.w.addcmul_(present, table.w, value=self._reg_w)
+            gradient.V.addcmul_(present[:, None], table.V, value=self._reg_V)
 
     def _batches(self, order: np.ndarray | None) -> Iterator[tuple[_Rows, torch.Tensor]]:
         """The batches of an epoch. All rows at once need no order: their mean is what counts."""
@@ -137,23 +132,45 @@ class AdamTrainer:
     def _rows_of(self, features: Features) -> _Rows:
         if isinstance(features, CSR):
             return _SparseRows.of(features, self._device, self._dtype)
-        return _DenseRows(torch.as_tensor(features).to(self._device, self._dtype))
+        return _DenseRows.of(torch.as_tensor(features).to(self._device, self._dtype))
 
-    def _flat(self, parameters: Parameters) -> torch.Tensor:
-        """One tensor: w0, then the rows (v_j, w_j)."""
-        table = np.column_stack([parameters.V, parameters.w])
-        flat = np.concatenate([[parameters.w0], table.ravel()])
-        return torch.as_tensor(flat).to(self._device, self._dtype)
 
-    def _views(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """w0 (1,) and the table (n_features, k + 1) inside a flat tensor."""
-        return flat[:1], flat[1:].view(-1, self._k + 1)
+class _Table:
+    """Parameters, or their gradient, as rows of k + 1 numbers of one tensor.
 
-    def _columns(self, reg_V: float, reg_w: float) -> torch.Tensor | None:
-        """The L2 of each column of the table; None without L2."""
-        if not reg_V and not reg_w:
-            return None
-        return torch.tensor([reg_V] * self._k + [reg_w], dtype=self._dtype, device=self._device)
+    Rows 0 to n - 1 are (v_j, w_j), row n is (0, w0), and the rows after it are (0, |v_j|^2), which
+    dense rows need: `all` (the first n + 1) is what Adam moves, `W` is the whole.
+    """
+
+    def __init__(self, parameters: Parameters, device: torch.device, dtype: torch.dtype) -> None:
+        n, k = parameters.V.shape
+        W = np.zeros((2 * n + 1, k + 1))
+        W[:n, :k], W[:n, k], W[n, k] = parameters.V, parameters.w, parameters.w0
+        self._view(torch.as_tensor(W).to(device, dtype))
+
+    @classmethod
+    def zeros_like(cls, table: _Table) -> _Table:
+        """All zero, for gradients."""
+        zeros = cls.__new__(cls)
+        zeros._view(torch.zeros_like(table.W))
+        return zeros
+
+    def _view(self, W: torch.Tensor) -> None:
+        n, self.k = len(W) // 2, W.shape[1] - 1
+        self.W, self.all, self.features = W, W[: n + 1], W[:n]
+        self.V, self.w, self.w0 = W[:n, : self.k], W[:n, self.k], W[n, self.k]
+        self.unused, self.squares = W[n, : self.k], W[n + 1 :, self.k]
+
+    def set_squares(self) -> torch.Tensor:
+        """Bring |v_j|^2 up to date; shape (n_features,)."""
+        return torch.sum(self.V.square(), 1, out=self.squares)
+
+    def parameters(self) -> Parameters:
+        """A float64 copy."""
+        w0, w, V = (
+            x.to("cpu", torch.float64, copy=True).numpy() for x in (self.w0, self.w, self.V)
+        )
+        return Parameters(float(w0), np.ascontiguousarray(w), np.ascontiguousarray(V))
 
 
 class _Adam:
@@ -167,139 +184,154 @@ class _Adam:
     BETA1, BETA2, EPSILON = 0.9, 0.999, 0.5e-8
 
     def __init__(self, theta: torch.Tensor) -> None:
-        self._theta = theta
+        self.theta = theta
         self._mean = torch.zeros_like(theta)
         self._square = torch.zeros_like(theta)
+        self._root = torch.zeros_like(theta)
         self._steps = 0
 
     def step(self, gradient: torch.Tensor, learning_rate: float) -> None:
         """Move theta."""
         self._steps += 1
         correction1 = 1.0 - self.BETA1**self._steps
-        correction2 = 1.0 - self.BETA2**self._steps
+        correction2 = math.sqrt(1.0 - self.BETA2**self._steps)
         self._mean.lerp_(gradient, 1.0 - self.BETA1)
         self._square.mul_(self.BETA2).addcmul_(gradient, gradient, value=1.0 - self.BETA2)
-        denominator = self._square.sqrt().div_(math.sqrt(correction2)).add_(self.EPSILON)
-        self._theta.addcdiv_(self._mean, denominator, value=-learning_rate / correction1)
+        torch.sqrt(self._square, out=self._root).add_(self.EPSILON * correction2)
+        rate = learning_rate * correction2 / correction1
+        self.theta.addcdiv_(self._mean, self._root, value=-rate)
 
 
 class _DenseRows:
-    """Products with dense feature rows X of shape (n_rows, n_features)."""
+    """Dense feature rows, kept as (X, 1, -1/2 X^2) so that one product is all of S."""
 
-    def __init__(self, X: torch.Tensor, X2: torch.Tensor | None = None) -> None:
-        self._X = X
-        self._X2 = X.square() if X2 is None else X2
+    def __init__(self, wide: torch.Tensor) -> None:
+        self._wide, self._n = wide, wide.shape[1] // 2
 
-    def times(self, matrix: torch.Tensor) -> torch.Tensor:
-        """X @ matrix."""
-        return self._X @ matrix
+    @classmethod
+    def of(cls, X: torch.Tensor) -> _DenseRows:
+        """Rows that are on their device already."""
+        return cls(torch.cat([X, torch.ones_like(X[:, :1]), -0.5 * X.square()], dim=1))
 
-    def squares_times(self, column: torch.Tensor) -> torch.Tensor:
-        """X^2 @ column."""
-        return self._X2 @ column
+    def sums(self, table: _Table) -> torch.Tensor:
+        """S."""
+        table.set_squares()
+        return torch.mm(self._wide, table.W)
 
-    def transposed_times(self, matrix: torch.Tensor, out: torch.Tensor) -> None:
-        """X^T @ matrix."""
-        torch.mm(self._X.t(), matrix, out=out)
+    def set_gradient(self, gradient: _Table, R: torch.Tensor, table: _Table) -> None:
+        """X^T R and sum of r, less V (X^2)^T r."""
+        torch.mm(self._wide.t(), R, out=gradient.W)
+        gradient.V.addcmul_(table.V, gradient.squares[:, None], value=2.0)
+        gradient.unused.zero_()
 
-    def transposed_squares_times(self, column: torch.Tensor) -> torch.Tensor:
-        """(X^2)^T @ column."""
-        return self._X2.t() @ column
-
-    def share_present(self, dtype: torch.dtype) -> torch.Tensor:
+    def share_present(self, table: _Table) -> torch.Tensor:
         """The share of rows in which a feature is not zero, shape (n_features,)."""
-        return (self._X != 0).to(dtype).mean(0)
+        return (self._wide[:, : self._n] != 0).to(table.W.dtype).mean(0)
 
     def taken(self, order: np.ndarray) -> _DenseRows:
         """The rows in another order."""
-        index = torch.from_numpy(order).to(self._X.device)
-        return _DenseRows(self._X[index], self._X2[index])
+        return _DenseRows(self._wide[torch.from_numpy(order).to(self._wide.device)])
 
     def between(self, begin: int, end: int) -> _DenseRows:
         """Rows begin to end."""
-        return _DenseRows(self._X[begin:end], self._X2[begin:end])
+        return _DenseRows(self._wide[begin:end])
 
 
 class _SparseRows:
-    """Products with CSR rows, by gathers and scatters of rows of the table.
+    """CSR feature rows: gathers from the table, scatters into the gradient.
 
-    `indptr` stays in the host's memory as well: where a batch begins must not wait for a device.
+    `ids` and `values` (None: all 1) are (n_rows, length) where all rows have as many entries, as
+    one-hot rows do; else they are (n_entries,), and `indptr` says where rows begin. That one stays
+    in the host's memory: where a batch begins must not wait for a device.
     """
 
     def __init__(
-        self, indptr: np.ndarray, indices: torch.Tensor, values: torch.Tensor | None, n: int
+        self, ids: torch.Tensor, values: torch.Tensor | None, indptr: np.ndarray | None = None
     ) -> None:
-        self._indptr, self._indices, self._values, self._n_features = indptr, indices, values, n
-        device = indices.device
-        self._offsets = torch.from_numpy(indptr[:-1]).to(device)
-        lengths = torch.from_numpy(np.diff(indptr)).to(device)
-        numbers = torch.arange(len(indptr) - 1, device=device)
-        self._rows = numbers.repeat_interleave(lengths, output_size=len(indices))
+        self._ids, self._values, self._indptr = ids, values, indptr
+        self._offsets = self._row_of_entry = None
+        if indptr is not None:
+            self._offsets = torch.from_numpy(indptr[:-1]).to(ids.device)
+            rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+            self._row_of_entry = torch.from_numpy(rows).to(ids.device)
 
     @classmethod
     def of(cls, features: CSR, device: torch.device, dtype: torch.dtype) -> _SparseRows:
         """Rows moved to the device."""
-        values = features.values
-        return cls(
-            np.asarray(features.indptr, np.int64),
-            torch.as_tensor(features.indices).to(device, torch.int64),
-            None if values is None else torch.as_tensor(values).to(device, dtype),
-            features.n_features,
-        )
+        ids = torch.as_tensor(features.indices).to(device, torch.int64)
+        values = None
+        if features.values is not None:
+            values = torch.as_tensor(features.values).to(device, dtype)
+        lengths = np.diff(features.indptr)
+        if len(lengths) and lengths[0] > 0 and (lengths == lengths[0]).all():
+            shape = (len(lengths), int(lengths[0]))
+            return cls(ids.view(shape), None if values is None else values.view(shape))
+        return cls(ids, values, np.asarray(features.indptr, np.int64))
 
-    def times(self, matrix: torch.Tensor) -> torch.Tensor:
-        """X @ matrix."""
-        return embedding_bag(
-            self._indices, matrix, self._offsets, mode="sum", per_sample_weights=self._values
-        )
+    def sums(self, table: _Table) -> torch.Tensor:
+        """S."""
+        S = self._bag(table.features, self._values)
+        squared_values = None if self._values is None else self._values.square()
+        sum_of_squares = self._bag(table.set_squares()[:, None], squared_values)
+        S[:, table.k] += torch.add(table.w0, sum_of_squares[:, 0], alpha=-0.5)
+        return S
 
-    def squares_times(self, column: torch.Tensor) -> torch.Tensor:
-        """X^2 @ column."""
-        squares = None if self._values is None else self._values.square()
-        return embedding_bag(
-            self._indices, column[:, None], self._offsets, mode="sum", per_sample_weights=squares
-        )[:, 0]
-
-    def transposed_times(self, matrix: torch.Tensor, out: torch.Tensor) -> None:
-        """X^T @ matrix."""
-        entries = matrix[self._rows]
+    def set_gradient(self, gradient: _Table, R: torch.Tensor, table: _Table) -> None:
+        """X^T R and sum of r, less V (X^2)^T r."""
+        entries, ids, k = self._spread(R), self._ids.view(-1), table.k
         if self._values is not None:
-            entries *= self._values[:, None]
-        out.zero_().index_add_(0, self._indices, entries)
+            values = self._values.view(-1)
+            entries *= values[:, None]
+            gradient.squares.zero_().index_add_(0, ids, entries[:, k] * values)
+        gradient.features.zero_().index_add_(0, ids, entries)
+        of_squares = gradient.w if self._values is None else gradient.squares
+        gradient.V.addcmul_(table.V, of_squares[:, None], value=-1.0)
+        torch.sum(R[:, k], 0, out=gradient.w0)
 
-    def transposed_squares_times(self, column: torch.Tensor) -> torch.Tensor:
-        """(X^2)^T @ column."""
-        entries = column[self._rows]
-        if self._values is not None:
-            entries *= self._values.square()
-        return column.new_zeros(self._n_features).index_add_(0, self._indices, entries)
-
-    def share_present(self, dtype: torch.dtype) -> torch.Tensor:
+    def share_present(self, table: _Table) -> torch.Tensor:
         """The share of rows in which a feature is not zero, shape (n_features,)."""
-        present = torch.ones_like(self._indices, dtype=dtype)
+        ids, n_rows = self._ids.view(-1), len(self._ids)
+        if self._indptr is not None:
+            n_rows = len(self._indptr) - 1
+        present = torch.ones_like(ids, dtype=table.W.dtype)
         if self._values is not None:
-            present = (self._values != 0).to(dtype)
-        counts = present.new_zeros(self._n_features).index_add_(0, self._indices, present)
-        return counts / len(self._offsets)
+            present = (self._values.view(-1) != 0).to(present.dtype)
+        return torch.zeros_like(table.w).index_add_(0, ids, present).div_(n_rows)
+
+    def _bag(self, matrix: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        """The sum over a row's entries of weight times the feature's row of `matrix`."""
+        return embedding_bag(
+            self._ids, matrix, self._offsets, mode="sum", per_sample_weights=weights
+        )
+
+    def _spread(self, R: torch.Tensor) -> torch.Tensor:
+        """A row of R for each entry of the rows."""
+        if self._row_of_entry is not None:
+            return R[self._row_of_entry]
+        return R[:, None].expand(-1, self._ids.shape[1], -1).reshape(-1, R.shape[1])
 
     def taken(self, order: np.ndarray) -> _SparseRows:
         """The rows in another order."""
-        lengths = np.diff(self._indptr)[order]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        shift = torch.from_numpy(self._indptr[order] - indptr[:-1]).to(self._rows.device)
-        n_entries = len(self._indices)
-        lengths_there = torch.from_numpy(lengths).to(self._rows.device)
-        index = shift.repeat_interleave(lengths_there, output_size=n_entries)
-        index += torch.arange(n_entries, device=self._rows.device)
-        values = None if self._values is None else self._values[index]
-        return _SparseRows(indptr, self._indices[index], values, self._n_features)
+        if self._indptr is None:
+            index, indptr = torch.from_numpy(order), None
+        else:
+            lengths = np.diff(self._indptr)[order]
+            indptr = np.concatenate([[0], np.cumsum(lengths)])
+            shift = np.repeat(self._indptr[order] - indptr[:-1], lengths)
+            index = torch.from_numpy(shift + np.arange(len(shift)))
+        index = index.to(self._ids.device)
+        return _SparseRows(
+            self._ids[index], None if self._values is None else self._values[index], indptr
+        )
 
     def between(self, begin: int, end: int) -> _SparseRows:
         """Rows begin to end."""
-        entries = slice(int(self._indptr[begin]), int(self._indptr[end]))
-        indptr = self._indptr[begin : end + 1] - self._indptr[begin]
+        entries, indptr = slice(begin, end), None
+        if self._indptr is not None:
+            entries = slice(int(self._indptr[begin]), int(self._indptr[end]))
+            indptr = self._indptr[begin : end + 1] - self._indptr[begin]
         values = None if self._values is None else self._values[entries]
-        return _SparseRows(indptr, self._indices[entries], values, self._n_features)
+        return _SparseRows(self._ids[entries], values, indptr)
 
 
 _Rows = _DenseRows | _SparseRows
