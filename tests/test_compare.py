@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from fmexp.compare.show import Comparison
 from fmexp.errors import UserError
 from fmexp.tracking.records import Record, Records
 from tests.recorded_support import record
-from tests.tracking_support import uri_of
+from tests.tracking_support import copy_store, uri_of
 
 PLANTED = ["data=planted", "data.rows=2000", "data.noise=0.3", "training.epochs=20"]
 
@@ -24,8 +23,7 @@ PLANTED = ["data=planted", "data.rows=2000", "data.noise=0.3", "training.epochs=
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A good and a poor run on the same data, the good one's twin with another seed, others."""
-    folder = tmp_path_factory.mktemp("compared")
-    shutil.copy(empty_store, folder / "mlflow.db")
+    folder = copy_store(empty_store, tmp_path_factory.mktemp("compared"))
     record(
         folder,
         other_split=[*PLANTED, "split.seed=7"],

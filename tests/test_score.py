@@ -16,15 +16,14 @@ from fmexp.score import score
 from fmexp.tracking.records import Records
 from fmexp.training import fit, loss_units
 from tests.recorded_support import record
-from tests.tracking_support import uri_of
+from tests.tracking_support import copy_store, uri_of
 
 RUN = ["data=planted", "data.rows=500", "training.epochs=5", "model.k=2"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    shutil.copy(empty_store, folder / "mlflow.db")
+    folder = copy_store(empty_store, tmp_path_factory.mktemp("trained"))
     record(
         folder,
         first=RUN,

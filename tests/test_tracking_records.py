@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +11,13 @@ from fmexp.errors import StoreError, UserError
 from fmexp.tracking.base import Outcome, RunStart
 from fmexp.tracking.records import Records
 from fmexp.tracking.tracker import open_tracker
-from tests.tracking_support import uri_of
+from tests.tracking_support import copy_store, uri_of
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A folder whose store holds, in this order: first, twin, twin, a sweep and its two trials."""
-    folder = tmp_path_factory.mktemp("recorded")
-    shutil.copy(empty_store, folder / "mlflow.db")
+    folder = copy_store(empty_store, tmp_path_factory.mktemp("recorded"))
     tracker = open_tracker(uri_of(folder), "records", folder)
     for name in ("first run", "twin", "twin"):
         run = tracker.start_run(RunStart(name, {"model.k": "3"}, {"who": "me"}))

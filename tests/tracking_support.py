@@ -116,14 +116,19 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
+def copy_store(empty_store: Path, folder: Path) -> Path:
+    """Put a store that has no runs, but whose artifacts will lie there, into a folder."""
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with closing(sqlite3.connect(folder / "mlflow.db")) as db:
+        db.execute("update experiments set artifact_location = ?", (f"{folder}/mlruns/1",))
+        db.commit()
+    return folder
+
+
 @pytest.fixture
 def store_folder(tmp_path: Path, empty_store: Path) -> Path:
     """A working folder with a store that has no runs."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
-        db.execute("update experiments set artifact_location = ?", (f"{tmp_path}/mlruns/1",))
-        db.commit()
-    return tmp_path
+    return copy_store(empty_store, tmp_path)
 
 
 def assert_whole(runs: list[StoredRun], finished: list[str]) -> None:
