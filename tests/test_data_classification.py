@@ -1,0 +1,59 @@
+"""Labels end to end: two names in a CSV, both backends, and the metrics that belong to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fmexp import fm, metrics, model
+from fmexp.data.learn import Learning
+from fmexp.data.loading import from_table
+from fmexp.training import fit
+from tests.data_support import PARTS, lines
+from tests.training_fakes import make_config
+
+
+def two_names(n_rows: int = 400) -> dict[str, Any]:
+    draw = np.random.default_rng(0)
+    user, a = draw.integers(6, size=n_rows), draw.normal(size=n_rows)
+    says_yes = a * (user - 2.5) + 0.3 * draw.normal(size=n_rows) > 0
+    return {"user": list(map(str, user)), "a": a, "y": np.where(says_yes, "yes", "no").tolist()}
+
+
+@pytest.mark.parametrize("backend", ["numpy_sgd", "torch_adam"])
+def test_an_interaction_is_learned_from_two_names(backend: str) -> None:
+    data = from_table(two_names(), "y", PARTS, Learning("classification"), categorical=["user"])
+    config = make_config(backend, task="classification", epochs=60, learning_rate=0.05)
+    fitted = fit(config, data)
+    kept = model.Model.of(config, data, fitted.parameters)
+    assert data.validation is not None
+    found = metrics.classification(
+        data.validation.target, kept.predict_features(data.validation.features)
+    )
+    assert found["logloss"] == pytest.approx(fitted.best_validation, rel=1e-4)
+    assert found["auc"] > 0.95
+    assert found["accuracy"] > 0.85
+    assert fitted.baseline > 2 * found["logloss"]
+
+
+def test_the_record_has_the_metrics_of_its_task(fmexp: Any) -> None:
+    table = two_names(200)
+    rows = [f"{u},{a},{y}" for u, a, y in zip(*table.values(), strict=True)]
+    (fmexp.folder / "t.csv").write_bytes(lines("user,a,y", *rows))
+    keys = ["data=csv", "data.path=t.csv", "data.target=y", "training.epochs=5"]
+    said = fmexp("run", *keys, "task=classification")
+    assert "categorical: user (6 integers that repeat" in said
+    (run,) = fmexp.runs()
+    assert {"best/val_logloss", "best/val_auc", "best/val_accuracy"} <= run.data.metrics.keys()
+    fmexp("run", "training.epochs=5", "model.clip=true")
+    found = max(fmexp.runs(), key=lambda run: run.info.start_time).data.metrics
+    assert found["best/val_rmse"] >= found["best/val_mae"] > 0
+
+
+def test_scores_of_labels_are_probabilities() -> None:
+    scores = np.array([-800.0, -1.0, 0.0, 800.0])
+    assert fm.predictions("classification", scores).tolist() == pytest.approx(
+        [0, 1 / (1 + np.e), 0.5, 1]
+    )
