@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from fmexp import compose, experiment, interrupt, screen
 from fmexp.backends.base import load_backend
-from fmexp.config import MlflowConfig
+from fmexp.config import STARTS, MlflowConfig
 from fmexp.data.loading import load
+from fmexp.errors import ConfigError
 from fmexp.tracking.base import NULL_TRACKER, Outcome, Tracker
-from fmexp.tracking.locate import locate_store
+from fmexp.tracking.locate import StoreChoice, locate_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from fmexp.compose import Composed
+    from fmexp.data.dataset import Dataset
+    from fmexp.fm import Parameters
 
 EXIT_CODES = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}
 
@@ -31,6 +34,9 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
     interrupt.sigterm_is_ctrl_c()
     load_backend(config.backend.name)
     data = load(config.data, config.split, config.task)
+    for note in data.notes:
+        print(note)
+    parameters = _first_parameters(composed, data)
     tracker = _tracker(composed, folder)
     try:
         progress = screen.Progress(config)
@@ -42,7 +48,7 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
                 progress.show(epoch, train_loss, validation_loss)
                 return Outcome.INTERRUPTED if stop else None
 
-            result = experiment.run(config, composed.record, data, tracker, watch)
+            result = experiment.run(config, composed.record, data, tracker, watch, parameters)
         progress.clear()
     finally:
         delivery = tracker.close()
@@ -93,6 +99,36 @@ def _tracker(composed: Composed, folder: Path) -> Tracker:
         return NULL_TRACKER
     from fmexp.tracking.tracker import open_tracker
 
-    on_command_line = tracking.uri if "tracking.uri" in composed.given else None
-    store = locate_store(on_command_line, tracking.uri, os.environ)
-    return open_tracker(store.uri, tracking.experiment, folder)
+    return open_tracker(_store(composed).uri, tracking.experiment, folder)
+
+
+def _store(composed: Composed) -> StoreChoice:
+    tracking = composed.config.tracking
+    uri = tracking.uri if isinstance(tracking, MlflowConfig) else None
+    on_command_line = uri if "tracking.uri" in composed.given else None
+    return locate_store(on_command_line, uri, os.environ)
+
+
+def _first_parameters(composed: Composed, data: Dataset) -> Parameters | None:
+    """The parameters of the run or folder that `model.start` names; None where it names none.
+
+    Raises:
+        UserError: there is no such model, or it is of another shape.
+    """
+    chosen = composed.config.model
+    if chosen.start in STARTS:
+        return None
+    from fmexp.predict import find_model
+
+    kept = find_model(chosen.start, _store(composed).uri)
+    if kept.parameters.k != chosen.k:
+        raise ConfigError(
+            f"model.start={chosen.start} has k={kept.parameters.k}; set model.k={kept.parameters.k}"
+        )
+    theirs, ours = kept.encoder.feature_names, data.encoder.feature_names
+    if theirs != ours:
+        raise ConfigError(
+            f"model.start={chosen.start} was trained on other features "
+            f"({len(theirs)}, these data have {len(ours)})"
+        )
+    return kept.parameters

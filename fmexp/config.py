@@ -44,6 +44,10 @@ Dtype = Literal["float32", "float64"]
 DenseKind = Literal["auto", "dense", "sparse"]
 
 
+STARTS = ("normal", "notebook")
+"""`model.start` that is no run or folder."""
+
+
 @dataclass
 class ModelConfig:
     """`model.*`; init_stdev is the standard deviation of V's normal draw (w0 and w start at 0)."""

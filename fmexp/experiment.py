@@ -6,14 +6,17 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fmexp import artifacts, environment
+from fmexp import artifacts, environment, metrics
 from fmexp.config import MlflowConfig, config_hash, flatten
+from fmexp.data.dataset import BLOCK_ROWS
+from fmexp.model import Model
 from fmexp.tracking.base import Outcome, RunStart
 from fmexp.training import fit
 
 if TYPE_CHECKING:
     from fmexp.config import Config
     from fmexp.data.dataset import Dataset
+    from fmexp.fm import Parameters
     from fmexp.tracking.base import Run, Tracker
     from fmexp.training import Fit, Watch
 
@@ -33,6 +36,7 @@ def run(
     data: Dataset,
     tracker: Tracker,
     watch: Watch,
+    parameters: Parameters | None = None,
 ) -> Result:
     """Train once and leave the record.
 
@@ -42,11 +46,12 @@ def run(
         data: the rows.
         tracker: where the record goes.
         watch: called after each epoch; may stop training.
+        parameters: where to start; None for what `model.start` says.
     """
     start = describe(config, record, data)
     tracked = tracker.start_run(start)
     try:
-        fitted = fit(config, data, logging(config, tracked, watch))
+        fitted = fit(config, data, logging(config, tracked, watch), parameters)
         if tracked.folder is not None:
             artifacts.write_all(tracked.folder, config, record, data, fitted)
     except KeyboardInterrupt:
@@ -57,7 +62,8 @@ def run(
         tracked.finish(Outcome.FAILED, f"{type(error).__name__}: {error}")
         raise
     note = {"mlflow.note.content": in_words(config, data, fitted)}
-    tracked.finish(fitted.outcome, fitted.reason, final_metrics(config, fitted), note)
+    found = final_metrics(config, fitted) | held_out_metrics(config, data, fitted)
+    tracked.finish(fitted.outcome, fitted.reason, found, note)
     return Result(tracked.key, start.name, fitted)
 
 
@@ -100,11 +106,28 @@ def parts(data: Dataset) -> dict[str, Any]:
 
 def final_metrics(config: Config, fitted: Fit) -> dict[str, float]:
     """The numbers that a finished run is compared by; all finite."""
-    metrics = {"time/fit_seconds": fitted.fit_seconds}
+    found = {"time/fit_seconds": fitted.fit_seconds}
     if fitted.best_epoch is not None and fitted.best_validation is not None:
-        metrics["best/epoch"] = fitted.best_epoch
-        metrics[f"best/val_{config.loss}"] = fitted.best_validation
-    return metrics
+        found["best/epoch"] = fitted.best_epoch
+        found[f"best/val_{config.loss}"] = fitted.best_validation
+    return found
+
+
+def held_out_metrics(config: Config, data: Dataset, fitted: Fit) -> dict[str, float]:
+    """Further metrics of the kept model on the validation part: best/val_rmse, best/val_auc, ...
+
+    Of the model as it is kept (with model.clip). Nothing for a part of more than BLOCK_ROWS rows:
+    ranking all of them would take memory that training does not.
+    """
+    part = data.validation
+    if part is None or fitted.parameters is None or len(part.target) > BLOCK_ROWS:
+        return {}
+    predicted = Model.of(config, data, fitted.parameters).predict_features(part.features)
+    if config.task == "classification":
+        found = metrics.classification(part.target, predicted)
+    else:
+        found = metrics.regression(data.encoder.decode_target(part.target), predicted)
+    return {f"best/val_{name}": x for name, x in found.items() if name != config.loss}
 
 
 def last_losses(config: Config, fitted: Fit) -> dict[str, float]:

@@ -135,3 +135,13 @@ def test_environment_beats_config_and_command_line_beats_environment(fmexp):
     fmexp("run", "training.epochs=2", f"tracking.uri=sqlite:///{fmexp.folder}/line.db")
     assert (fmexp.folder / "line.db").exists()
     assert not (fmexp.folder / "mlflow.db").exists()
+
+
+def test_a_run_can_go_on_from_another(fmexp):
+    fmexp("run", "model.k=4")
+    fmexp("run", "model.k=4", "model.start=latest", "training.epochs=1")
+    first, goes_on = fmexp.runs()
+    best = first.data.metrics["best/val_mse"]
+    assert goes_on.data.metrics["val/mse"] == pytest.approx(best, rel=0.2)
+    assert "set model.k=4" in fmexp("run", "model.start=latest", code=2)
+    assert "nowhere" in fmexp("run", "model.start=nowhere", code=2)

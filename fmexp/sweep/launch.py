@@ -6,18 +6,22 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from optuna.trial import TrialState
 
 from fmexp import __version__, compose, experiment, interrupt
 from fmexp.backends.base import load_backend
-from fmexp.config import MlflowConfig, flatten
+from fmexp.config import STARTS, MlflowConfig, flatten
 from fmexp.errors import ConfigError
 from fmexp.sweep import board
 from fmexp.sweep.crew import Crew
@@ -27,16 +31,17 @@ from fmexp.sweep.marks import counts
 from fmexp.sweep.options import SweepOptions, read_options
 from fmexp.sweep.parent import Parent, winner_of
 from fmexp.sweep.recovery import settle_spool
-from fmexp.sweep.storage import locate_storage, open_storage, refuse_several_workers
+from fmexp.sweep.samplers import make_sampler
+from fmexp.sweep.storage import answering, locate_storage, open_storage, refuse_several_workers
 from fmexp.sweep.study import trials
-from fmexp.sweep.worker import PLAN, SPACE, Job, load_study, work_alone
+from fmexp.sweep.worker import LOOK_SECONDS, PLAN, SPACE, Job, load_study, work_alone
 from fmexp.tracking.base import Outcome
 from fmexp.tracking.locate import locate_store, sqlite_path
 from fmexp.tracking.spool import new_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    import argparse
+    from collections.abc import Callable, Iterator
 
     from hydra.types import HydraContext
     from omegaconf import DictConfig
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from fmexp.config import Config
     from fmexp.data.dataset import Dataset
     from fmexp.sweep.space import Point, Space
+    from fmexp.tracking.base import Delivery
 
 VERSION, IDENTITY = "fmexp_version", "identity"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -121,47 +127,87 @@ def sweep(command: RunJob, arguments: list[str], config: DictConfig, context: Hy
         return 0
     job = _job(command, prepared)
     refuse_several_workers(job.storage, options.n_jobs)
-    with _one_at_a_time(command.folder):
-        storage = open_storage(job.storage, command.folder)
-        job = replace(job, study=_make_study(prepared, storage))
+    with answering(job.storage):
+        with _one_at_a_time(command.folder):
+            storage = open_storage(job.storage, command.folder)
+            job = replace(job, study=_make_study(prepared, storage))
+        work = partial(_work, prepared, config, context, fixed_texts(arguments))
+        reason, outcome, delivery, study = _run(prepared, job, storage, work)
+        again = command_line(command.arguments)
+        print(board.summary(study, prepared.space, prepared.plan, options, reason, delivery, again))
+    return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(outcome, 1)
+
+
+def _run(
+    prepared: Sweep, job: Job, storage: BaseStorage, work: Callable[[Crew], None]
+) -> tuple[str, Outcome, Delivery, optuna.Study]:
+    """Work on the study until its total is complete, or there is a reason to stop."""
     study, space, plan = load_study(job, storage)
-    saved = settle_spool(study, command.folder)
+    saved = settle_spool(study, space, Path(job.folder))
     if saved:
         print(f"{saved} results of workers that died were saved")
     tracker = job.open_tracker()
     try:
-        parent = Parent(study, space, plan, tracker, _start(prepared, job, plan), command.folder)
+        parent = Parent(study, space, plan, tracker, _start(prepared, job, plan), job)
         if parent.artifacts is not None:
             _write_artifacts(parent.artifacts, prepared)
-        parent.reclaim()
-        screen = board.Board(study, space, plan, options)
-        with interrupt.stop_on_signals() as stop:
+        screen = board.Board(study, space, plan, prepared.options)
 
-            def look() -> None:
-                parent.show_progress()
-                screen.show()
+        def look() -> None:
+            parent.show_progress()
+            screen.show()
 
-            crew = Crew(
-                job=job,
-                storage=storage,
-                tracker=tracker,
-                data=DataCache.of(prepared.config, prepared.data),
-                parent=parent,
-                look=look,
-                asked=lambda: "interrupted" if stop else "",
-            )
-            try:
-                _work(crew, prepared, config, context, fixed_texts(arguments))
-            finally:
-                screen.clear()
-                reason = "interrupted" if stop else next(iter(crew.reasons), "failed")
-                outcome = _outcome(study, reason)
-                parent.finish(outcome, reason, board.in_words(study, space, plan, options))
+        data = DataCache.of(prepared.config, prepared.data)
+        try:
+            with interrupt.stop_on_signals() as stop:
+                asked = lambda: "interrupted" if stop else ""  # noqa: E731
+                crew = Crew(job, storage, tracker, data, parent, look, asked)
+                reason = _work_to_the_end(crew, study, prepared.options.n_trials, work)
+        except BaseException as error:
+            screen.clear()
+            parent.fail(f"{type(error).__name__}: {error}")
+            raise
+        screen.clear()
+        outcome = _outcome(study, reason)
+        parent.finish(outcome, reason, board.in_words(study, space, plan, prepared.options))
     finally:
         delivery = tracker.close()
+        Path(job.stop_file).unlink(missing_ok=True)
     _analyze(job.uri)
-    print(board.summary(study, space, plan, options, reason, delivery))
-    return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(outcome, 1)
+    return reason, outcome, delivery, study
+
+
+def _work_to_the_end(
+    crew: Crew, study: optuna.Study, n_trials: int, work: Callable[[Crew], None]
+) -> str:
+    """Work again for the trials of workers that died; wait for those of other commands."""
+    crew.parent.reclaim()
+    work(crew)
+    while "done" in crew.reasons and not crew.asked():
+        crew.parent.reclaim()
+        counted = [t for t in trials(study) if counts(t)]
+        ended = sum(t.state.is_finished() for t in counted)
+        running = sum(t.state is TrialState.RUNNING for t in counted)
+        if ended >= n_trials:
+            return "done"
+        if ended + running < n_trials:
+            crew.reasons.clear()
+            work(crew)
+        else:
+            time.sleep(LOOK_SECONDS)
+    others = [reason for reason in crew.reasons if reason and reason != "done"]
+    return crew.asked() or next(iter(others), "done" if crew.reasons else "failed")
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command as it could be typed again."""
+    flags = [
+        part
+        for name in ("config_name", "config_dir")
+        if (value := getattr(arguments, name))
+        for part in (f"--{name.replace('_', '-')}", value)
+    ]
+    return shlex.join(["fmexp", "run", "-m", *flags, *arguments.overrides])
 
 
 def prepare(command: RunJob, arguments: list[str], raw_options: dict[str, Any]) -> Sweep:
@@ -182,15 +228,18 @@ def prepare(command: RunJob, arguments: list[str], raw_options: dict[str, Any]) 
         objective=_objective(config, options),
         seeds=options.seeds,
         sweep_key="",
+        digests=("", ""),
     )
-    check_space(plan, space)
     default = space.default_point(leaves)
     points = space.checked_points(options.enqueue, "hydra.sweeper.enqueue")
+    check_space(plan, space, points)
+    make_sampler(options.sampler, space)  # refuses what it cannot search
     if options.sampler.name != "grid" or not space.outside(default):  # a grid is just the grid
         points.insert(0, default)
     for backend in plan.variants.get("backend", {config.backend.name: None}):
         load_backend(backend)
     data = DataCache().get(config)
+    plan = replace(plan, digests=(data.data_digest, data.split_digest))
     return Sweep(options, raw_options, space, left, plan, points, config, data)
 
 
@@ -225,6 +274,11 @@ def _objective(config: Config, options: SweepOptions) -> str:
             "a sweep needs a validation part to choose by: set split.validation > 0 "
             "(got 0); the training error would choose what overfits"
         )
+    if config.model.start not in STARTS:
+        raise ConfigError(
+            f"a sweep cannot start from a model (model.start={config.model.start}): its k is one; "
+            f"use model.start={STARTS[0]}"
+        )
     loss = config.loss
     known = [f"best/val_{loss}", f"val/{loss}", f"train/{loss}", "time/fit_seconds"]
     objective = options.objective or known[0]
@@ -250,11 +304,12 @@ def _job(command: RunJob, prepared: Sweep) -> Job:
     return Job(
         storage=locate_storage(storage, command.folder if storage else beside),
         study=prepared.name,
-        folder=str(command.folder),
+        folder=str(command.folder.resolve()),
         uri=uri,
         experiment=experiment_name,
         options=prepared.raw_options,
         deadline=None if options.timeout is None else time.time() + options.timeout,
+        stop_file=str(command.folder.resolve() / ".fmexp" / f"stop-{new_key()}"),
     )
 
 
@@ -300,8 +355,9 @@ def _continue(study: optuna.Study, prepared: Sweep) -> None:
     if study.user_attrs[VERSION] != __version__:
         print(f"warning: it was begun by fmexp {study.user_attrs[VERSION]}, this is {__version__}")
     space = prepared.space
-    known = {space.key(space.point(t)) for t in trials(study)}
-    known |= {space.key(t.system_attrs.get("fixed_params", {})) for t in trials(study)}
+    alive = [t for t in trials(study) if counts(t)]
+    known = {space.key(space.point(t)) for t in alive}
+    known |= {space.key(space.enqueued(t)) for t in alive}
     for point in prepared.points:
         if space.key(point) not in known:
             space.enqueue(study, point)
@@ -339,7 +395,7 @@ def _write_artifacts(folder: Path, prepared: Sweep) -> None:
 
 
 def _work(
-    crew: Crew, prepared: Sweep, config: DictConfig, context: HydraContext, fixed: list[str]
+    prepared: Sweep, config: DictConfig, context: HydraContext, fixed: list[str], crew: Crew
 ) -> None:
     """Choose the kind of workers and let them work."""
     n_jobs = prepared.options.n_jobs
