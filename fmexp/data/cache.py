@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data import memory
 from fmexp.data.arrays import Growing, InFile, mapped
 from fmexp.data.dataset import CSR
 from fmexp.data.table import Column, Table, Text, digest
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fmexp.data.dataset import Features
+
+_log = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the layout; another one is built anew."""
@@ -74,6 +78,9 @@ def table_in_files(
     state = [[s.stat().st_size, s.stat().st_mtime_ns] for s in sources]
     about = read_about(folder)
     if about is None or about["sources"] != state:
+        n_bytes = sum(size for size, _ in state)
+        if n_bytes > memory.STATED:
+            _log.warning("reading %s once into %s", memory.size(n_bytes), home)
         with new_folder(folder) as made:
             _write(made, read(), state)
     return CachedTable(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig, SplitConfig
-from fmexp.data import contract, delimited, files, parquet
+from fmexp.data import contract, delimited, files, memory, parquet
 from fmexp.data.dataset import CSR, Dataset
 from fmexp.data.loading import load
 from fmexp.data.table import Text
@@ -113,7 +113,7 @@ def _columns_only(path: str, sample: dict[str, list[str]]) -> str:
 
 def _report(config: Files, data: Dataset, options: Options, task: str) -> str:
     suspicious = _suspicious(data)
-    size = _bytes(_size(config.path))
+    size = memory.size(_size(config.path))
     return "\n".join(
         [
             f"{config.path}: {config.name}, {size}, {len(data.train.rows):,} rows",
@@ -168,7 +168,7 @@ def _size_lines(data: Dataset) -> list[str]:
         kept = f"sparse, {len(features.indices) / n_rows:.1f} entries a row ({share:.2%} of all)"
     else:
         n_bytes, kept = features.nbytes, "dense"
-    return [f"{n_features:,} features; rows are kept {kept}, {_bytes(n_bytes)} in memory"]
+    return [f"{n_features:,} features; rows are kept {kept}, {memory.size(n_bytes)} in memory"]
 
 
 def _suspicious(data: Dataset) -> list[str]:
@@ -255,14 +255,6 @@ def _value(text: str) -> str:
 
 def _size(path: str) -> int:
     return sum(file.stat().st_size for file in files.find(path))
-
-
-def _bytes(n: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "bytes" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} GB"
 
 
 def main(path: str, options: Options) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data import dataset
+from fmexp.data import dataset, memory
 from fmexp.data.arrays import Growing, InMemory, mapped
 from fmexp.data.cache import (
     GrowingRows,
@@ -62,7 +62,7 @@ def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> 
     """
     if source.cache is None or len(source.table) <= dataset.BLOCK_ROWS:
         part_of_row = np.zeros(len(source.table), np.uint8)
-        return _make(source, split, learning, part_of_row, lambda _: _in_memory)
+        return _make(source, split, learning, part_of_row, None)
     asked = [asdict(split), asdict(learning), source.target, source.numeric, source.categorical]
     key = digest([json.dumps(asked, sort_keys=True).encode()])[:16]
     folder = source.cache.folder / f"encoded-{key}"
@@ -70,6 +70,17 @@ def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> 
         with new_folder(folder) as made:
             _make_in_files(source, split, learning, made)
     return _read(folder)
+
+
+def _encoded_bytes(source: Source, encoder: Encoder) -> float:
+    """About how much memory the encoded rows take."""
+    n_rows = len(source.table)
+    if not encoder.sparse:
+        return 8.0 * n_rows * encoder.n_features
+    if source.table.block is not None:
+        return 12.0 * len(source.table.block.indices) + 8 * n_rows
+    n_entries = len(encoder.categorical) + len(encoder.numeric)
+    return n_rows * (8.0 + n_entries * (12 if encoder.numeric else 4))
 
 
 def _in_memory(name: str, dtype: type[np.generic]) -> Growing:  # noqa: ARG001
@@ -81,9 +92,9 @@ def _make(
     split: SplitConfig,
     learning: Learning,
     part_of_row: np.ndarray,
-    arrays: Callable[[str], Callable[[str, type[np.generic]], Growing]],
+    folder: Path | None,
 ) -> Parts:
-    """Split, learn, encode; `arrays` gives for a part's name what makes its arrays."""
+    """Split, learn, encode; into files of a folder, or into memory."""
     parts = split_rows(source.table, split, part_of_row)
     encoder = learn(
         lambda: map(source.table.take, parts.blocks(TRAIN)),
@@ -93,7 +104,12 @@ def _make(
         learning,
         source.first,
     )
-    rows = {part: _encode(source, encoder, parts, part, arrays(NAMES[part])) for part in NAMES}
+    if folder is None:
+        memory.claim(_encoded_bytes(source, encoder), "the encoded rows", "use fewer")
+    rows = {}
+    for part, name in NAMES.items():
+        make = _in_memory if folder is None else in_folder(folder, name)
+        rows[part] = _encode(source, encoder, parts, part, make)
     return Parts(encoder, parts.digest(), {p: part for p, part in rows.items() if len(part.rows)})
 
 
@@ -117,7 +133,7 @@ def _encode(
 
 def _make_in_files(source: Source, split: SplitConfig, learning: Learning, made: Path) -> None:
     part_of_row = np.memmap(made / "parts.bin", np.uint8, mode="w+", shape=len(source.table))
-    parts = _make(source, split, learning, part_of_row, lambda name: in_folder(made, name))
+    parts = _make(source, split, learning, part_of_row, made)
     names = [NAMES[part] for part in parts.rows]
     encoder = parts.encoder.to_json()
     write_about(made, {"encoder": encoder, "digest": parts.split_digest, "parts": names})

@@ -20,7 +20,7 @@ from fmexp.config import (
     ParquetConfig,
     PlantedConfig,
 )
-from fmexp.data import generate
+from fmexp.data import generate, memory
 from fmexp.data.split import FILE, SplitBy
 from fmexp.data.table import Dictionary, Table, Text, stack
 from fmexp.errors import DataError
@@ -76,6 +76,8 @@ def read(data: DataConfig, by: SplitBy, task: str) -> Source:
         DataError: it cannot be used as it is.
         MissingPackageError: the source needs a package that is not installed.
     """
+    if isinstance(data, PlantedConfig | GaussianConfig | NotebookConfig | NotebookTorchConfig):
+        _claim_generated(data)
     match data:
         case CsvConfig() | ParquetConfig():
             return _columns_of_files(data, by, task)
@@ -91,6 +93,20 @@ def read(data: DataConfig, by: SplitBy, task: str) -> Source:
             return _by_kind(_recipe(data), generate.gaussian(data))
         case PlantedConfig():
             return _by_kind(_recipe(data), *generate.planted(data, task))
+
+
+def _claim_generated(
+    data: PlantedConfig | GaussianConfig | NotebookConfig | NotebookTorchConfig,
+) -> None:
+    """State the memory of a table before it is generated: the table, and what it is made from."""
+    width = float(data.columns)
+    if isinstance(data, PlantedConfig):
+        width += data.k
+        if data.fields:
+            width = data.fields / 2 + 3 * data.k
+    memory.claim(
+        2 * 8 * (width + 1) * data.rows, "the generated rows", "generate fewer (data.rows)"
+    )
 
 
 def _diabetes() -> Table:
