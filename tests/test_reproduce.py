@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,31 @@ RUNS = {
     "one_hot": [*SMALL, "data.columns=30", "data.fields=3", "seed=5"],
     "too_fast": [*SMALL, "training.learning_rate=5"],
 }
+
+
+def random_run(number: int) -> list[str]:
+    """Overrides drawn at random, for the soak."""
+    dice = random.Random(number)
+    backend = dice.choice(["numpy_sgd", "torch_adam"])
+    draws = {
+        "backend": backend,
+        "backend.dtype": dice.choice(["float32", "float64"]),
+        "task": dice.choice(["regression", "classification"]),
+        "data.rows": dice.randrange(50, 500),
+        "data.fields": dice.choice([0, 2, 5]),
+        "model.k": dice.randrange(1, 40),
+        "training.learning_rate": dice.choice([0.001, 0.01, 0.05]),
+        "training.shuffle": dice.choice(["true", "false"]),
+        "training.reg_V": dice.choice([0, 0.1]),
+        "split.validation": dice.choice([0, 0.2]),
+        "seed": dice.randrange(1000),
+    }
+    if backend == "torch_adam":
+        draws["backend.batch_size"] = dice.choice(["null", 32])
+    return [*SMALL, *(f"{key}={value}" for key, value in draws.items())]
+
+
+RUNS |= {f"random_{i}": random_run(i) for i in range(int(os.environ.get("FMEXP_REPRODUCE", "0")))}
 
 
 @pytest.fixture(scope="module")
