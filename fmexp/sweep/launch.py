@@ -6,13 +6,12 @@ import fcntl
 import hashlib
 import json
 import os
-import shlex
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from optuna.storages import BaseStorage
 
-    from fmexp.commands import RunJob
+    from fmexp.compose import Composed
     from fmexp.config import Config
     from fmexp.data.dataset import Dataset
     from fmexp.sweep.space import Point, Space
@@ -55,6 +54,27 @@ if TYPE_CHECKING:
 
 VERSION, IDENTITY = "fmexp_version", "identity"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+class Command(Protocol):
+    """The command that sweeps.
+
+    Attributes:
+        composed: the configuration without what is swept.
+        arguments: the command line as parsed.
+        folder: where the command runs.
+    """
+
+    @property
+    def composed(self) -> Composed: ...  # noqa: D102
+    @property
+    def arguments(self) -> argparse.Namespace: ...  # noqa: D102
+    @property
+    def folder(self) -> Path: ...  # noqa: D102
+
+    def compose_with(self, override: str) -> Composed:
+        """The configuration with one more override."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +129,7 @@ class Sweep:
         return set(swept or [self.config.backend.name]) == {"numpy_sgd"}
 
 
-def sweep(command: RunJob, arguments: list[str], config: DictConfig, context: HydraContext) -> int:
+def sweep(command: Command, arguments: list[str], config: DictConfig, context: HydraContext) -> int:
     """Run a sweep; returns the exit code.
 
     Args:
@@ -199,18 +219,18 @@ def _work_to_the_end(
     return crew.asked() or next(iter(others), "done" if crew.reasons else "failed")
 
 
-def command_line(arguments: argparse.Namespace) -> str:
-    """The command as it could be typed again."""
+def command_line(arguments: argparse.Namespace) -> list[str]:
+    """The command as it could be typed again, in words."""
     flags = [
         part
         for name in ("config_name", "config_dir")
         if (value := getattr(arguments, name))
         for part in (f"--{name.replace('_', '-')}", value)
     ]
-    return shlex.join(["fmexp", "run", "-m", *flags, *arguments.overrides])
+    return ["fmexp", "run", "-m", *flags, *arguments.overrides]
 
 
-def prepare(command: RunJob, arguments: list[str], raw_options: dict[str, Any]) -> Sweep:
+def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any]) -> Sweep:
     """Check everything that the user gave, and load the data.
 
     Raises:
@@ -249,7 +269,7 @@ def fixed_texts(arguments: list[str]) -> list[str]:
     return [str(override.input_line) for override in fixed_overrides(parsed)]
 
 
-def _variants(command: RunJob, space: Space) -> dict[str, dict[str, Any]]:
+def _variants(command: Command, space: Space) -> dict[str, dict[str, Any]]:
     """What each choice of each swept config group puts under the group's key."""
     groups = [d for d in space.dimensions if d.key in ("backend", "data", "tracking", "experiment")]
     for dimension in groups:
@@ -289,7 +309,7 @@ def _objective(config: Config, options: SweepOptions) -> str:
     return objective
 
 
-def _job(command: RunJob, prepared: Sweep) -> Job:
+def _job(command: Command, prepared: Sweep) -> Job:
     """Where everything goes. The journal lies beside a sqlite store, else in the folder."""
     tracking = prepared.config.tracking
     uri, experiment_name, beside = "", "", command.folder
