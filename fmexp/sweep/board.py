@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from fmexp.environment import program
 from fmexp.sweep.evaluate import in_words as point_in_words
 from fmexp.sweep.marks import counts
 from fmexp.sweep.parent import outcome_of, ranking
-from fmexp.sweep.study import REASON, trials
+from fmexp.sweep.study import FAILURES, REASON, trials
 
 if TYPE_CHECKING:
     import optuna
@@ -115,6 +115,7 @@ def summary(
     options: SweepOptions,
     reason: str,
     delivery: Delivery,
+    again: list[str],
 ) -> str:
     """How it ended, the best five, and the commands to see and to continue it."""
     counted = [t for t in trials(study) if counts(t)]
@@ -126,19 +127,30 @@ def summary(
         "exhausted": f"space exhausted: {done} of {options.n_trials}",
         "timeout": f"stopped after {options.timeout:g} s" if options.timeout else "stopped",
         "interrupted": "interrupted",
+        FAILURES: f"too many failures (hydra.sweeper.max_failure_rate={options.max_failure_rate})",
     }
     lines = [f"{endings.get(reason, reason)}; {done} of {options.n_trials} trials: {listed}"]
     lines += _best_table(study, space, plan)
     lines += _reasons(study)
     if delivery.store:
         lines.append(f"record   {delivery.store}, study {study.study_name}")
-        lines.append(f"see it   {program()} ui")
-    if done < options.n_trials and reason != "exhausted":
-        lines.append("continue by the same command; what is done is not done again")
-    elif reason == "done":
-        more = 2 * options.n_trials
-        lines.append(f"continue with hydra.sweeper.n_trials={more} added to the same command")
+        lines.append("see it   fmexp ui")
+        lines.append(f"compare  fmexp compare --sweep {study.study_name} --best {SHOWN}")
+    lines += _next_command(done, options, reason, again)
     return "\n".join(lines)
+
+
+def _next_command(done: int, options: SweepOptions, reason: str, again: list[str]) -> list[str]:
+    """What to type to go on; nothing where the space has no more points."""
+    if reason == "exhausted":
+        return []
+    changed = {}
+    if reason == FAILURES:
+        changed["hydra.sweeper.max_failure_rate"] = "1"
+    elif done >= options.n_trials:
+        changed["hydra.sweeper.n_trials"] = str(2 * options.n_trials)
+    kept = [word for word in again if word.partition("=")[0].lstrip("+") not in changed]
+    return [f"go on    {shlex.join([*kept, *(f'{key}={x}' for key, x in changed.items())])}"]
 
 
 def _best_table(study: optuna.Study, space: Space, plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmexp.errors import FmexpError
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from fmexp.sweep.parent import Parent
     from fmexp.sweep.worker import Job
     from fmexp.tracking.base import Tracker
-
-LOOK_SECONDS = 0.25
 
 
 @dataclass
@@ -68,7 +67,10 @@ class Crew:
             raise self._errors[0]
 
     def processes(self, n_jobs: int) -> None:
-        """Work in processes of one torch thread each, which gain where threads would lose."""
+        """Work in processes of one torch thread each, which gain where threads would lose.
+
+        One that is killed is no failure: its trial is given up and run again by who is left.
+        """
         crew = [
             subprocess.Popen(  # noqa: S603 (our own module)
                 worker.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -79,12 +81,12 @@ class Crew:
             for process in crew:
                 assert process.stdin is not None
                 process.stdin.write(worker.to_json(self.job))
-                process.stdin.close()
-                process.stdin = None  # `communicate` would flush it
-            self._wait(crew)
-        codes = {process.returncode for process in crew} - {0, 130}
-        if codes:
-            raise FmexpError(f"a worker process ended with exit code {codes.pop()}; see above")
+                process.stdin.flush()  # and it stays open: its end would mean that we are gone
+            for process in crew:
+                self._await(process)
+        failed = [process.returncode for process in crew if process.returncode > 0]
+        if failed:
+            raise FmexpError(f"a worker process ended with exit code {failed[0]}; see above")
 
     def launcher(self, launcher: Launcher, n_jobs: int, overrides: list[str]) -> None:
         """Work wherever another launcher of Hydra's starts jobs: each of its jobs is a worker."""
@@ -98,21 +100,12 @@ class Crew:
         except BaseException as error:  # noqa: BLE001 -- raised again by who started the thread
             self._errors.append(error)
 
-    def _wait(self, crew: list[subprocess.Popen[str]]) -> None:
-        """Until all have ended; a stop that only we heard of is passed on."""
-        told = False
-        for process in crew:
-            while True:
-                try:
-                    out, _ = process.communicate(timeout=LOOK_SECONDS)
-                except subprocess.TimeoutExpired:
-                    if self.asked() and not told:
-                        told = True
-                        for other in crew:
-                            other.terminate()
-                    continue
-                self.reasons += out.split("\n")[:1]
-                break
+    def _await(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdin, process.stdout:
+            self.reasons += process.stdout.read().split("\n")[:1]
+            process.wait()
 
     def _watched(self) -> _Watch:
         return _Watch(self)
@@ -135,12 +128,14 @@ class _Watch:
 
     def _run(self) -> None:
         reclaim_at = time.monotonic()
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.wait(worker.LOOK_SECONDS):
             try:
                 if time.monotonic() >= reclaim_at:
                     reclaim_at = time.monotonic() + lease_seconds() / 3
                     self._crew.parent.reclaim()
                 self._crew.look()
+                if self._crew.asked():
+                    Path(self._crew.job.stop_file).touch()
             except Exception as error:  # noqa: BLE001 -- a storage that is away may come back
                 print(f"fmexp: the study cannot be read just now: {error}", file=sys.stderr)
                 self._over.wait(5)

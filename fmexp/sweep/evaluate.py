@@ -15,7 +15,7 @@ from fmexp import artifacts, experiment
 from fmexp.checks import parse
 from fmexp.compose import resolve
 from fmexp.data.loading import load
-from fmexp.errors import ConfigError
+from fmexp.errors import ConfigError, DataError
 from fmexp.tracking.base import Outcome
 from fmexp.training import fit
 
@@ -46,6 +46,7 @@ class Plan:
         objective: metric that the study minimises or maximises.
         seeds: trainings per point.
         sweep_key: key of the parent run; the children's begin with it.
+        digests: of the data and of the split, as they were when the study was made.
     """
 
     record: dict[str, Any]
@@ -53,6 +54,7 @@ class Plan:
     objective: str
     seeds: int
     sweep_key: str
+    digests: tuple[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON knows it."""
@@ -177,8 +179,10 @@ class Evaluator:
             ) -> Outcome | None:
                 if self.should_stop():
                     return Outcome.INTERRUPTED
+                if not first or epoch == config.training.epochs:  # whole: nothing left to save
+                    return None
                 seen = train_loss if validation_loss is None else validation_loss
-                return Outcome.PRUNED if first and report.should_stop(epoch, seen) else None
+                return Outcome.PRUNED if report.should_stop(epoch, seen) else None
 
             logged = self.plan.seeds == 1
             fitted = fit(seeded, data, experiment.logging(config, run, watch) if logged else watch)
@@ -280,23 +284,40 @@ def _log_means(run: Run, config: Config, fits: list[Fit]) -> None:
         run.log(i + 1, point)
 
 
-def check_space(plan: Plan, space: Space) -> None:
-    """Refuse a space with values that the configuration cannot take.
+def check_space(plan: Plan, space: Space, points: list[Point]) -> None:
+    """Refuse a space or points with values that the configuration cannot take.
 
     Raises:
         ConfigError: what is wrong with each, one line each.
     """
+    probes = [
+        ({d.condition.key: d.condition.value} if d.condition else {}) | {d.key: probe}
+        for d in space.dimensions
+        for probe in d.probes
+    ]
     mistakes: dict[str, None] = {}
-    for dimension in space.dimensions:
-        rule = dimension.condition
-        ruling = {rule.key: rule.value} if rule else {}
-        for probe in dimension.probes:
-            try:
-                plan.at(ruling | {dimension.key: probe})
-            except ConfigError as error:
-                mistakes |= dict.fromkeys(str(error).splitlines())
+    for point in [*probes, *points]:
+        try:
+            plan.at(point)
+        except ConfigError as error:
+            mistakes |= dict.fromkeys(str(error).splitlines())
     if mistakes:
         raise ConfigError("\n".join(mistakes))
+
+
+def check_data(plan: Plan, data: DataCache) -> None:
+    """Refuse to go on with other rows than those for which the study was made.
+
+    Raises:
+        DataError: they have changed.
+    """
+    config, _ = plan.at({})
+    loaded = data.get(config)
+    if [loaded.data_digest, loaded.split_digest] != list(plan.digests):
+        raise DataError(
+            f"the data ({loaded.source}) have changed since this sweep began; run the command "
+            "again: it will start a new study on the new rows"
+        )
 
 
 def _data_key(config: Config) -> str:

@@ -21,5 +21,6 @@ REPEAT = "repeat"  # its point was known already
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of `n_trials`, be it waiting, running or done."""
     mark = trial.user_attrs.get(MARK)
-    # a trial given up for lost may have ended just before it was told so
-    return mark is None or (mark == LOST and trial.state is TrialState.COMPLETE)
+    # a trial given up for lost may have ended just before the study was told so
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return not mark or (mark == LOST and trial.state in ended)

@@ -101,7 +101,7 @@ class SweepOptions:
     Attributes:
         n_trials: all trials of the study, those of earlier sittings among them.
         n_jobs: workers at a time.
-        max_failure_rate: the sweep ends when more than this share of its finished trials failed.
+        max_failure_rate: the sweep ends when more than this share of `n_trials` failed.
         timeout: seconds after which this command asks for no more trials.
         seeds: trainings per point, at seed, seed + 1, ...
         objective: metric by name; null: the best validation loss.

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmexp.sweep import recovery
-from fmexp.sweep.evaluate import in_words
-from fmexp.sweep.marks import counts
-from fmexp.sweep.study import OUTCOME, trials
+from fmexp.sweep import leases, recovery
+from fmexp.sweep.evaluate import OBJECTIVE, in_words
+from fmexp.sweep.marks import DISCARD, MARK, REPEAT, counts
+from fmexp.sweep.study import OUTCOME, REASON, WORKER, trials
 from fmexp.tracking import spool
 from fmexp.tracking.base import Outcome, Run, RunStart, Tracker
+from fmexp.tracking.ended import ended_in_store
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from datetime import datetime
 
     import optuna
     from optuna.trial import FrozenTrial
 
     from fmexp.sweep.evaluate import Plan
     from fmexp.sweep.space import Space
+    from fmexp.sweep.worker import Job
 
 WINNER = "fmexp.winner"
+LOST_WORDS = "its worker was lost; the same point is tried again by another trial"
 
 
 class Parent:
@@ -40,10 +45,13 @@ class Parent:
         plan: Plan,
         tracker: Tracker,
         start: RunStart,
-        folder: Path,
+        job: Job,
     ) -> None:
         self.study = study
-        self._space, self._plan, self._tracker, self._folder = space, plan, tracker, folder
+        self._space, self._plan, self._tracker = space, plan, tracker
+        self._job, self._folder = job, Path(job.folder)
+        self._before = {trial.number for trial in trials(study)}
+        self._lost: set[int] = set()
         self._run: Run = tracker.start_run(start)
         self._points = 0
 
@@ -69,12 +77,27 @@ class Parent:
         self._points = max(self._points, len(ended))
 
     def reclaim(self) -> None:
-        """Give up trials whose worker is dead, enqueue them again, close their runs."""
-        spooled = {run.key: run for run in spool.spooled_runs(self._folder)}
-        for trial in recovery.reclaim_dead(self.study, self._space):
-            left = spooled.get(self._plan.child_key(trial.number))
-            if left is None or left.state == "open":  # else the next recorder closes it
+        """Tell the study what dead workers found; give up their other trials, close their runs."""
+        recovery.settle_spool(self.study, self._space, self._folder)
+        for trial in recovery.reclaim_dead(self.study, self._space, self._ended_in_store):
+            self._lost.add(trial.number)
+            if self._is_unsent(trial):
                 self._close_lost(trial)
+
+    def _ended_in_store(self, numbers: list[int]) -> dict[int, dict[str, str]]:
+        """What MLflow knows of trials that no spool knows."""
+        keys = {self._plan.child_key(number): number for number in numbers}
+        lost = keys.keys() - {run.key for run in spool.spooled_runs(self._folder)}
+        if not lost or not self._job.uri:
+            return {}
+        found = ended_in_store(self._job.uri, self._job.experiment, self._folder, sorted(lost))
+        return {keys[key]: tags for key, tags in found.items()}
+
+    def _is_unsent(self, trial: FrozenTrial) -> bool:
+        """Whether nobody else closes its run: a dead worker's spool is closed by any recorder."""
+        key = self._plan.child_key(trial.number)
+        states = [run.state for run in spool.spooled_runs(self._folder) if run.key == key]
+        return all(state == "open" for state in states)
 
     def finish(self, outcome: Outcome, reason: str, words: str) -> None:
         """Close the run: what the sweep came to, and which child won."""
@@ -86,21 +109,66 @@ class Parent:
             links[WINNER] = self._plan.child_key(winner.number)
             words += f"\n\nWinner: [trial {winner.number}, {in_words(self._space.point(winner))}]"
             words += f"({{{WINNER}}})"
-        self._run.finish(outcome, reason, metrics, {"mlflow.note.content": words}, links)
+        tags = {"mlflow.note.content": words}
+        self._run.finish(outcome, reason, metrics, tags, links, children=self._children())
+
+    def fail(self, reason: str) -> None:
+        """Close the run though the study cannot be read."""
+        self._run.finish(Outcome.FAILED, reason)
+
+    def _children(self) -> dict[str, dict[str, Any]]:
+        """How trials ended that were not begun and ended by this command, for MLflow to be mended.
+
+        Those of a worker that lives are its own affair.
+        """
+        known, now = leases.leases(self.study), time.time()
+        return {
+            self._plan.child_key(t.number): self._child(t)
+            for t in trials(self.study)
+            if (t.number in self._before or t.number in self._lost)
+            and t.state.is_finished()
+            and t.user_attrs.get(MARK) not in (DISCARD, REPEAT)
+            and not leases.is_alive(known.get(t.user_attrs.get(WORKER, "")), now)
+        }
+
+    def _child(self, trial: FrozenTrial) -> dict[str, Any]:
+        """What the study knows of a trial."""
+        reason = trial.user_attrs.get(REASON, "")
+        value = trial.value if trial.state is TrialState.COMPLETE else None
+        outcome = Outcome(trial.user_attrs.get(OUTCOME, Outcome.INTERRUPTED))
+        if not counts(trial):
+            outcome, reason = Outcome.INTERRUPTED, reason or LOST_WORDS
+        return {
+            **self._described(trial),
+            "outcome": str(outcome),
+            "reason": reason,
+            "metrics": {} if value is None else {self._plan.objective: value},
+            "started": _milliseconds(trial.datetime_start),
+            "ended": _milliseconds(trial.datetime_complete),
+            "is_wanted": counts(trial),
+        }
+
+    def _described(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Name, params and tags of a trial's run, as far as the study knows them."""
+        point = self._space.point(trial)
+        tags = {"fmexp.trial": str(trial.number), "fmexp.sweep": self.study.study_name}
+        if trial.state is TrialState.COMPLETE and counts(trial):
+            tags[OBJECTIVE] = repr(trial.value)
+        return {
+            "name": f"{trial.number}: {in_words(point)}",
+            "params": {key: str(value) for key, value in point.items()},
+            "tags": tags,
+        }
 
     def _close_lost(self, trial: FrozenTrial) -> None:
         """End the run of a trial that was given up, wherever it came from."""
-        point = self._space.point(trial)
         start = RunStart(
-            name=f"{trial.number}: {in_words(point)}",
-            params={key: str(value) for key, value in point.items()},
-            tags={"fmexp.trial": str(trial.number), "fmexp.sweep": self.study.study_name},
+            **self._described(trial),
             parent=self._plan.sweep_key,
             key=self._plan.child_key(trial.number),
             may_exist=True,
         )
-        lost = "its worker was lost; the same point is tried again by another trial"
-        self._tracker.start_run(start).finish(Outcome.INTERRUPTED, lost)
+        self._tracker.start_run(start).finish(Outcome.INTERRUPTED, LOST_WORDS)
 
 
 def better(study: optuna.Study, best: float | None, trial: FrozenTrial) -> float | None:
@@ -128,3 +196,7 @@ def outcome_of(trial: FrozenTrial) -> str:
     """How a trial ended, or running or waiting."""
     ended = trial.user_attrs.get(OUTCOME)
     return str(ended) if trial.state.is_finished() and ended else trial.state.name.lower()
+
+
+def _milliseconds(moment: datetime | None) -> int:
+    return int((moment.timestamp() if moment else time.time()) * 1000)

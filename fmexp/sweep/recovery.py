@@ -9,10 +9,12 @@ from optuna.trial import TrialState
 
 from fmexp.sweep import leases
 from fmexp.sweep.evaluate import OBJECTIVE
-from fmexp.sweep.study import OUTCOME, WORKER, reclaim, tell, trials
+from fmexp.sweep.study import WORKER, has_taken, reclaim, tell, trials
 from fmexp.tracking import spool
+from fmexp.tracking.base import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import optuna
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 
     from fmexp.sweep.space import Space
 
+    EndedInStore = Callable[[list[int]], Mapping[int, dict[str, str]]]
+    """From trial numbers to the tags of those whose run has ended in MLflow."""
 
-def settle_spool(study: optuna.Study, folder: Path) -> int:
+
+def settle_spool(study: optuna.Study, space: Space, folder: Path) -> int:
     """Tell the study what dead workers had found but not told; how many results were saved.
 
     The study is the truth: a trial that it has given up stays given up.
@@ -30,32 +35,62 @@ def settle_spool(study: optuna.Study, folder: Path) -> int:
     by_number = {trial.number: trial for trial in trials(study)}
     for run in spool.spooled_runs(folder):
         start, end = run.record.start, run.record.end
-        if run.state != "unsettled" or not start.study or start.study["name"] != study.study_name:
+        if not start.study or start.study["name"] != study.study_name:
             continue
-        assert end is not None
+        if run.state not in ("unsettled", "unsent") or end is None:
+            continue
         trial = by_number.get(int(start.study["trial"]))
-        accepted = trial is not None and _take(study, trial, end)
-        spool.settle_for_dead(run, accepted)
+        accepted = trial is not None and _take(study, space, trial, end.outcome, end.reason,
+                                               end.tags)  # fmt: skip
         saved += accepted
+        if run.state == "unsettled":
+            spool.settle_for_dead(run, accepted)
     return saved
 
 
-def _take(study: optuna.Study, trial: FrozenTrial, end: spool.End) -> bool:
-    """Whether the study has this result: it is told it, or it had been told before the crash."""
-    text = end.tags.get(OBJECTIVE)
-    value = None if text is None else float(text)
-    if trial.state is TrialState.RUNNING:
-        return tell(study, trial.number, end.outcome, value, end.reason)
-    if trial.state is TrialState.COMPLETE:
-        return trial.value == value
-    return trial.user_attrs.get(OUTCOME) == end.outcome
-
-
-def reclaim_dead(study: optuna.Study, space: Space) -> list[FrozenTrial]:
+def reclaim_dead(
+    study: optuna.Study, space: Space, ended_in_store: EndedInStore
+) -> list[FrozenTrial]:
     """Give up every running trial whose worker is dead, and enqueue its point again.
 
     Safe at any time and from several processes at once. Returns the trials that we gave up.
     """
+    dead = _of_dead_workers(study)
+    # a run begins when its point is whole: only then may MLflow know more than the study
+    begun = [t.number for t in dead if space.is_whole(space.point(t))]
+    known = ended_in_store(begun) if begun else {}
+    lost = []
+    for trial in dead:
+        tags = known.get(trial.number, {})
+        outcome = tags.get("fmexp.outcome")
+        if outcome and _take(study, space, trial, Outcome(outcome),
+                             tags.get("fmexp.reason", ""), tags):  # fmt: skip
+            continue
+        if reclaim(study, space, trial.number):
+            lost.append(trial)
+    return lost
+
+
+def _take(
+    study: optuna.Study,
+    space: Space,
+    trial: FrozenTrial,
+    outcome: Outcome,
+    reason: str,
+    tags: Mapping[str, str],
+) -> bool:
+    """Whether the study has this result: it is told it, or it had been told before the crash."""
+    text = tags.get(OBJECTIVE)
+    value = None if text is None else float(text)
+    if outcome is Outcome.COMPLETED and value is None:
+        return False
+    if trial.state is TrialState.RUNNING:
+        return tell(study, space, trial.number, outcome, value, reason)
+    return has_taken(trial, outcome, value)
+
+
+def _of_dead_workers(study: optuna.Study) -> list[FrozenTrial]:
+    """Running trials that nobody will finish."""
     now = time.time()
     known = leases.leases(study)
     dead = []
@@ -66,8 +101,6 @@ def reclaim_dead(study: optuna.Study, space: Space) -> list[FrozenTrial]:
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if worker is None and now < began + leases.lease_seconds():
             continue  # it was asked for just now
-        if leases.is_alive(known.get(worker or ""), now):
-            continue
-        if reclaim(study, space, trial):
+        if not leases.is_alive(known.get(worker or ""), now):
             dead.append(trial)
     return dead

@@ -180,6 +180,19 @@ class Space:
         """The point of a trial as stored; a trial that has not drawn all of it lacks values."""
         return self.canonical({**trial.params, **trial.user_attrs.get(OUTSIDE, {})})
 
+    def enqueued(self, trial: optuna.trial.FrozenTrial) -> Point:
+        """The values for which a trial was enqueued."""
+        fixed = trial.system_attrs.get("fixed_params", {})
+        return self.canonical({**fixed, **trial.user_attrs.get(OUTSIDE, {})})
+
+    def planned(self, trial: optuna.trial.FrozenTrial) -> Point:
+        """The point of a trial, with the values for which it was enqueued, drawn yet or not."""
+        return self.canonical({**self.enqueued(trial), **self.point(trial)})
+
+    def is_whole(self, point: Mapping[str, Value]) -> bool:
+        """Whether a point has a value for each dimension that exists there."""
+        return all(d.key in point for d in self._existing(point))
+
     def canonical(self, values: Mapping[str, Any]) -> Point:
         """`values` without keys that do not exist at this point, in order, each in its own type."""
         point: Point = {}

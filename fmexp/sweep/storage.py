@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -14,6 +15,8 @@ from fmexp.errors import MissingPackageError, StoreError, UserError
 from fmexp.tracking.locate import sqlite_path, without_password
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from optuna.storages import BaseStorage
 
 JOURNAL = "optuna.journal"
@@ -66,6 +69,26 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     if located.startswith("journal://"):
         return _open_journal(Path(located.removeprefix("journal://")))
     return _open_database(located)
+
+
+@contextlib.contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Say in words what a storage does that was there and is lost.
+
+    Raises:
+        StoreError: it does not answer any more.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        cause = (str(error.__cause__ or error).strip().splitlines() or [""])[0]
+        raise StoreError(
+            f"the study's storage {without_password(url)} was lost: {cause}. What had ended is on "
+            "disk: when the storage is back, the same command goes on from there"
+        ) from error
 
 
 def refuse_several_workers(url: str | None, workers: int) -> None:

@@ -5,6 +5,7 @@ The study is the only thing that workers share. They never wait for each other: 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from fmexp.sweep import leases
 from fmexp.sweep.marks import DISCARD, INTERRUPTED, LOST, MARK, REPEAT, counts
 from fmexp.sweep.samplers import SpaceExhaustedError
 from fmexp.tracking.base import Outcome
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
 
 WORKER, OUTCOME, REASON, RETRY_OF = "worker", "outcome", "reason", "retry_of"
 """Trial attributes: the worker that runs it, how it ended, why, and the trial it runs again."""
+
+STATES = {
+    Outcome.COMPLETED: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+    Outcome.INTERRUPTED: TrialState.FAIL,
+}
+"""What Optuna calls each outcome."""
 
 MOST_REPEATS = 50
 REPORT_SHARE = 0.05
@@ -51,6 +62,10 @@ class Evaluate(Protocol):
     def __call__(self, number: int, point: Point, report: Reporter) -> Evaluated:
         """Evaluate trial `number`; never raises but for what must end the whole worker."""
         ...
+
+
+FAILURES = "failures"
+"""Why a worker stops asking when too many trials failed."""
 
 
 class Ended(Exception):  # noqa: N818 (no error: why a worker stops asking)
@@ -96,7 +111,7 @@ class Worker:
         evaluate: trains at a point.
         id: of the lease that says that this worker lives.
         n_trials: the study's total.
-        max_failure_rate: stop when more than this share of the finished trials failed.
+        max_failure_rate: stop when more than this share of `n_trials` failed.
         prunes: whether the study has a pruner that asks for reports.
         should_stop: asked before each trial; a reason in words, or "".
     """
@@ -110,6 +125,7 @@ class Worker:
     prunes: bool
     should_stop: Callable[[], str]
     _repeats: int = field(default=0, init=False)
+    _keys: dict[int, str] = field(default_factory=dict, init=False)
 
     def work(self) -> str:
         """Evaluate trials; returns why no more are asked for."""
@@ -132,7 +148,7 @@ class Worker:
         except SpaceExhaustedError:
             drop(self.study, trial.number, DISCARD)
             raise Ended("exhausted") from None
-        twin = find_twin(self.study, self.space, trial.number, point)
+        twin = self._twin(trial.number, point)
         if twin is not None:
             self._repeat(trial, twin)
             return
@@ -140,11 +156,46 @@ class Worker:
         reporter = Reporter(trial if self.prunes else None)
         evaluated = self.evaluate(trial.number, point, reporter)
         accepted = tell(
-            self.study, trial.number, evaluated.outcome, evaluated.value, evaluated.reason
-        )
+            self.study, self.space, trial.number,
+            evaluated.outcome, evaluated.value, evaluated.reason,
+        )  # fmt: skip
         evaluated.settle(accepted)
-        if accepted and evaluated.outcome is Outcome.INTERRUPTED:
-            try_again(self.study, self.space, trial.number, point)
+
+    def _twin(self, number: int, point: Point) -> FrozenTrial | None:
+        """Another trial that counts and has this point: finished, or running since before.
+
+        Of two that draw the same point at the same moment the later one has the twin: it waits
+        until each earlier one has chosen (Lamport's bakery), be it for as long as a lease.
+        """
+        until = time.monotonic() + leases.lease_seconds()
+        while self._earlier_chooses(number) and time.monotonic() < until:
+            time.sleep(0.002)
+        key = self.space.key(point)
+        for other in trials(self.study):
+            is_known = other.state.is_finished() or (
+                other.state is TrialState.RUNNING and other.number < number
+            )
+            is_other = other.number != number and counts(other)
+            if is_other and is_known and self._key(other) == key:
+                return other
+        return None
+
+    def _earlier_chooses(self, number: int) -> bool:
+        return any(
+            t.number < number
+            and t.state is TrialState.RUNNING
+            and not self.space.is_whole(self.space.point(t))
+            for t in trials(self.study)
+        )
+
+    def _key(self, trial: FrozenTrial) -> str:
+        """The key of a trial's point; those of finished trials are kept, as they do not change."""
+        key = self._keys.get(trial.number)
+        if key is None:
+            key = self.space.key(self.space.point(trial))
+            if trial.state.is_finished():
+                self._keys[trial.number] = key
+        return key
 
     def _repeat(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
         """Tell what is known of the same point; nothing is trained, nothing recorded."""
@@ -161,8 +212,8 @@ class Worker:
             raise Ended("done")
         finished = [t for t in counted if t.state.is_finished()]
         failed = sum(t.user_attrs.get(OUTCOME) == Outcome.FAILED for t in finished)
-        if failed and failed > self.max_failure_rate * len(finished):
-            raise Ended(f"failures: {failed} of {len(finished)} finished trials failed")
+        if failed > self.max_failure_rate * self.n_trials:
+            raise Ended(FAILURES)
 
 
 def trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -180,49 +231,83 @@ def rank(study: optuna.Study, number: int) -> int:
     return sum(counts(t) for t in trials(study) if t.number < number)
 
 
-def find_twin(study: optuna.Study, space: Space, number: int, point: Point) -> FrozenTrial | None:
-    """Another trial that counts and has this point: finished, or running since before."""
-    key = space.key(point)
-    for other in trials(study):
-        is_known = other.state.is_finished() or (
-            other.state is TrialState.RUNNING and other.number < number
-        )
-        is_other = other.number != number and counts(other)
-        if is_other and is_known and space.key(space.point(other)) == key:
-            return other
-    return None
-
-
-def drop(study: optuna.Study, number: int, mark: str, value: float | None = None) -> bool:
-    """Mark a trial as one that does not count and finish it; whether it was still running."""
-    try:
+def drop(study: optuna.Study, number: int, mark: str, value: float | None = None) -> None:
+    """Mark a trial as one that does not count, and finish it."""
+    state = TrialState.FAIL if value is None else TrialState.COMPLETE
+    with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # it was given up
         _set_attributes(study, number, {MARK: mark})
-        if value is None:
-            study.tell(number, state=TrialState.FAIL)
-        else:
-            study.tell(number, value)
-    except (ValueError, UpdateFinishedTrialError):  # Optuna's words for "it is finished already"
-        return False
-    return True
+        study.tell(number, value, state)
 
 
 def tell(
-    study: optuna.Study, number: int, outcome: Outcome, value: float | None, reason: str
+    study: optuna.Study,
+    space: Space,
+    number: int,
+    outcome: Outcome,
+    value: float | None,
+    reason: str,
 ) -> bool:
-    """Tell the study how a trial ended; False if it had been given up (its lease ran out)."""
+    """Tell the study how a trial ended; whether it has taken that.
+
+    It has not where the trial was given up before, as its lease had run out.
+    """
     attributes = {OUTCOME: str(outcome)} | ({REASON: reason[:2000]} if reason else {})
+    if outcome not in (Outcome.COMPLETED, Outcome.PRUNED):  # Optuna's FAIL does not say why
+        attributes[MARK] = INTERRUPTED if outcome is Outcome.INTERRUPTED else ""
+    _finish(study, space, number, attributes, STATES[outcome], value)
+    return has_taken(_trial(study, number), outcome, value)
+
+
+def has_taken(trial: FrozenTrial, outcome: Outcome, value: float | None) -> bool:
+    """Whether a finished trial ended so for the study.
+
+    State and attributes of a finished trial cannot change. So when several write at the same
+    moment, each reads here afterwards what came of it, and all read the same.
+    """
+    if trial.state is not STATES[outcome] or trial.user_attrs.get(OUTCOME) != outcome:
+        return False
     if outcome is Outcome.INTERRUPTED:
-        attributes[MARK] = INTERRUPTED
+        return True
+    return counts(trial) and (outcome is not Outcome.COMPLETED or trial.value == value)
+
+
+def reclaim(study: optuna.Study, space: Space, number: int) -> bool:
+    """Give up a trial whose worker is dead, and enqueue its point again; whether it is lost.
+
+    Safe when several do it at once, and when the worker is not that dead and tells its end just
+    now: only one of them finishes the trial, and that one enqueues.
+    """
+    finished = _finish(study, space, number, {MARK: LOST}, TrialState.FAIL)
+    return finished and not counts(_trial(study, number))
+
+
+def _finish(
+    study: optuna.Study,
+    space: Space,
+    number: int,
+    attributes: dict[str, str],
+    state: TrialState,
+    value: float | None = None,
+) -> bool:
+    """Finish a running trial; False if it was finished already."""
     try:
         _set_attributes(study, number, attributes)
-        if outcome is Outcome.COMPLETED:
-            study.tell(number, value)
-        else:
-            pruned = outcome is Outcome.PRUNED
-            study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
-    except (ValueError, UpdateFinishedTrialError):
+        study.tell(number, value if state is TrialState.COMPLETE else None, state)
+    except (ValueError, UpdateFinishedTrialError):  # Optuna's words for "it is finished already"
         return False
+    trial = _trial(study, number)
+    if not counts(trial) and trial.user_attrs[MARK] in (LOST, INTERRUPTED):
+        point = space.planned(trial)
+        if point:
+            space.enqueue(study, point, {RETRY_OF: number})
     return True
+
+
+def _trial(study: optuna.Study, number: int) -> FrozenTrial:
+    storage = study._storage
+    return storage.get_trial(
+        storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    )
 
 
 def _set_attributes(study: optuna.Study, number: int, attributes: dict[str, str]) -> None:
@@ -230,21 +315,3 @@ def _set_attributes(study: optuna.Study, number: int, attributes: dict[str, str]
     trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     for name, value in attributes.items():
         storage.set_trial_user_attr(trial_id, name, value)
-
-
-def try_again(study: optuna.Study, space: Space, number: int, point: Point) -> None:
-    """Have the point of a trial that was lost or interrupted evaluated by the next who asks."""
-    if point:
-        space.enqueue(study, point, {RETRY_OF: number})
-
-
-def reclaim(study: optuna.Study, space: Space, trial: FrozenTrial) -> bool:
-    """Give up a trial whose worker is dead, and enqueue its point again; whether we did it.
-
-    The order survives two that reclaim at once: mark, then tell (one of them is refused), and only
-    who was not refused enqueues.
-    """
-    if not drop(study, trial.number, LOST):
-        return False
-    try_again(study, space, trial.number, space.point(trial))
-    return True

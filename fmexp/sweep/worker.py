@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from fmexp.sweep import leases
-from fmexp.sweep.evaluate import DataCache, Evaluator, Plan
+from fmexp.sweep.evaluate import DataCache, Evaluator, Plan, check_data
 from fmexp.sweep.options import NoPrunerOptions, read_options
 from fmexp.sweep.samplers import make_pruner, make_sampler
 from fmexp.sweep.space import Space
-from fmexp.sweep.storage import open_storage
+from fmexp.sweep.storage import answering, open_storage
 from fmexp.sweep.study import Worker
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PLAN, SPACE = "plan", "space"
 """Study attributes: what every trial shares, and what is searched."""
 
+LOOK_SECONDS = 0.25
 CURVE_POINTS = 320
 """Points of a child's curve: as many as MLflow's UI asks for."""
 
@@ -47,6 +49,7 @@ class Job:
         experiment: MLflow experiment.
         options: `hydra.sweeper` as plain values.
         deadline: seconds since the epoch after which no trial is begun.
+        stop_file: there once the user wants to stop; seen by workers wherever they run.
     """
 
     storage: str
@@ -56,6 +59,7 @@ class Job:
     experiment: str
     options: dict[str, Any]
     deadline: float | None
+    stop_file: str
 
     def open_tracker(self) -> Tracker:
         """A tracker with a recorder of its own."""
@@ -83,7 +87,9 @@ def work(
 ) -> str:
     """Evaluate trials until there are enough; returns why no more were asked for."""
     study, space, plan = load_study(job, storage)
+    check_data(plan, data)
     options = read_options(job.options)
+    stop = _Stop(job, stop)
     lease = leases.Lease.start(study)
     evaluator = Evaluator(
         plan=plan,
@@ -115,7 +121,7 @@ def work_alone(job: Job) -> str:
     from fmexp.interrupt import stop_on_signals
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # only there are signals heard
         return _work_alone(job, lambda: "")
     with stop_on_signals() as asked:
         return _work_alone(job, lambda: "interrupted" if asked else "")
@@ -125,9 +131,26 @@ def _work_alone(job: Job, stop: Callable[[], str]) -> str:
     _one_torch_thread()
     tracker = job.open_tracker()
     try:
-        return work(job, open_storage(job.storage, Path(job.folder)), tracker, DataCache(), stop)
+        with answering(job.storage):
+            storage = open_storage(job.storage, Path(job.folder))
+            return work(job, storage, tracker, DataCache(), stop)
     finally:
         tracker.close()
+
+
+class _Stop:
+    """Why to stop, asked after each epoch; the file is looked for a few times a second only."""
+
+    def __init__(self, job: Job, asked: Callable[[], str]) -> None:
+        self._file, self._asked = Path(job.stop_file), asked
+        self._look_at, self._told = 0.0, False
+
+    def __call__(self) -> str:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._told = self._file.exists()
+        return "interrupted" if self._told else self._asked()
 
 
 def _one_torch_thread() -> None:
@@ -142,7 +165,7 @@ def _is_best(study: optuna.Study, value: float) -> bool:
         best = study.best_value
     except ValueError:  # no trial is complete yet
         return True
-    return value < best if study.direction.name == "MINIMIZE" else value > best
+    return value <= best if study.direction.name == "MINIMIZE" else value >= best
 
 
 def _is_past(deadline: float | None) -> bool:
@@ -157,8 +180,11 @@ def main() -> None:
     """Read a job from stdin, work, print why no more trials were asked for."""
     from fmexp.errors import FmexpError
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; our parent tells us too
+    job = Job(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_stop_without_parent, daemon=True).start()
     try:
-        print(work_alone(Job(**json.load(sys.stdin))))
+        print(work_alone(job))
     except FmexpError as error:
         print(f"fmexp: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -166,9 +192,15 @@ def main() -> None:
         sys.exit(130)
 
 
+def _stop_without_parent() -> None:
+    """Stop at the next epoch when the process that started us is gone, as if it had said so."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def to_json(job: Job) -> str:
-    """What a worker process reads."""
-    return json.dumps(asdict(job))
+    """The line that a worker process reads."""
+    return json.dumps(asdict(job)) + "\n"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +78,7 @@ class Run(Protocol):
         tags: dict[str, str] | None = None,
         links: dict[str, str] | None = None,
         provisional: bool = False,
+        children: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         """Close the run: last metrics, tags, every file in `folder`. On disk when this returns.
 
@@ -89,6 +90,8 @@ class Run(Protocol):
             links: tags that hold the id of another run, given by its key; `{tag}` in the other
                 tags stands for that run's page.
             provisional: not sent before `settle`.
+            children: of a sweep's own run: how its trials ended, by key, for the store to be
+                mended by; each has name, outcome, reason, params, metrics, ended and is_wanted.
         """
         ...
 
@@ -144,6 +147,7 @@ class _NullRun:
         tags: dict[str, str] | None = None,
         links: dict[str, str] | None = None,
         provisional: bool = False,
+        children: dict[str, dict[str, Any]] | None = None,
     ) -> None: ...
 
     def settle(self, accepted: bool) -> None: ...

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from fmexp.tracking import spool
-from fmexp.tracking.base import Outcome
+from fmexp.tracking.base import Outcome, RunStart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fmexp.tracking.store import Store
 
 KILLED = "its process ended without closing the run (killed, or it crashed)"
+MENDED = "Made from the study: the run itself never reached this store, nor did its curve."
 _YOUNG_MILLISECONDS = 2000
 """A run that ends within this is sent in one go, when it has ended."""
 
@@ -96,19 +97,52 @@ class Sender:
             ended = spool.last_written(run.folder)
             record.end = spool.End(Outcome.INTERRUPTED, KILLED, {}, {}, ended)
         if record.end is None or record.end.provisional:
-            if not last and spool.milliseconds() - record.started > _YOUNG_MILLISECONDS:
+            age = spool.milliseconds() - record.started
+            if not last and (record.start.reopens or age > _YOUNG_MILLISECONDS):
                 self._show(run, record, news)
             return False
-        look = record.end.reason in (KILLED, spool.REFUSED)  # somebody else may have closed it
+        killed = record.end.reason == KILLED
+        if killed and record.start.reopens and self._goes_on(run):
+            return True
+        look = killed or record.end.reason == spool.REFUSED  # somebody else may have closed it
         fresh = self._find_or_create(run, record, look)
-        if fresh or self._store.is_live(run.run_id):
+        if fresh or record.start.reopens or self._store.is_live(run.run_id):
             tags = {} if fresh else _end_tags(record)
+            self._mend_children(run, record.end)
             self._send_whole(run, record, record.end, tags | self._linked(record.end))
         return True
 
+    def _goes_on(self, run: _Sending) -> bool:
+        """Whether another owner has taken this run up."""
+        return spool.waits(self.owner.parent, run.folder.name, but=self.owner)
+
+    def _mend_children(self, run: _Sending, end: spool.End) -> None:
+        """Make the store say of a sweep's trials what the study says: close them, make them.
+
+        Runs that wait in a spool are left to their recorder.
+        """
+        if not end.children:
+            return
+        stored = self._store.children(run.run_id)
+        for key, child in end.children.items():
+            run_id, status = stored.get(key, ("", ""))
+            wanted = status == "RUNNING" or (child["is_wanted"] and not run_id)
+            if not wanted or spool.waits(self.owner.parent, key):
+                continue
+            tags = child["tags"] | {"fmexp.outcome": child["outcome"]}
+            tags |= {"fmexp.reason": child["reason"]} if child["reason"] else {}
+            if not run_id:
+                start = RunStart(child["name"], {}, {})
+                run_id = self._store.create(key, start, {}, child["started"], run.run_id)
+                tags["mlflow.note.content"] = MENDED
+            points = [(name, 0, child["ended"], x) for name, x in child["metrics"].items()]
+            self._store.log(run_id, {} if status else child["params"], points, tags)
+            self._store.terminate(run_id, Outcome(child["outcome"]), child["ended"])
+
     def _show(self, run: _Sending, record: spool.RunRecord, news: bool) -> None:
         """Let a run be watched while it lasts: its params, and the newest point of each curve."""
-        fresh = self._find_or_create(run, record)
+        # a trial may have been given up, and its run closed, while we were stopped
+        fresh = self._find_or_create(run, record, look=record.start.study is not None)
         params = record.start.params if fresh else {}
         points = [(name, *curve.last()) for name, curve in record.curves.items()]
         if fresh or (news and self._store.is_live(run.run_id)):
@@ -168,7 +202,7 @@ class Sender:
     def _links_wait(self, run: _Sending) -> bool:
         """Whether the run's end links to a run that is still to be sent."""
         end = run.reader.record.end if run.reader.record else None
-        keys = end.links.values() if end else ()
+        keys = chain(end.links.values(), end.children) if end else ()
         return any((self.owner / key).exists() for key in keys)
 
     def _parent_id(self, key: str) -> str:
@@ -178,7 +212,7 @@ class Sender:
             if ours and ours.reader.record:
                 self._find_or_create(ours, ours.reader.record)
             found = ours.run_id if ours else self._store.find(key)
-            if not found and (self._wait_for_parents or any(self.owner.parent.glob(f"*/{key}"))):
+            if not found and (self._wait_for_parents or spool.waits(self.owner.parent, key)):
                 raise ParentUnknownError(key)
             self._parents[key] = found or ""
         return self._parents[key]

@@ -95,6 +95,7 @@ class End:
     time: int
     links: dict[str, str] = field(default_factory=dict)
     provisional: bool = False
+    children: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -292,7 +293,10 @@ def _settled(end: End, accepted: bool) -> End:
 
 def settle_for_dead(run: SpooledRun, accepted: bool) -> None:
     """Say in a dead worker's place whether its study has the result; sent by the next recorder."""
-    lock = os.open(run.folder.parent / RECORDER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock = os.open(run.folder.parent / RECORDER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        return  # somebody else has said it, and a recorder has sent it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # its recorder may be at work still
         events = run.folder / _EVENTS
@@ -329,6 +333,11 @@ def runs(owner: Path) -> list[Path]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(Path(e.path) for e in os.scandir(owner) if e.is_dir() and e.name[0] != ".")
     return []
+
+
+def waits(spool: Path, key: str, but: Path | None = None) -> bool:
+    """Whether a run of this key lies in the spool of anybody (`but` one owner)."""
+    return any(found.parent != but for found in spool.glob(f"*/{key}"))
 
 
 def destination(owner: Path) -> Destination | None:

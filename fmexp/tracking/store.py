@@ -74,8 +74,33 @@ class Store:
         )
         return found[0].info.run_id if found else None
 
+    def children(self, parent_id: str) -> dict[str, tuple[str, str]]:
+        """Id and status of each run under a parent, by key."""
+        found, token = {}, None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id],
+                f"tags.`mlflow.parentRunId` = '{parent_id}'",
+                run_view_type=ViewType.ALL,
+                page_token=token,
+            )
+            for run in page:
+                key = run.data.tags.get(RUN_KEY_TAG, "")
+                found[key] = (run.info.run_id, run.info.status)
+            token = page.token
+            if not token:
+                return found
+
+    def ended(self, key: str) -> dict[str, str]:
+        """The tags of a run that has ended; none of another."""
+        run_id = self.find(key)
+        run = self._client.get_run(run_id) if run_id else None
+        return dict(run.data.tags) if run and run.info.status != "RUNNING" else {}
+
     def reopen(self, run_id: str) -> None:
-        """Let a run that had ended go on."""
+        """Let a run that had ended go on, even one that was deleted."""
+        if self._client.get_run(run_id).info.lifecycle_stage != "active":
+            self._client.restore_run(run_id)
         self._client.update_run(run_id, status="RUNNING")
 
     def is_live(self, run_id: str) -> bool:

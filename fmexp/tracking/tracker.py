@@ -17,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmexp.errors import StoreError, UserError
 from fmexp.tracking import spool
@@ -224,12 +224,22 @@ class _SpooledRun:
         tags: dict[str, str] | None = None,
         links: dict[str, str] | None = None,
         provisional: bool = False,
+        children: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         _check_finite(metrics or {})
         if self._ended:
             return  # the first one counts: a Ctrl-C may come while it is at work
         now = spool.milliseconds()
-        end = spool.End(outcome, reason, metrics or {}, tags or {}, now, links or {}, provisional)
+        end = spool.End(
+            outcome,
+            reason,
+            metrics or {},
+            tags or {},
+            now,
+            links or {},
+            provisional,
+            children or {},
+        )
         self._writer.end(self._points, end)
         self._ended = True
         if not provisional:
