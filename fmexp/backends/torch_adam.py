@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,14 +51,16 @@ class AdamTrainer:
     @torch.inference_mode()
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        losses, sizes = [], []
         for rows, target in self._batches(order):
             sums, scores = self._sums_and_scores(rows)
-            total += self._mean_loss(scores, target) * len(target)
+            losses.append(self._mean_loss(scores, target))
+            sizes.append(len(target))
             predictions = torch.sigmoid(scores) if self._classification else scores
             self._set_gradient(rows, sums, (predictions - target).div_(len(target)))
             self._adam.step(self._gradient.all, learning_rate)
-        return float(total) / len(self._target)
+        means = torch.stack(losses).tolist()  # the only wait for the device in an epoch
+        return float(np.average(means, weights=sizes))
 
     @torch.inference_mode()
     def loss(self, part: Part) -> float:
@@ -160,10 +161,13 @@ class _Table:
         self.W, self.all, self.features = W, W[: n + 1], W[:n]
         self.V, self.w, self.w0 = W[:n, : self.k], W[:n, self.k], W[n, self.k]
         self.unused, self.squares = W[n, : self.k], W[n + 1 :, self.k]
+        self.squares_column = self.squares[:, None]
+        self._of_V = torch.ones_like(W[0])
+        self._of_V[self.k] = 0.0
 
     def set_squares(self) -> torch.Tensor:
         """Bring |v_j|^2 up to date; shape (n_features,)."""
-        return torch.sum(self.V.square(), 1, out=self.squares)
+        return torch.mv(self.features.square(), self._of_V, out=self.squares)
 
     def parameters(self) -> Parameters:
         """A float64 copy."""
@@ -174,32 +178,38 @@ class _Table:
 
 
 class _Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1) on one tensor, as torch.optim.Adam computes it.
+    """Adam (Kingma & Ba 2015, algorithm 1) on one tensor, by the kernel of torch.optim.Adam.
 
-    Written out because torch.optim.Adam takes longer to begin a step than a small step takes.
-    EPSILON is half of torch's default, as our gradients are half of those of the mean squared
-    error: the steps are those that torch.optim.Adam takes on torch.nn.MSELoss.
+    The kernel alone, since torch.optim.Adam takes ten times as long to begin a small step as the
+    step takes. EPSILON is half of torch's default, as our gradients are half of those of the mean
+    squared error: the steps are those that torch.optim.Adam takes on torch.nn.MSELoss.
     """
 
     BETA1, BETA2, EPSILON = 0.9, 0.999, 0.5e-8
 
     def __init__(self, theta: torch.Tensor) -> None:
         self.theta = theta
-        self._mean = torch.zeros_like(theta)
-        self._square = torch.zeros_like(theta)
-        self._root = torch.zeros_like(theta)
-        self._steps = 0
+        self._mean, self._square = torch.zeros_like(theta), torch.zeros_like(theta)
+        self._steps = torch.zeros((), device=theta.device)
 
     def step(self, gradient: torch.Tensor, learning_rate: float) -> None:
         """Move theta."""
         self._steps += 1
-        correction1 = 1.0 - self.BETA1**self._steps
-        correction2 = math.sqrt(1.0 - self.BETA2**self._steps)
-        self._mean.lerp_(gradient, 1.0 - self.BETA1)
-        self._square.mul_(self.BETA2).addcmul_(gradient, gradient, value=1.0 - self.BETA2)
-        torch.sqrt(self._square, out=self._root).add_(self.EPSILON * correction2)
-        rate = learning_rate * correction2 / correction1
-        self.theta.addcdiv_(self._mean, self._root, value=-rate)
+        torch._fused_adam_(
+            [self.theta],
+            [gradient],
+            [self._mean],
+            [self._square],
+            [],
+            [self._steps],
+            lr=learning_rate,
+            beta1=self.BETA1,
+            beta2=self.BETA2,
+            weight_decay=0.0,
+            eps=self.EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 class _DenseRows:
@@ -221,7 +231,7 @@ class _DenseRows:
     def set_gradient(self, gradient: _Table, R: torch.Tensor, table: _Table) -> None:
         """X^T R and sum of r, less V (X^2)^T r."""
         torch.mm(self._wide.t(), R, out=gradient.W)
-        gradient.V.addcmul_(table.V, gradient.squares[:, None], value=2.0)
+        gradient.V.addcmul_(table.V, gradient.squares_column, value=2.0)
         gradient.unused.zero_()
 
     def share_present(self, table: _Table) -> torch.Tensor:
@@ -242,18 +252,19 @@ class _SparseRows:
 
     `ids` and `values` (None: all 1) are (n_rows, length) where all rows have as many entries, as
     one-hot rows do; else they are (n_entries,), and `indptr` says where rows begin. That one stays
-    in the host's memory: where a batch begins must not wait for a device.
+    in the host's memory: where a batch begins must not wait for a device. `rows` is the row of
+    each entry.
     """
 
     def __init__(
-        self, ids: torch.Tensor, values: torch.Tensor | None, indptr: np.ndarray | None = None
+        self,
+        ids: torch.Tensor,
+        values: torch.Tensor | None,
+        rows: torch.Tensor,
+        indptr: np.ndarray | None,
     ) -> None:
-        self._ids, self._values, self._indptr = ids, values, indptr
-        self._offsets = self._row_of_entry = None
-        if indptr is not None:
-            self._offsets = torch.from_numpy(indptr[:-1]).to(ids.device)
-            rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-            self._row_of_entry = torch.from_numpy(rows).to(ids.device)
+        self._ids, self._values, self._rows, self._indptr = ids, values, rows, indptr
+        self._offsets = None if indptr is None else torch.from_numpy(indptr[:-1]).to(ids.device)
 
     @classmethod
     def of(cls, features: CSR, device: torch.device, dtype: torch.dtype) -> _SparseRows:
@@ -263,29 +274,31 @@ class _SparseRows:
         if features.values is not None:
             values = torch.as_tensor(features.values).to(device, dtype)
         lengths = np.diff(features.indptr)
+        rows = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
         if len(lengths) and lengths[0] > 0 and (lengths == lengths[0]).all():
             shape = (len(lengths), int(lengths[0]))
-            return cls(ids.view(shape), None if values is None else values.view(shape))
-        return cls(ids, values, np.asarray(features.indptr, np.int64))
+            return cls(ids.view(shape), None if values is None else values.view(shape), rows, None)
+        return cls(ids, values, rows, np.asarray(features.indptr, np.int64))
 
     def sums(self, table: _Table) -> torch.Tensor:
         """S."""
+        table.set_squares()
         S = self._bag(table.features, self._values)
         squared_values = None if self._values is None else self._values.square()
-        sum_of_squares = self._bag(table.set_squares()[:, None], squared_values)
+        sum_of_squares = self._bag(table.squares_column, squared_values)
         S[:, table.k] += torch.add(table.w0, sum_of_squares[:, 0], alpha=-0.5)
         return S
 
     def set_gradient(self, gradient: _Table, R: torch.Tensor, table: _Table) -> None:
         """X^T R and sum of r, less V (X^2)^T r."""
-        entries, ids, k = self._spread(R), self._ids.view(-1), table.k
+        entries, ids, k = torch.embedding(R, self._rows), self._ids.view(-1), table.k
         if self._values is not None:
             values = self._values.view(-1)
             entries *= values[:, None]
             gradient.squares.zero_().index_add_(0, ids, entries[:, k] * values)
         gradient.features.zero_().index_add_(0, ids, entries)
-        of_squares = gradient.w if self._values is None else gradient.squares
-        gradient.V.addcmul_(table.V, of_squares[:, None], value=-1.0)
+        of_squares = gradient.w[:, None] if self._values is None else gradient.squares_column
+        gradient.V.addcmul_(table.V, of_squares, value=-1.0)
         torch.sum(R[:, k], 0, out=gradient.w0)
 
     def share_present(self, table: _Table) -> torch.Tensor:
@@ -304,34 +317,30 @@ class _SparseRows:
             self._ids, matrix, self._offsets, mode="sum", per_sample_weights=weights
         )
 
-    def _spread(self, R: torch.Tensor) -> torch.Tensor:
-        """A row of R for each entry of the rows."""
-        if self._row_of_entry is not None:
-            return R[self._row_of_entry]
-        return R[:, None].expand(-1, self._ids.shape[1], -1).reshape(-1, R.shape[1])
-
     def taken(self, order: np.ndarray) -> _SparseRows:
         """The rows in another order."""
-        if self._indptr is None:
-            index, indptr = torch.from_numpy(order), None
-        else:
+        rows, indptr, index = self._rows, None, torch.from_numpy(order)
+        if self._indptr is not None:
             lengths = np.diff(self._indptr)[order]
             indptr = np.concatenate([[0], np.cumsum(lengths)])
             shift = np.repeat(self._indptr[order] - indptr[:-1], lengths)
             index = torch.from_numpy(shift + np.arange(len(shift)))
-        index = index.to(self._ids.device)
-        return _SparseRows(
-            self._ids[index], None if self._values is None else self._values[index], indptr
-        )
+            rows = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(rows.device)
+        index = index.to(rows.device)
+        values = None if self._values is None else self._values[index]
+        return _SparseRows(self._ids[index], values, rows, indptr)
 
     def between(self, begin: int, end: int) -> _SparseRows:
         """Rows begin to end."""
         entries, indptr = slice(begin, end), None
-        if self._indptr is not None:
+        if self._indptr is None:
+            rows = self._rows[: (end - begin) * self._ids.shape[1]]
+        else:
             entries = slice(int(self._indptr[begin]), int(self._indptr[end]))
             indptr = self._indptr[begin : end + 1] - self._indptr[begin]
+            rows = self._rows[entries] - begin
         values = None if self._values is None else self._values[entries]
-        return _SparseRows(self._ids[entries], values, indptr)
+        return _SparseRows(self._ids[entries], values, rows, indptr)
 
 
 _Rows = _DenseRows | _SparseRows
