@@ -37,8 +37,8 @@ def reason(config: Config, dataset: Dataset, parameters: fm.Parameters, finite_e
     return (
         f"the loss was not finite in epoch {finite_epochs + 1}: training.learning_rate="
         f"{config.training.learning_rate:g} is too large for this data. "
-        f"{largest_columns(dataset)}. On these rows {safe} is safe; "
-        "data.standardize=true brings the columns to one scale"
+        f"{largest_columns(dataset)}. On these rows {safe} is safe"
+        + ("" if config.data.standardize else "; data.standardize=true brings them to one scale")
     )
 
 
