@@ -35,7 +35,7 @@ TYPO_SHARE = 0.1
 """A column with fewer texts than this share among its numbers is numeric; the texts are errors."""
 
 _NUMBER = re.compile(
-    r"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity)\s*", re.IGNORECASE
+    r"[ \t]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity)[ \t]*", re.IGNORECASE
 )
 _INTEGER = re.compile(r"[0-9]+")
 _PADDED = re.compile(r"0[0-9]+")

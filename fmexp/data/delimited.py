@@ -172,7 +172,7 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
             if not reading.accepts(table):
                 _explain(file, dialect, names, reading.numbers)
             yield table
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, EOFError) as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, *files.DAMAGED) as error:
         _explain(file, dialect, names, reading.numbers)
         raise DataError(f"{file} cannot be read: {error}") from error
     finally:
@@ -278,7 +278,7 @@ def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(f"{file}, line {line}: {_in_words(error)}") from None
-        except (EOFError, OSError) as error:
+        except files.DAMAGED as error:
             raise DataError(f"{file}: the gzipped file is damaged or cut short ({error})") from None
         except UnicodeError as error:
             raise DataError(f"{file}, line {line}: not {dialect.encoding}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import stat
+import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -12,6 +13,9 @@ from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+DAMAGED = (EOFError, OSError, zlib.error)
+"""What reading a broken gzipped file raises."""
 
 HEAD = 1 << 16
 """Bytes that are looked at to find out what a file is."""
@@ -88,7 +92,7 @@ def blocks(file: Path, size: int = 1 << 20) -> Iterator[bytes]:
         try:
             while block := opened.read(size):
                 yield block
-        except (EOFError, OSError) as error:
+        except DAMAGED as error:
             raise DataError(f"{file}: the gzipped file is damaged or cut short ({error})") from None
 
 
