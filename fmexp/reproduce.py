@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fmexp import recorded, screen
-from fmexp.config import config_hash
+from fmexp.config import STARTS, config_hash
 from fmexp.environment import environment_tags
 from fmexp.errors import UserError
 from fmexp.model import Model
@@ -76,6 +76,11 @@ def judge(records: Records, record: Record, folder: Path, data_file: Path | None
         config = recorded.read_config(records, record)
         expected = recorded_losses(records, record, config)
         data = recorded.load_data(config, record, data_file, folder)
+        if config.model.start not in STARTS:
+            raise UserError(
+                f"it started from the model of {config.model.start} (model.start), which its "
+                "record does not hold"
+            )
         fits = _train_again(config, data, record, expected)
     except UserError as error:
         return Verdict("not possible", str(error))

@@ -192,6 +192,15 @@ def test_a_run_that_was_stopped_is_stopped_after_the_same_epoch(
     assert (found.kind, found.words.startswith("bit for bit: all 8 losses")) == ("identical", True)
 
 
+def test_a_run_that_started_from_another_cannot_be_had_from_its_record_alone(
+    recorded: Path, altered: Callable[..., None]
+) -> None:
+    altered("sgd", "config.yaml", lambda text: text.replace("start: normal", "start: latest"))
+    found = verdict(recorded, "sgd")
+    assert found.kind == "not possible"
+    assert "started from the model of latest" in found.words
+
+
 def test_an_unknown_run_is_the_users_mistake(recorded: Path) -> None:
     with pytest.raises(UserError, match="no run 'nobody'"):
         reproduce("nobody", uri_of(recorded), recorded)
