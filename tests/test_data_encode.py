@@ -127,6 +127,12 @@ def test_missing_numbers_become_the_mean_and_a_mark() -> None:
     assert dense(encoder.features(table)).tolist() == [[-1, 0], [0, 1], [1, 0]]
 
 
+def test_a_column_without_missing_numbers_in_training_is_filled_later_without_a_mark() -> None:
+    encoder, _ = fit({"a": [1, 2, 6], "y": range(3)}, fill_missing=True)
+    assert encoder.feature_names == ["a"]
+    assert encoder.features(Table({"a": np.array([np.nan, 3.0])})).tolist() == [[0], [0]]
+
+
 @pytest.mark.parametrize("cell", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_not_finite_is_refused_with_its_column(cell: float) -> None:
     with pytest.raises(

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from fmexp.data.table import Table
 
 SAMPLE_ROWS = 5_000
-"""Rows that a contract is inferred from."""
+"""Rows that a contract is inferred from, where there are few columns."""
+
+SAMPLE_CELLS = 1_000_000
+"""Cells that a contract is inferred from, where there are many."""
 
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "?", "-"]
@@ -212,6 +215,11 @@ def _counts_rows(name: str, cells: list[str]) -> bool:
     if not so_named or len(cells) < 3:
         return False
     return bool((np.diff(np.array(cells, np.float64)) == 1).all())
+
+
+def sample_rows(n_columns: int) -> int:
+    """How many rows to infer the contract of so many columns from."""
+    return max(100, min(SAMPLE_ROWS, SAMPLE_CELLS // n_columns))
 
 
 def find_target(names: list[str], where: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fmexp.data import files
-from fmexp.data.contract import MISSING, SAMPLE_ROWS, is_number
+from fmexp.data.contract import MISSING, is_number, sample_rows
 from fmexp.data.table import Column, Dictionary, Table, Text
 from fmexp.errors import DataError
 
@@ -82,7 +82,7 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
         DataError: there is no usable header or no row.
     """
     names = header(file, dialect)
-    rows = [cells for _, cells in islice(_rows(file, dialect), SAMPLE_ROWS)]
+    rows = [cells for _, cells in islice(_rows(file, dialect), sample_rows(len(names)))]
     if not rows:
         raise DataError(f"{file} has a header but no rows")
     rows = [cells for cells in rows if len(cells) == len(names)]
@@ -96,7 +96,8 @@ def estimate_rows(sample: dict[str, list[str]], n_bytes: int) -> float:
     columns = list(sample.values())
     width = sum(len(cell) + 1 for cells in columns for cell in cells) / len(columns[0])
     n_rows = n_bytes / width
-    return n_rows if len(columns[0]) == SAMPLE_ROWS else len(columns[0])
+    is_all = len(columns[0]) < sample_rows(len(columns))
+    return len(columns[0]) if is_all else n_rows
 
 
 def header(file: Path, dialect: Dialect) -> list[str]:

@@ -24,19 +24,21 @@ class Numeric:
         name: the column's.
         offset: subtracted; the training mean, 0 for a column that stays sparse.
         scale: divided by; never 0.
-        fill: stands in for a missing cell, next to a second feature that is 1 there; None where
-            missing cells are refused.
+        fill: stands in for a missing cell; None where missing cells are refused.
+        marked: whether a second feature is 1 where the cell is missing and 0 elsewhere; it exists
+            where training rows had missing cells.
     """
 
     name: str
     offset: float = 0.0
     scale: float = 1.0
     fill: float | None = None
+    marked: bool = False
 
     @property
     def width(self) -> int:
         """Number of features."""
-        return 1 if self.fill is None else 2
+        return 1 + self.marked
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ class Encoder:
             if column.fill is not None:
                 x = np.where(missing, column.fill, x)
             yield column, (finite(column.name, x) - column.offset) / column.scale
-            if column.fill is not None:
+            if column.marked:
                 yield column, missing.astype(np.float64)
 
     def _entries(

@@ -5,18 +5,23 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig, SplitConfig
+from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig
 from fmexp.data import contract, delimited, files, memory, parquet
-from fmexp.data.dataset import CSR, Dataset
-from fmexp.data.loading import load
-from fmexp.data.table import Text
+from fmexp.data.dataset import BLOCK_ROWS, CSR, Features, blocks
+from fmexp.data.learn import Learning, learn
+from fmexp.data.sources import read
+from fmexp.data.split import SplitBy
+from fmexp.data.table import Table, Text
 from fmexp.errors import DataError
 
+if TYPE_CHECKING:
+    from fmexp.data.encode import Encoder
+
 Files = CsvConfig | ParquetConfig | LibsvmConfig
-WHOLE = SplitConfig(0.0, 0.0, None, 0)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,25 @@ class Options:
     missing: str = "error"
 
 
+@dataclass(frozen=True)
+class Look:
+    """A table that was read and encoded.
+
+    Attributes:
+        table: all rows, raw.
+        encoder: learned from all of them.
+        notes: what was inferred.
+        features: encoded rows of the first block.
+        target: encoded, of all rows.
+    """
+
+    table: Table
+    encoder: Encoder
+    notes: tuple[str, ...]
+    features: Features
+    target: np.ndarray
+
+
 def inspect(path: str, options: Options) -> str:
     """The report on a file, a folder or a glob.
 
@@ -44,7 +68,7 @@ def inspect(path: str, options: Options) -> str:
     """
     config = _config(path, options)
     if isinstance(config, LibsvmConfig):
-        return _report(config, load(config, WHOLE, "regression"), options, "regression")
+        return _report(config, _look(config, options, "regression"), options, "regression")
     sample = _sample(config)
     try:
         target = options.target or contract.find_target(list(sample), path)
@@ -54,7 +78,23 @@ def inspect(path: str, options: Options) -> str:
         raise DataError(f"{path} has no column {target!r}; there are {', '.join(sample)}")
     config.target = options.target
     task = _task(target, sample[target], path)
-    return _report(config, load(config, WHOLE, task), options, task)
+    return _report(config, _look(config, options, task), options, task)
+
+
+def _look(config: Files, options: Options, task: str) -> Look:
+    """Read all rows and learn the encoding from all of them."""
+    source = read(config, SplitBy(), task)
+    table = source.table
+    encoder = learn(
+        lambda: map(table.take, blocks(len(table))),
+        source.target,
+        source.numeric,
+        source.categorical,
+        Learning(task, fill_missing=options.missing == "mean"),
+        source.first,
+    )
+    first = table.take(slice(0, min(len(table), BLOCK_ROWS)))
+    return Look(table, encoder, source.notes, encoder.features(first), encoder.target(table))
 
 
 def _config(path: str, options: Options) -> Files:
@@ -111,12 +151,12 @@ def _columns_only(path: str, sample: dict[str, list[str]]) -> str:
     return "\n".join([*lines, "", f"Which one is to be predicted? fmexp data {path} --target NAME"])
 
 
-def _report(config: Files, data: Dataset, options: Options, task: str) -> str:
+def _report(config: Files, data: Look, options: Options, task: str) -> str:
     suspicious = _suspicious(data)
     size = memory.size(_size(config.path))
     return "\n".join(
         [
-            f"{config.path}: {config.name}, {size}, {len(data.train.rows):,} rows",
+            f"{config.path}: {config.name}, {size}, {len(data.table):,} rows",
             *_contract_lines(data),
             "",
             *_size_lines(data),
@@ -129,7 +169,7 @@ def _report(config: Files, data: Dataset, options: Options, task: str) -> str:
     )
 
 
-def _contract_lines(data: Dataset) -> list[str]:
+def _contract_lines(data: Look) -> list[str]:
     """One line a column: its role, what is in it, and why."""
     encoder = data.encoder
     why = {note.partition(" (")[0]: note.partition(" (")[2].rstrip(")") for note in data.notes}
@@ -158,9 +198,10 @@ def _contract_lines(data: Dataset) -> list[str]:
     return lines
 
 
-def _size_lines(data: Dataset) -> list[str]:
-    features = data.train.features
+def _size_lines(data: Look) -> list[str]:
+    features = data.features
     n_rows, n_features = features.shape
+    times = len(data.table) / n_rows
     if isinstance(features, CSR):
         arrays = [features.indptr, features.indices, features.values]
         n_bytes = sum(array.nbytes for array in arrays if array is not None)
@@ -168,13 +209,13 @@ def _size_lines(data: Dataset) -> list[str]:
         kept = f"sparse, {len(features.indices) / n_rows:.1f} entries a row ({share:.2%} of all)"
     else:
         n_bytes, kept = features.nbytes, "dense"
-    return [f"{n_features:,} features; rows are kept {kept}, {memory.size(n_bytes)} in memory"]
+    return [f"{n_features:,} features; rows are kept {kept}, {memory.size(n_bytes * times)} in all"]
 
 
-def _suspicious(data: Dataset) -> list[str]:
+def _suspicious(data: Look) -> list[str]:
     """What often goes wrong with such a table."""
     found = []
-    y = data.train.target
+    y = data.target
     if y.min() == y.max():
         found.append(f"the target {data.encoder.target_name!r} is the same in all rows")
     elif data.encoder.labels is None and len(np.unique(y[:10_000])) == 2:
@@ -220,7 +261,7 @@ def _suspicious_numbers(name: str, x: np.ndarray, y: np.ndarray) -> list[str]:
     return found
 
 
-def _command(config: Files, data: Dataset, options: Options, task: str) -> str:
+def _command(config: Files, data: Look, options: Options, task: str) -> str:
     """The `fmexp run` that uses the file so."""
     words = ["fmexp", "run", f"data={config.name}", f"data.path={_value(config.path)}"]
     if not isinstance(config, LibsvmConfig):

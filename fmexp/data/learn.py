@@ -144,12 +144,13 @@ def _learn_numeric(
     if x.n == 0:
         raise DataError(f"column {name!r} has no number in the training rows: drop it (data.drop)")
     mean, spread = x.centre_and_spread(name)
-    fill = mean if x.missing else None
+    fill = mean if learning.fill_missing else None
+    offset, scale = mean, spread
     if not learning.standardize:
-        return Numeric(name, fill=fill)
-    if sparse and (keep_zeros or 2 * x.nonzero < x.n):
-        return Numeric(name, 0.0, x.typical_size(name), fill)
-    return Numeric(name, mean, spread, fill)
+        offset, scale = 0.0, 1.0
+    elif sparse and (keep_zeros or 2 * x.nonzero < x.n):
+        offset, scale = 0.0, x.typical_size(name)
+    return Numeric(name, offset, scale, fill, marked=x.missing > 0)
 
 
 def _learn_categorical(name: str, names: NameStatistics, min_count: int) -> Categorical:

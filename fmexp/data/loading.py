@@ -61,7 +61,8 @@ def from_table(
 
     columns = frames.columns_of(table)
     n_rows = len(next(iter(columns.values()), ()))
-    sample = {n: frames.as_text(c[: contract.SAMPLE_ROWS]).texts() for n, c in columns.items()}
+    n_sample = contract.sample_rows(max(len(columns), 1))
+    sample = {n: frames.as_text(c[:n_sample]).texts() for n, c in columns.items()}
     by = SplitBy.parse(split.by)
     split_by = (by.kind, by.column) if by.column else None
     wishes = contract.Wishes(target, split_by=split_by, **roles)

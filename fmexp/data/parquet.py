@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.contract import SAMPLE_ROWS
+from fmexp.data.contract import sample_rows
 from fmexp.data.table import Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
@@ -33,7 +33,7 @@ def sample(file: Path) -> dict[str, list[str]]:
             raise DataError(
                 f"{file}, column {column.name!r}: expected numbers or texts, got {column.type}"
             )
-    batch = next(opened.iter_batches(SAMPLE_ROWS), None)
+    batch = next(opened.iter_batches(sample_rows(len(opened.schema_arrow))), None)
     if batch is None or len(batch) == 0:
         raise DataError(f"{file} has no rows")
     return {
