@@ -181,11 +181,10 @@ class _Adam:
     """Adam (Kingma & Ba 2015, algorithm 1) on one tensor, by the kernel of torch.optim.Adam.
 
     The kernel alone, since torch.optim.Adam takes ten times as long to begin a small step as the
-    step takes. EPSILON is half of torch's default, as our gradients are half of those of the mean
-    squared error: the steps are those that torch.optim.Adam takes on torch.nn.MSELoss.
+    step takes. The constants are torch's defaults.
     """
 
-    BETA1, BETA2, EPSILON = 0.9, 0.999, 0.5e-8
+    BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
     def __init__(self, theta: torch.Tensor) -> None:
         self.theta = theta
