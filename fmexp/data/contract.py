@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class Contract:
         categorical: columns of names, in the table's order.
         dropped: columns that are not used.
         notes: what was inferred, in sentences for the user.
-        texts: columns with cells that are no numbers, whatever their role.
+        split_by_text: the column that decides the parts is read as texts, not as numbers.
     """
 
     target: str
@@ -62,7 +63,20 @@ class Contract:
     categorical: list[str]
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    split_by_text: bool = True
+
+    def kinds(self, task: str, split_by: str | None) -> tuple[list[str], list[str]]:
+        """The columns to read as numbers and those to read as texts.
+
+        Args:
+            task: regression or classification, whose target is read as texts.
+            split_by: the column that decides the parts, if one does.
+        """
+        numbers, texts = list(self.numeric), list(self.categorical)
+        (texts if task == "classification" else numbers).append(self.target)
+        if split_by and split_by not in numbers + texts:
+            (texts if self.split_by_text else numbers).append(split_by)
+        return numbers, texts
 
 
 @dataclass(frozen=True)
@@ -139,8 +153,9 @@ def infer(
         raise DataError(f"{where}: no column is left to predict {target!r} from")
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
-    texts = [name for name in names if not _all_numbers(sample[name])]
-    return Contract(target, roles["numeric"], roles["categorical"], roles["dropped"], notes, texts)
+    kind, column = wishes.split_by or ("", "")
+    as_text = kind != "time" or not _all_numbers(sample[column])
+    return Contract(target, **roles, notes=notes, split_by_text=as_text)
 
 
 def is_number(cell: str) -> bool:
@@ -163,11 +178,11 @@ def _role(
 
 def _guess(name: str, cells: list[str], n_rows: float) -> tuple[str, str]:
     """The role that the cells of a column suggest, and why."""
-    present = [cell.strip() for cell in cells if cell.strip() not in MISSING]
+    present = [cell for cell in map(str.strip, cells) if cell not in MISSING]
     if not present:
         return "dropped", "all of its cells are empty"
-    distinct = set(present)
-    share = sum(map(is_number, present)) / len(present)
+    distinct = Counter(present)
+    share = sum(n for cell, n in distinct.items() if is_number(cell)) / len(present)
     if TYPO_SHARE > 1 - share > 0:
         return "numeric", f"{share:.1%} of its cells are numbers"
     if share < 1:
@@ -176,7 +191,11 @@ def _guess(name: str, cells: list[str], n_rows: float) -> tuple[str, str]:
         return "categorical", ""
     if any(map(_PADDED.fullmatch, distinct)):
         return "categorical", "numbers with leading zeros are names"
-    if not all(map(_INTEGER.fullmatch, distinct)) or distinct <= {"0", "1"} or len(distinct) == 1:
+    if (
+        not all(map(_INTEGER.fullmatch, distinct))
+        or distinct.keys() <= {"0", "1"}
+        or len(distinct) == 1
+    ):
         return "numeric", ""
     if _counts_rows(name, present):
         return "dropped", "it numbers the rows"
@@ -206,7 +225,7 @@ def _distinct_in_all(n_distinct: int, n_drawn: int) -> float:
 
 
 def _all_numbers(cells: list[str]) -> bool:
-    return all(is_number(cell) for cell in cells if cell.strip() not in MISSING)
+    return all(is_number(cell) for cell in set(cells) if cell.strip() not in MISSING)
 
 
 def _counts_rows(name: str, cells: list[str]) -> bool:

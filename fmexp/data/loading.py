@@ -67,10 +67,7 @@ def from_table(
     split_by = (by.kind, by.column) if by.column else None
     wishes = contract.Wishes(target, split_by=split_by, **roles)
     found = contract.infer(sample, n_rows, wishes, "the table", learning.task)
-    texts, numbers = list(found.categorical), list(found.numeric)
-    (texts if learning.task == "classification" else numbers).append(target)
-    if by.column and by.column not in texts + numbers:
-        (texts if by.kind != "time" or by.column in found.texts else numbers).append(by.column)
+    numbers, texts = found.kinds(learning.task, by.column)
     raw = frames.table_of(columns, numbers, texts)
     ordered = Table({name: raw.columns[name] for name in columns if name in raw.columns})
     source = Source(

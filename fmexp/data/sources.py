@@ -207,18 +207,9 @@ def _reading(data: CsvConfig | ParquetConfig, roles: Contract, by: SplitBy, task
     """What the readers are to read: the contract's columns and the one that decides the parts."""
     from fmexp.data.contract import Reading
 
-    numbers = dict.fromkeys(roles.numeric, data.missing == "mean")
-    texts = list(roles.categorical)
-    if task == "classification":
-        texts.append(roles.target)
-    else:
-        numbers[roles.target] = False
-    if by.column and by.column not in numbers and by.column not in texts:
-        if by.kind == "time" and by.column not in roles.texts:
-            numbers[by.column] = False
-        else:
-            texts.append(by.column)
-    return Reading(numbers, texts)
+    numbers, texts = roles.kinds(task, by.column)
+    may_miss = data.missing == "mean"
+    return Reading({name: may_miss and name in roles.numeric for name in numbers}, texts)
 
 
 def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
