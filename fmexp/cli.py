@@ -34,6 +34,8 @@ Hydra's flags work:
 Exit codes: 0 done; 1 the work failed; 2 the input is wrong; 130 interrupted.
 """
 
+RUN_NAMES = "run id, its beginning, run name, or latest"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
@@ -97,13 +99,33 @@ def _parser() -> argparse.ArgumentParser:
                       help="what becomes of missing numbers (default: %(default)s)")  # fmt: skip
     data.set_defaults(command=_data)
     predict = commands.add_parser("predict", help="predictions for the rows of a file")
-    predict.add_argument("run", help="run id, its beginning, run name, latest, or a folder")
+    predict.add_argument("run", help=f"{RUN_NAMES}, or a folder")
     predict.add_argument("--data", required=True, help="CSV, Parquet or libsvm text")
     predict.add_argument("--out", type=Path, help="the CSV to write (default: standard output)")
     predict.add_argument("--encoding", default="utf-8", help="of text (default: %(default)s)")
     _add_store(predict)
     predict.set_defaults(command=_predict)
+    compare = commands.add_parser("compare", help="what differs, and is A really better than B")
+    compare.add_argument("runs", nargs="*", metavar="RUN", help=RUN_NAMES)
+    compare.add_argument("--sweep", help="compare the best trials of this sweep")
+    compare.add_argument("--best", type=int, metavar="N", help="how many of the best")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    _add_data(compare)
+    compare.set_defaults(command=_compare)
+    reproduce = commands.add_parser("reproduce", help="train again from the record, and compare")
+    reproduce.add_argument("run", help=RUN_NAMES)
+    _add_data(reproduce)
+    reproduce.set_defaults(command=_reproduce)
+    score = commands.add_parser("score", help="score the untouched test part, once")
+    score.add_argument("run", help=RUN_NAMES)
+    _add_data(score)
+    score.set_defaults(command=_score)
     return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="the table, if it is not where the run found it")
+    _add_store(parser)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -155,3 +177,30 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     store = locate_store(arguments.uri, None, os.environ)
     return predict_file(arguments.run, arguments.data, arguments.out, store.uri, arguments.encoding)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from fmexp.compare.command import compare
+    from fmexp.tracking.locate import locate_store
+
+    store = locate_store(arguments.uri, None, os.environ)
+    return compare(
+        arguments.runs, arguments.sweep, arguments.best, store.uri, Path.cwd(),
+        arguments.data, arguments.json,
+    )  # fmt: skip
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from fmexp.reproduce import reproduce
+    from fmexp.tracking.locate import locate_store
+
+    store = locate_store(arguments.uri, None, os.environ)
+    return reproduce(arguments.run, store.uri, Path.cwd(), arguments.data)
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from fmexp.score import score
+    from fmexp.tracking.locate import locate_store
+
+    store = locate_store(arguments.uri, None, os.environ)
+    return score(arguments.run, store.uri, Path.cwd(), arguments.data)

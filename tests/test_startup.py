@@ -8,7 +8,8 @@ import sys
 import pytest
 
 HEAVY = ("hydra", "numpy", "mlflow", "torch", "numba", "optuna", "pandas", "pyarrow", "matplotlib")
-COMMANDS = [[], ["run"], ["ui"], ["doctor"]]
+NAMES = ("run", "ui", "doctor", "data", "predict", "compare", "reproduce", "score")
+COMMANDS = [[], *([name] for name in NAMES)]
 
 
 def _loaded_after(code: str, cwd) -> set[str]:
