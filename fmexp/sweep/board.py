@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from fmexp.environment import program
 from fmexp.sweep.evaluate import in_words as point_in_words
 from fmexp.sweep.marks import counts
 from fmexp.sweep.parent import outcome_of, ranking
@@ -134,8 +135,8 @@ def summary(
     lines += _reasons(study)
     if delivery.store:
         lines.append(f"record   {delivery.store}, study {study.study_name}")
-        lines.append("see it   fmexp ui")
-        lines.append(f"compare  fmexp compare --sweep {study.study_name} --best {SHOWN}")
+        lines.append(f"see it   {program()} ui")
+        lines.append(f"compare  {program()} compare --sweep {study.study_name} --best {SHOWN}")
     lines += _next_command(done, options, reason, again)
     return "\n".join(lines)
 
@@ -150,7 +151,9 @@ def _next_command(done: int, options: SweepOptions, reason: str, again: list[str
     elif done >= options.n_trials:
         changed["hydra.sweeper.n_trials"] = str(2 * options.n_trials)
     kept = [word for word in again if word.partition("=")[0].lstrip("+") not in changed]
-    return [f"go on    {shlex.join([*kept, *(f'{key}={x}' for key, x in changed.items())])}"]
+    return [
+        f"go on    {program()} {shlex.join([*kept, *(f'{key}={x}' for key, x in changed.items())])}"
+    ]
 
 
 def _best_table(study: optuna.Study, space: Space, plan: Plan) -> list[str]:

@@ -16,7 +16,7 @@ from fmexp.checks import parse
 from fmexp.compose import resolve
 from fmexp.data.loading import load
 from fmexp.errors import ConfigError, DataError
-from fmexp.tracking.base import Outcome
+from fmexp.tracking.base import Outcome, RunStart
 from fmexp.training import fit
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fmexp.data.dataset import Dataset
     from fmexp.sweep.space import Point, Space
     from fmexp.sweep.study import Reporter
-    from fmexp.tracking.base import Run, RunStart, Tracker
+    from fmexp.tracking.base import Run, Tracker
     from fmexp.training import Fit
 
 OBJECTIVE = "fmexp.objective"
@@ -138,32 +138,45 @@ class Evaluator:
 
     def __call__(self, number: int, point: Point, report: Reporter) -> Evaluated:
         """Train at `point`, once per seed; the child's end is on disk when this returns."""
-        config, record = self.plan.at(point)
-        data = self.data.get(config)
-        run = self.tracker.start_run(self.start(number, point, config, record, data))
+        start = self.start(number, point)
+        try:
+            config, record = self.plan.at(point)
+            data = self.data.get(config)
+            start = self.describe(start, config, record, data)
+        except Exception as error:  # noqa: BLE001 -- no trial ends the sweep
+            return self._fail(self.tracker.start_run(start), error)
+        run = self.tracker.start_run(start)
         try:
             fits = self._train(config, data, run, report)
             return self._finish(run, config, record, data, fits)
         except KeyboardInterrupt:
             return self._close(run, Outcome.INTERRUPTED, "interrupted")
         except Exception as error:  # noqa: BLE001 -- a trial that fails is a result
-            if run.folder is not None:
-                (run.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            return self._close(run, Outcome.FAILED, f"{type(error).__name__}: {error}")
+            return self._fail(run, error)
 
-    def start(
-        self, number: int, point: Point, config: Config, record: dict[str, Any], data: Dataset
-    ) -> RunStart:
-        """The child run as it begins."""
-        start = experiment.describe(config, record, data)
-        tags = {"fmexp.trial": str(number), "fmexp.worker": self.worker}
-        return replace(
-            start,
+    def start(self, number: int, point: Point) -> RunStart:
+        """The child run as it begins, as far as trial and point say it."""
+        return RunStart(
             name=f"{number}: {in_words(point)}",
-            tags=start.tags | tags | {"fmexp.sweep": self.study["name"]},
+            params={key: str(value) for key, value in point.items()},
+            tags={
+                "fmexp.trial": str(number),
+                "fmexp.worker": self.worker,
+                "fmexp.sweep": self.study["name"],
+            },
             parent=self.plan.sweep_key,
             key=self.plan.child_key(number),
             study=self.study | {"trial": str(number)},
+        )
+
+    @staticmethod
+    def describe(
+        start: RunStart, config: Config, record: dict[str, Any], data: Dataset
+    ) -> RunStart:
+        """The same with all that the configuration says."""
+        whole = experiment.describe(config, record, data)
+        return replace(
+            start, params=whole.params, tags=whole.tags | start.tags, dataset=whole.dataset
         )
 
     def _train(
@@ -241,6 +254,12 @@ class Evaluator:
             artifacts.write_curves(
                 run.folder / "curve.csv", config.loss, {c.seed: fitted for c, fitted in fits}
             )
+
+    def _fail(self, run: Run, error: Exception) -> Evaluated:
+        if run.folder is not None:
+            words = "".join(traceback.format_exception(error))
+            (run.folder / "traceback.txt").write_text(words, encoding="utf-8")
+        return self._close(run, Outcome.FAILED, f"{type(error).__name__}: {error}")
 
     def _close(
         self,

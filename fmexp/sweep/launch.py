@@ -220,14 +220,14 @@ def _work_to_the_end(
 
 
 def command_line(arguments: argparse.Namespace) -> list[str]:
-    """The command as it could be typed again, in words."""
+    """The command as it could be typed again, in words, without the program."""
     flags = [
         part
         for name in ("config_name", "config_dir")
         if (value := getattr(arguments, name))
         for part in (f"--{name.replace('_', '-')}", value)
     ]
-    return ["fmexp", "run", "-m", *flags, *arguments.overrides]
+    return ["run", "-m", *flags, *arguments.overrides]
 
 
 def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any]) -> Sweep:
