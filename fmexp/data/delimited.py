@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_MISTAKES = 10
 """Mistakes that one message lists."""
 
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 20
 """Text that is parsed at once."""
 
 DELIMITERS = ",\t;|"

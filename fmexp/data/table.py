@@ -106,16 +106,15 @@ class Dictionary:
         self.names: list[str] = []
         self._numbers: dict[str, int] = {}
 
-    def codes_of(self, texts: Iterable[str]) -> np.ndarray:
+    def codes_of(self, texts: Sequence[str]) -> np.ndarray:
         """The number of each text; int32. New texts get the next numbers."""
-        numbers, names = self._numbers, self.names
-        codes = []
-        for text in texts:
-            number = numbers.get(text)
-            if number is None:
-                number = numbers[text] = len(names)
-                names.append(text)
-            codes.append(number)
+        codes = list(map(self._numbers.get, texts))
+        if None in codes:
+            for i, text in enumerate(texts):
+                if codes[i] is None:
+                    codes[i] = self._numbers.setdefault(text, len(self.names))
+                    if codes[i] == len(self.names):
+                        self.names.append(text)
         return np.array(codes, np.int32)
 
 
