@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmexp.checks import parse
 from fmexp.errors import ConfigError
+from fmexp.tracking.locate import without_password
 
 if TYPE_CHECKING:
     import argparse
@@ -38,8 +39,8 @@ class Composed:
 
     Attributes:
         config: checked, with every reference resolved.
-        record: the same as a tree of plain values, but `${oc.env:...}` kept as a reference:
-            what may be written down.
+        record: the same as a tree of plain values, but `${oc.env:...}` kept as a reference and
+            no password: what may be written down.
         given: dotted names of what the command line set.
     """
 
@@ -98,7 +99,7 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
     """
     try:
         resolved = OmegaConf.to_container(tree, resolve=True)
-        record = _with_references(tree)
+        record = _without_secrets(_with_references(tree))
     except OmegaConfBaseException as error:
         raise ConfigError(_in_words(error)) from error
     return Composed(parse(resolved), record, given)  # type: ignore[arg-type]
@@ -244,6 +245,14 @@ def _with_references(node: DictConfig | ListConfig) -> Any:
             _with_references(value) if isinstance(value, DictConfig | ListConfig) else value
         )
     return values if isinstance(node, ListConfig) else dict(zip(keys, values, strict=True))
+
+
+def _without_secrets(record: Tree) -> Tree:
+    """The record without the password that the store's address may hold."""
+    uri = record.get("tracking", {}).get("uri")
+    if isinstance(uri, str):
+        record["tracking"]["uri"] = without_password(uri)
+    return record
 
 
 def _in_words(error: Exception) -> str:

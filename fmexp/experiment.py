@@ -76,6 +76,7 @@ def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
         "fmexp.split_digest": data.split_digest,
         "mlflow.source.name": "fmexp run",
         "mlflow.source.type": "LOCAL",
+        "mlflow.user": environment.user(),
     }
     given = config.tracking if isinstance(config.tracking, MlflowConfig) else None
     return RunStart(

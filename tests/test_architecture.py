@@ -11,7 +11,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "fmexp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = [
     {"fmexp", "fmexp.errors"},
-    {"fmexp.config", "fmexp.environment", "fmexp.interrupt", "fmexp.metrics"},
+    {
+        "fmexp.tracking.locate",
+        "fmexp.config",
+        "fmexp.environment",
+        "fmexp.interrupt",
+        "fmexp.metrics",
+    },
     {"fmexp.significance", "fmexp.text_plot"},
     {"fmexp.checks"},
     {"fmexp.compose"},

@@ -97,6 +97,12 @@ def test_environment_references_are_kept_in_the_record(monkeypatch):
     assert composed.record["data"]["path"] == "${oc.env:TABLE_HOME}/t.csv"
 
 
+def test_the_record_holds_no_password():
+    composed = _composed("tracking.uri='postgresql://me:secret@host/runs'")
+    assert composed.config.tracking.uri == "postgresql://me:secret@host/runs"
+    assert composed.record["tracking"]["uri"] == "postgresql://me:***@host/runs"
+
+
 def test_hash_ignores_tracking_and_nothing_else():
     plain = config_hash(_composed().record)
     assert (

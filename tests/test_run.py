@@ -122,10 +122,11 @@ def test_config_artifact_runs_again_to_the_same_curve(two_runs, tmp_path):
     assert stored["tracking"]["name"] == "mlflow"
 
 
-def test_password_of_the_store_is_not_in_the_record(fmexp):
+def test_own_tags_and_the_user_are_in_the_record(fmexp):
     fmexp("run", "training.epochs=2", "tracking.tags.team=red")
     (run,) = fmexp.runs()
     assert run.data.tags["team"] == "red"
+    assert run.info.user_id or run.data.tags["mlflow.user"]
 
 
 def test_environment_beats_config_and_command_line_beats_environment(fmexp):
