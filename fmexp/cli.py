@@ -14,7 +14,7 @@ from fmexp.errors import FmexpError, UserError
 
 RUN_HELP = """\
 usage: fmexp run [flags] [key=value ...]      one tracked run
-       fmexp run -m [flags] [key=value ...]   a sweep (see -m below)
+       fmexp run -m [flags] [key=value ...]   a sweep
 
 Train a Factorization Machine and record it in MLflow. Every key of the configuration can be set:
 
@@ -25,11 +25,18 @@ Train a Factorization Machine and record it in MLflow. Every key of the configur
   fmexp run +experiment=notebook_numpy              a ready-made configuration
   fmexp run tracking=none                           keep nothing
 
+A sweep searches model.k and training.learning_rate, or what you name, with Optuna. The same command
+again goes on where it stopped:
+
+  fmexp run -m hydra.sweeper.n_trials=50 hydra.sweeper.n_jobs=2
+  fmexp run -m 'model.k=choice(2,4,8)' 'training.learning_rate=tag(log,interval(0.001,0.1))'
+  fmexp run -m hydra/sweeper/sampler=random hydra/sweeper/pruner=median
+
 Hydra's flags work:
   --cfg job              show the configuration, run nothing
   --info defaults-tree   how it is put together
   --config-dir DIR       your own configuration files beside fmexp's
-  -m, --multirun         a sweep over values
+  -m, --multirun         a sweep
 
 Exit codes: 0 done; 1 the work failed; 2 the input is wrong; 130 interrupted.
 """
