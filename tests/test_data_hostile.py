@@ -107,6 +107,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     ),
     "names too few": (b"1,2,3\n4,5,6\n", {"names": ["a", "y"]}, r"expected 2 cells \(data.names\)"),
     "squares overflow": (b"a,y\n1e200,1\n-1e200,2\n", {}, "'a' has numbers from -1e\\+200 to 1e"),
+    "a row without end": (b"c,y\nx,1\n" + b"x" * 3_000_000 + b",1\n", {}, "longer than 1,048,576"),
     "utf-16 cut short": ("a,y\n1,2\n".encode("utf-16")[:-1], {}, "not utf-16"),
 }
 

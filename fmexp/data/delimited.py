@@ -175,6 +175,8 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
             yield table
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, *files.DAMAGED) as error:
         _explain(file, dialect, names, reading.numbers)
+        if "straddling" in str(error):
+            raise DataError(f"{file}: a row is longer than {BLOCK_BYTES:,} bytes") from None
         raise DataError(f"{file} cannot be read: {error}") from error
     finally:
         stream.close()
