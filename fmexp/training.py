@@ -109,6 +109,8 @@ def fit(
         )
     if parameters is None:
         parameters = start_parameters(config, dataset)
+    if caution := divergence.caution(config, dataset):
+        _log.warning(caution)
     trainer = start(config, dataset.train, parameters)
     curves = _Curves()
     began = time.perf_counter()
@@ -199,11 +201,15 @@ def _epoch(
         )
     if generator is not None:
         several = [several[b] for b in generator.permutation(len(several))]
-    total = 0.0
-    for block in several:
-        order = None if generator is None else generator.permutation(block.stop - block.start)
-        total += trainer.train_block(rate, block, order)
-    return total / n_rows
+    return sum(_block(trainer, rate, block, generator) for block in several) / n_rows
+
+
+def _block(
+    trainer: TakesBlocks, rate: float, block: slice, generator: np.random.Generator | None
+) -> float:
+    """One pass over a block of rows; the sum of their losses. Only one order exists at a time."""
+    order = None if generator is None else generator.permutation(block.stop - block.start)
+    return trainer.train_block(rate, block, order)
 
 
 def _is_patience_over(training: TrainingConfig, curves: _Curves, validation_loss: float) -> bool:
