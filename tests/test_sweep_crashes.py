@@ -1,0 +1,151 @@
+"""Whatever is killed or stopped, no finished trial is lost, doubled or trained again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from optuna.trial import TrialState
+
+from fmexp.tracking.spool import spooled_runs
+from tests.sweep_support import (
+    FAST,
+    SOAK,
+    assert_in_agreement,
+    has_begun,
+    kill_all,
+    left_in,
+    processes_in,
+    study_in,
+    until,
+)
+from tests.tracking_support import store_folder, stored  # noqa: F401 -- a fixture
+
+ROUNDS, KILLS = (10, 5) if SOAK else (1, 3)
+TOTAL = 60 if SOAK else 30
+SWEEP = ("run", "-m", "data=planted", "training.epochs=1500", "hydra.sweeper.n_jobs=2",
+         f"hydra.sweeper.n_trials={TOTAL}")  # fmt: skip
+
+
+@pytest.fixture
+def folder(fmexp, store_folder):  # noqa: F811
+    """A folder with an empty store; whatever still runs there dies at the end."""
+    yield fmexp.folder
+    kill_all(fmexp.folder)
+
+
+def finished(folder) -> dict[int, tuple]:
+    """How trials have ended: in the study, or in the spool of a process that is dead."""
+    trials = [t for t in study_in(folder).trials if t.state.is_finished()]
+    told = {t.number: (t.state, t.value) for t in trials}
+    for run in spooled_runs(folder):
+        number = int(run.record.start.tags.get("fmexp.trial", -1))
+        if run.state == "unsettled" and number not in told:
+            told[number] = (TrialState.COMPLETE, float(run.record.end.tags["fmexp.objective"]))
+    return told
+
+
+@pytest.mark.parametrize("round_number", range(ROUNDS))
+def test_kills_of_everything_lose_and_double_nothing(fmexp, folder, round_number):
+    dice, known = random.Random(round_number + 17 * TOTAL), {}
+    for kill in range(KILLS):
+        before = len(study_in(folder).trials) if kill else 0
+        command = fmexp.start(*SWEEP)
+        until(lambda n=before, c=command: has_begun(folder, n + 1) or c.poll() is not None)
+        time.sleep(dice.uniform(0, 1.5))
+        kill_all(folder)
+        command.communicate()
+        known |= finished(folder)
+    fmexp(*SWEEP)
+    left = left_in(folder)
+    assert len(left.counted) == len(set(left.points)) == TOTAL
+    assert_in_agreement(left)
+    now = {t.number: (t.state, t.value) for t in left.trials}
+    assert {number: now[number] for number in known} == known
+    assert len(left.children) >= TOTAL
+    assert spooled_runs(folder) == []
+    retried = [t.user_attrs["retry_of"] for t in left.trials if "retry_of" in t.user_attrs]
+    assert len(set(retried)) == len(retried)
+
+
+def test_a_torn_journal_is_cut_and_the_sweep_goes_on(fmexp):
+    sweep = ("run", "-m", *FAST, "tracking=none")
+    fmexp(*sweep, "hydra.sweeper.n_trials=3")
+    journal = fmexp.folder / "optuna.journal"
+    with journal.open("a") as file:
+        file.write('{"op_code":6,"worker_id":"torn')
+    fmexp(*sweep, "hydra.sweeper.n_trials=5")
+    assert len(set(left_in(fmexp.folder).points)) == 5
+    (aside,) = fmexp.folder.glob("optuna.journal.torn-*")
+    assert aside.read_text() == '{"op_code":6,"worker_id":"torn'
+
+
+def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder):
+    fmexp.env["FMEXP_LEASE_SECONDS"] = "2"
+    sweep = ("run", "-m", "data=planted", "training.epochs=150000", "hydra.sweeper.n_trials=2")
+    stopped = fmexp.start(*sweep)
+    until(lambda: has_begun(folder))
+    kill_all(folder, signal.SIGSTOP)
+    assert processes_in(folder)
+    fmexp(*sweep)
+    before = {t.number: (t.state, t.value) for t in study_in(folder).trials}
+    assert before[0] == (TrialState.FAIL, None)
+    kill_all(folder, signal.SIGCONT)
+    stopped.communicate(timeout=240)
+    assert stopped.returncode == 0
+    left = left_in(folder)
+    assert {t.number: (t.state, t.value) for t in left.trials} == before
+    assert left.children[0].status == "KILLED"
+    assert len(left.counted) == 2
+    assert_in_agreement(left)
+
+
+def test_who_is_left_runs_a_killed_workers_trial_again(fmexp, folder):
+    sweep = ("run", "-m", "data=planted", "backend=torch_adam", "training.epochs=1500",
+             "tracking=none", "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2")  # fmt: skip
+    fmexp.env["FMEXP_LEASE_SECONDS"] = "3"
+    command = fmexp.start(*sweep)
+    until(lambda: has_begun(folder, 2))
+    victim = max(processes_in(folder))
+    assert victim != command.pid
+    os.kill(victim, signal.SIGKILL)
+    out, err = command.communicate(timeout=240)
+    assert command.returncode == 0, err
+    assert "5 of 5 trials" in out
+    left = left_in(folder)
+    assert [t.user_attrs["mark"] for t in left.trials if not t.user_attrs.get("outcome")] == [
+        "lost"
+    ]
+    assert len(set(left.points)) == 5
+
+
+def test_mlflow_is_mended_from_the_study_in_both_directions(fmexp, folder):
+    sweep = ("run", "-m", *FAST)
+    fmexp(*sweep, "tracking=none", "hydra.sweeper.n_trials=2")
+    fmexp(*sweep, "hydra.sweeper.n_trials=3")
+    client = fmexp.store
+    child = left_in(folder).children[2]
+    client.update_run(child.run_id, status="RUNNING")
+    fmexp(*sweep, "hydra.sweeper.n_trials=3")
+    left = left_in(folder)
+    assert sorted(left.children) == [0, 1, 2]
+    assert_in_agreement(left)
+    for trial in left.counted:
+        assert left.children[trial.number].metrics["best/val_mse"][-1][1] == trial.value
+
+
+def test_doctor_settles_what_a_killed_sweep_left(fmexp, folder):
+    command = fmexp.start("run", "-m", "data=planted", "training.epochs=10000000",
+                          "hydra.sweeper.n_trials=3")  # fmt: skip
+    until(
+        lambda: (
+            has_begun(folder) and any(r.status == "RUNNING" for r in stored(folder / "mlflow.db"))
+        )
+    )
+    kill_all(folder)
+    command.communicate()
+    fmexp("doctor")
+    assert {run.status for run in stored(folder / "mlflow.db")} == {"KILLED"}

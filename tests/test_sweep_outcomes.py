@@ -1,0 +1,164 @@
+"""How trials and sweeps end: diverged, failed, pruned, interrupted, refused, out of time."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.conftest import Command
+from tests.sweep_support import FAST, SLOW, assert_in_agreement, has_begun, left_in, until
+from tests.tracking_support import store_folder  # noqa: F401 -- a fixture
+
+QUIET = ("run", "-m", *FAST, "tracking=none")
+
+
+def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):  # noqa: F811
+    printed = fmexp(
+        "run", "-m", *FAST, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=3",
+        "hydra.sweeper.enqueue=[{training.learning_rate: 5.0, model.k: 4}]",
+    )  # fmt: skip
+    left = left_in(fmexp.folder)
+    assert left.outcomes == {"completed": 2, "diverged": 1}
+    assert_in_agreement(left)
+    diverged = left.children[1]
+    assert diverged.status == "FAILED"
+    assert "learning_rate=5" in diverged.tags["fmexp.reason"]
+    assert "diverged e.g. trial 1" in printed
+    every = [x for run in left.runs for points in run.metrics.values() for _, x in points]
+    assert all(math.isfinite(x) and abs(x) < 1e300 for x in every)
+    assert_means_of_three_seeds(left.children[0])
+
+
+def assert_means_of_three_seeds(run) -> None:
+    """The run's curve is the mean of the three in curve.csv, the objective that of their bests."""
+    with (run.artifacts / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    curves = {seed: [float(r["val/mse"]) for r in rows if r["seed"] == seed] for seed in "012"}
+    assert [len(curve) for curve in curves.values()] == [20] * 3
+    means = [sum(at) / 3 for at in zip(*curves.values(), strict=True)]
+    assert [x for _, x in run.metrics["val/mse"]] == pytest.approx(means)
+    bests = [min(curve) for curve in curves.values()]
+    assert run.metrics["best/val_mse"][0][1] == pytest.approx(sum(bests) / 3)
+    assert run.metrics["best/val_mse_stdev"][0][1] > 0
+
+
+def test_an_exception_is_a_result_and_too_many_end_the_sweep(fmexp, store_folder):  # noqa: F811
+    too_large = "hydra.sweeper.enqueue=[{model.k: 1000000000}]"
+    sweep = ("run", "-m", *FAST, too_large, "hydra.sweeper.n_trials=4")
+    assert "too many failures" in fmexp(*sweep, code=1)
+    printed = fmexp(*sweep, "hydra.sweeper.max_failure_rate=0.5")
+    left = left_in(fmexp.folder)
+    assert left.outcomes == {"completed": 3, "failed": 1}
+    assert_in_agreement(left)
+    failed = left.children[1]
+    assert failed.status == "FAILED"
+    assert "Traceback" in (failed.artifacts / "traceback.txt").read_text()
+    assert failed.tags["fmexp.reason"].splitlines()[0] in printed
+
+
+@pytest.mark.parametrize(
+    ("backend", "epochs", "jobs"), [("numpy_sgd", 4000, 2), ("torch_adam", 600, 3)]
+)
+def test_hopeless_trials_are_pruned_from_threads_and_processes(fmexp, backend, epochs, jobs):
+    fmexp(
+        "run", "-m", "data=planted", "tracking=none", f"backend={backend}",
+        f"training.epochs={epochs}", f"hydra.sweeper.n_jobs={jobs}",
+        "training.learning_rate=tag(log,interval(1e-6,1e-2))", "model.k=4",
+        "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=median",
+        "hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.n_trials=10",
+    )  # fmt: skip
+    left = left_in(fmexp.folder)
+    assert len(left.counted) == 10
+    pruned = [t for t in left.trials if t.state is TrialState.PRUNED]
+    assert pruned
+    assert all(1 <= t.last_step < epochs for t in pruned)
+    best = min((t for t in left.trials if t.state is TrialState.COMPLETE), key=lambda t: t.value)
+    assert best.params["training.learning_rate"] > max(
+        min(t.params["training.learning_rate"] for t in pruned), 1e-6
+    )
+
+
+def test_ctrl_c_ends_at_the_next_epoch_and_prints_the_command_that_goes_on(fmexp, store_folder):  # noqa: F811
+    sweep = ("run", "-m", *SLOW, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2")
+    command = fmexp.start(*sweep, start_new_session=True)
+    until(lambda: has_begun(fmexp.folder, 2))
+    os.killpg(command.pid, signal.SIGINT)
+    out, err = command.communicate(timeout=120)
+    assert command.returncode == 130, err
+    assert " ".join(sweep) in out
+    left = left_in(fmexp.folder)
+    assert left.counted == left.running == []
+    assert {run.tags["fmexp.outcome"] for run in left.runs} == {"interrupted"}
+    assert {run.status for run in left.runs} == {"KILLED"}
+    waiting = [t for t in left.trials if t.state is TrialState.WAITING]
+    assert {t.user_attrs["retry_of"] for t in waiting if t.user_attrs} == {0, 1}
+
+
+def test_an_edited_file_changes_nothing_of_a_sweep_that_runs(fmexp, tmp_path):
+    values = []
+    for edited in (False, True):
+        there = Command(tmp_path / str(edited))
+        file = there.folder / "conf" / "experiment" / "mine.yaml"
+        file.parent.mkdir(parents=True)
+        text = "# @package _global_\ntraining: {{epochs: {}}}\n"
+        file.write_text(text.format(300))
+        command = there.start("run", "-m", "--config-dir=conf", "experiment=mine", "data=planted",
+                              "backend=torch_adam", "tracking=none", "hydra.sweeper.n_trials=4",
+                              "hydra/sweeper/sampler=random", "hydra.sweeper.n_jobs=2")  # fmt: skip
+        until(lambda folder=there.folder: has_begun(folder))
+        if edited:
+            file.write_text(text.format(1))
+        out, err = command.communicate(timeout=240)
+        assert command.returncode == 0, out + err
+        values.append({t.number: t.value for t in left_in(there.folder).trials})
+    assert values[0] == values[1]
+
+
+def test_a_timeout_ends_the_command_well(fmexp):
+    printed = fmexp(*QUIET, "hydra.sweeper.timeout=1", "hydra.sweeper.n_trials=100000")
+    assert "stopped after 1 s" in printed
+    assert left_in(fmexp.folder).running == []
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(fmexp):
+    printed = fmexp("run", "-m", *FAST, "model.k=choice(2,4)", "training.learning_rate=0.01",
+                    "hydra.sweeper.dry_run=true")  # fmt: skip
+    assert "2 trials of about" in printed
+    assert "training.learning_rate: not swept" in printed
+    assert list(fmexp.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["hydra.sweeper.n_trails=3", "hydra.sweeper.n_jobs=0"], ["n_trials", "n_jobs"]),
+        (["model.k=choice(2,-1)", "hydra.sweeper.direction=down"], ["direction"]),
+        (["model.k=choice(2,-1)"], ["model.k", "-1"]),
+        (["hydra.sweeper.enqueue=[{model.k: -3}]"], ["model.k", "-3"]),
+        (["hydra/sweeper/sampler=grid"], ["learning_rate", "choice"]),
+        (["split.validation=0"], ["validation"]),
+        (["data=choice(planted,diabetes)"], ["data", "swept"]),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_written(fmexp, wrong, words):
+    printed = fmexp("run", "-m", *FAST, *wrong, code=2)
+    assert all(word in printed for word in words)
+    assert list(fmexp.folder.iterdir()) == []
+
+
+def test_sweeps_without_m_are_told_to_add_it(fmexp):
+    printed = fmexp("run", "model.k=2,4", "hydra.sweeper.n_trials=3", code=2)
+    assert printed.count("-m") >= 2
+    assert list(fmexp.folder.iterdir()) == []
+
+
+def test_hydras_own_sweeper_leaves_plain_runs(fmexp, store_folder):  # noqa: F811
+    fmexp("run", "-m", *FAST, "model.k=2,4", "hydra/sweeper=basic")
+    runs = fmexp.runs()
+    assert [run.data.params["model.k"] for run in runs] == ["2", "4"]
+    assert all("mlflow.parentRunId" not in run.data.tags for run in runs)

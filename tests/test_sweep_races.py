@@ -1,0 +1,57 @@
+"""However many workers race, the total is exact and no point is trained twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sweep_support import FAST, SOAK, left_in
+
+RACES = 20 if SOAK else 3
+COMMON = ("run", "-m", "data=planted", "training.epochs=5", "tracking=none")
+
+
+@pytest.mark.parametrize("race", range(RACES))
+def test_four_commands_at_once_do_one_sweep_exactly(fmexp, race):
+    narrow = ("model.k=range(2,8)", "training.learning_rate=choice(0.001,0.003,0.01,0.02)")
+    sampler = ("hydra/sweeper/sampler=random", f"hydra.sweeper.sampler.seed={race}")
+    commands = [
+        fmexp.start(*COMMON, *narrow, *sampler, "hydra.sweeper.n_trials=12") for _ in range(4)
+    ]
+    outputs = [command.communicate(timeout=240) for command in commands]
+    assert [command.returncode for command in commands] == [0] * 4, outputs
+    assert all("12 of 12 trials: 12 completed" in out for out, _ in outputs)
+    left = left_in(fmexp.folder)
+    assert len(left.counted) == len(set(left.points)) == 12
+    assert left.running == []
+
+
+def test_four_threads_share_one_grid(fmexp):
+    printed = fmexp(
+        *COMMON, "model.k=range(2,19)", "training.learning_rate=0.01", "hydra/sweeper/sampler=grid",
+        "hydra.sweeper.n_trials=40", "hydra.sweeper.n_jobs=4",
+    )  # fmt: skip
+    assert "space exhausted: 17 of 40" in printed
+    assert "training.learning_rate: not swept" in printed
+    left = left_in(fmexp.folder)
+    assert sorted(t.params["model.k"] for t in left.counted) == list(range(2, 19))
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_another_launchers_jobs_are_workers(fmexp, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    fmexp.env["PYTHONWARNINGS"] = "ignore"
+    fmexp(
+        *COMMON, f"hydra/launcher={launcher}", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=2"
+    )
+    left = left_in(fmexp.folder)
+    assert len(left.counted) == len(set(left.points)) == 8
+    assert left.outcomes == {"completed": 8}
+
+
+def test_several_workers_on_one_sqlite_file_are_refused(fmexp):
+    printed = fmexp(
+        "run", "-m", *FAST, "hydra.sweeper.storage=sqlite:///s.db", "hydra.sweeper.n_jobs=2", code=2
+    )
+    assert "journal" in printed
+    assert "PostgreSQL" in printed
+    assert list(fmexp.folder.iterdir()) == []
