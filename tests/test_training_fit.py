@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmexp import fm
+from fmexp import divergence, fm
+from fmexp.divergence import largest_stable_rate
 from fmexp.errors import ConfigError
 from fmexp.tracking.base import Outcome
 from fmexp.training import fit
-from tests.training_fakes import make_config, make_dataset, random_rows
+from tests.training_fakes import (
+    make_config,
+    make_dataset,
+    random_parameters,
+    random_rows,
+    to_csr,
+)
 
 BACKENDS = ["numpy_sgd", "torch_adam"]
 
@@ -176,6 +183,43 @@ def test_the_safe_rate_of_the_message_is_safe_and_the_tenfold_of_twice_it_is_not
     safe = float(reason.split("of at most ")[1].split(" ")[0])
     assert fit(make_config(epochs=50, learning_rate=safe), data).outcome is Outcome.COMPLETED
     assert fit(make_config(epochs=50, learning_rate=20 * safe), data).outcome is Outcome.DIVERGED
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_rate_above_what_the_rows_allow_is_warned_of(caplog, sparse):
+    X = random_rows(100, 4) * [1, 10, 1, 1]
+    data = make_dataset(to_csr(X) if sparse else X, X[:, 0])
+    G = 1 + (X**2).sum(axis=1)
+    limit = 2 * G.mean() / (G**2).mean()
+    fit(make_config(learning_rate=0.99 * limit, epochs=1), data)
+    assert not caplog.text
+    fit(make_config(learning_rate=1.01 * limit, epochs=1), data)
+    assert f"is above {limit:.2g}, where errors begin to grow" in caplog.text
+    assert "Largest columns: x1 (up to" in caplog.text
+
+
+def test_log_loss_allows_four_times_the_rate():
+    X = random_rows(100, 4)
+    rates = [largest_stable_rate(task, X) for task in ("regression", "classification")]
+    assert rates[1] == pytest.approx(4 * rates[0])
+
+
+def test_one_hot_rows_of_five_allow_a_third():
+    rows = to_csr(np.ones((9, 5)), one_hot=True)
+    assert largest_stable_rate("regression", rows) == pytest.approx(1 / 3)
+
+
+def test_rates_and_columns_do_not_depend_on_how_rows_are_looked_at(monkeypatch):
+    X, p = random_rows(50, 6, density=0.5), random_parameters(6, 3)
+    found = []
+    for chunk in (7, 1000):
+        monkeypatch.setattr(divergence, "CHUNK", chunk)
+        for rows in (X, to_csr(X)):
+            rates = [largest_stable_rate("regression", rows)]
+            rates.append(divergence.rate_for_every_row("regression", p, rows))
+            found.append([*rates, *divergence.largest_magnitudes(rows)])
+    np.testing.assert_allclose(found, [found[0]] * 4)
+    np.testing.assert_allclose(found[0][2:], np.abs(X).max(axis=0))
 
 
 def test_parameters_that_overflow_in_the_last_row_do_not_leave():
