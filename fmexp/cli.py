@@ -127,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("run", help=RUN_NAMES)
     _add_data(score)
     score.set_defaults(command=_score)
+    export = commands.add_parser("export", help="a run's model for `mlflow models serve`")
+    export.add_argument("run", help=RUN_NAMES)
+    export.add_argument("--register", metavar="NAME", help="put it into MLflow's model registry")
+    _add_store(export)
+    export.set_defaults(command=_export)
     return parser
 
 
@@ -137,6 +142,17 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uri", help="MLflow store (default: as `fmexp run` would choose)")
+
+
+def _store(arguments: argparse.Namespace) -> str:
+    """The store's URI; what killed commands left behind here has been sent when this returns."""
+    from fmexp.tracking.locate import locate_store
+    from fmexp.tracking.tracker import drain
+
+    store = locate_store(arguments.uri, None, os.environ)
+    for trouble in drain(Path.cwd(), patience_seconds=10).troubles:
+        print(f"fmexp: {trouble}; `fmexp doctor` shows what waits", file=sys.stderr)
+    return store.uri
 
 
 def _run(argv: list[str]) -> int:
@@ -158,11 +174,9 @@ def _run(argv: list[str]) -> int:
 
 
 def _ui(arguments: argparse.Namespace) -> int:
-    from fmexp.tracking.locate import locate_store
     from fmexp.ui import serve
 
-    store = locate_store(arguments.uri, None, os.environ)
-    return serve(store.uri, arguments.host, arguments.port, Path.cwd())
+    return serve(_store(arguments), arguments.host, arguments.port, Path.cwd())
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -180,34 +194,34 @@ def _data(arguments: argparse.Namespace) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from fmexp.predict import predict_file
-    from fmexp.tracking.locate import locate_store
 
-    store = locate_store(arguments.uri, None, os.environ)
-    return predict_file(arguments.run, arguments.data, arguments.out, store.uri, arguments.encoding)
+    return predict_file(
+        arguments.run, arguments.data, arguments.out, _store(arguments), arguments.encoding
+    )
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from fmexp.compare.command import compare
-    from fmexp.tracking.locate import locate_store
 
-    store = locate_store(arguments.uri, None, os.environ)
     return compare(
-        arguments.runs, arguments.sweep, arguments.best, store.uri, Path.cwd(),
+        arguments.runs, arguments.sweep, arguments.best, _store(arguments), Path.cwd(),
         arguments.data, arguments.json,
     )  # fmt: skip
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from fmexp.reproduce import reproduce
-    from fmexp.tracking.locate import locate_store
 
-    store = locate_store(arguments.uri, None, os.environ)
-    return reproduce(arguments.run, store.uri, Path.cwd(), arguments.data)
+    return reproduce(arguments.run, _store(arguments), Path.cwd(), arguments.data)
 
 
 def _score(arguments: argparse.Namespace) -> int:
     from fmexp.score import score
-    from fmexp.tracking.locate import locate_store
 
-    store = locate_store(arguments.uri, None, os.environ)
-    return score(arguments.run, store.uri, Path.cwd(), arguments.data)
+    return score(arguments.run, _store(arguments), Path.cwd(), arguments.data)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from fmexp.export import export
+
+    return export(arguments.run, _store(arguments), arguments.register)
