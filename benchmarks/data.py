@@ -116,27 +116,33 @@ def read() -> None:
 
 def memory(sizes: list[int]) -> None:
     print("\nfmexp run's load() and fit(): numpy_sgd, k=8, float64, shuffled, 5 epochs")
-    print("anonymous: greatest RssAnon while loading from text / while training")
-    for n_rows in sizes:
-        path = Path(f"rows-{n_rows}.csv")
+    print("anonymous: the greatest RssAnon while loading / while training\n")
+    paths = {n_rows: Path(f"rows-{n_rows}.csv") for n_rows in sizes}
+    first = {}
+    for n_rows, path in paths.items():
         write_table(path, n_rows)
-        first = run_child(path)
-        warm = run_child(path)
+        first[n_rows] = run_child(path)
+    warm: dict[int, list[dict[str, float]]] = {n_rows: [] for n_rows in sizes}
+    for _ in range(3):  # in turns, so that a busy machine is busy for all
+        for n_rows, path in paths.items():
+            warm[n_rows].append(run_child(path))
+    for n_rows, path in paths.items():
         drop_from_page_cache(Path(".fmexp"))
         cold = run_child(path)
-        print(
-            f"  {n_rows:>11,} rows, text {path.stat().st_size / 1e6:,.0f} MB, "
-            f"cache {size_of(Path('.fmexp')) / 1e6:,.0f} MB\n"
-            f"      from text: load {first['load']:.1f} s, anonymous {first['anonymous_load']:.0f} "
-            f"/ {first['anonymous_fit']:.0f} MB\n"
-            f"      from the cache: load {warm['load']:.2f} s, anonymous "
-            f"{warm['anonymous_load']:.0f} / {warm['anonymous_fit']:.0f} MB, "
-            f"{warm['rows_per_second'] / 1e6:.2f} M rows/s "
-            f"({warm['rows_per_cpu_second'] / 1e6:.2f} M in a second of CPU time)\n"
-            f"      cold (dropped from the page cache): load {cold['load']:.2f} s, first epoch "
-            f"{cold['first'] / 1e6:.2f} M rows/s, then {cold['rows_per_second'] / 1e6:.2f} M"
-        )
-        path.unlink()
+        print(f"{n_rows:,} rows, text {path.stat().st_size / 1e6:,.0f} MB")
+        print(f"  from text:      {in_words(first[n_rows])}")
+        middle = {key: statistics.median(run[key] for run in warm[n_rows]) for key in cold}
+        print(f"  from the cache: {in_words(middle)}")
+        print(f"  cold:           {in_words(cold)}; first epoch {cold['first'] / 1e6:.1f} M")
+    print(f"cache of all: {size_of(Path('.fmexp')) / 1e6:,.0f} MB")
+
+
+def in_words(run: dict[str, float]) -> str:
+    return (
+        f"load {run['load']:5.2f} s, anonymous {run['anonymous_load']:.0f} / "
+        f"{run['anonymous_fit']:.0f} MB, {run['rows_per_second'] / 1e6:.1f} M rows/s "
+        f"({run['rows_per_cpu_second'] / 1e6:.1f} M in a second of CPU time)"
+    )
 
 
 def child(path: Path) -> None:
