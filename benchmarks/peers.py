@@ -1,0 +1,278 @@
+"""fmexp beside what people would use instead: speed and held-out error, never one alone.
+
+    python benchmarks/peers.py             # all problems
+    python benchmarks/peers.py seed dense  # some
+
+The problems are planted Factorization Machines with noise 0.8. All contestants get the same rows,
+the same k and the same epochs, one thread, and a learning rate of their own out of five (the one
+with the lowest held-out error after the last epoch). Each runs in a process of its own, which gives
+the peak memory. rows/s is processor time of one epoch, rmse/noise the held-out root of the mean
+squared error over that of the true model. Peers that are not installed are left out with a line:
+pip install modern-fm myfm; libFM if a binary of that name is on PATH.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from machine import describe_machine
+
+from fmexp import fm
+from fmexp.backends.base import load_backend
+from fmexp.compose import compose, parse_arguments
+from fmexp.data.dataset import CSR, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOISE = 0.8
+RATES = {"sgd": (0.001, 0.003, 0.01, 0.03, 0.06), "adam": (0.003, 0.01, 0.03, 0.1, 0.3)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows of a planted machine; the last `n_held_out` of them are held out."""
+
+    n_rows: int
+    n_held_out: int
+    n_features: int
+    fields: int  # 0: dense
+    k: int
+    epochs: int
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Dense rows or feature numbers (n, fields), and targets, the held-out ones last."""
+        g, n = np.random.default_rng(0), self.n_rows + self.n_held_out
+        width = self.fields or self.n_features
+        w = g.normal(0, (0.5 / width) ** 0.5, self.n_features)
+        pairs = width * (width - 1) / 2
+        V = g.normal(0, (0.5 / pairs / self.k) ** 0.25, (self.n_features, self.k))
+        if self.fields:
+            size = self.n_features // self.fields
+            X = g.integers(0, size, (n, self.fields)) + np.arange(self.fields) * size
+            s, q = (np.zeros((n, self.k)) for _ in "sq")
+            for column in X.T:
+                s += V[column]
+                q += V[column] ** 2
+            y = w[X].sum(axis=1) + 0.5 * (s**2 - q).sum(axis=1)
+        else:
+            X = g.normal(size=(n, self.n_features))
+            y = X @ w + 0.5 * ((X @ V) ** 2 - X**2 @ V**2).sum(axis=1)
+        return X, y + NOISE * g.normal(size=n)
+
+    def features(self, X: np.ndarray) -> np.ndarray | CSR:
+        """As fmexp takes them."""
+        if not self.fields:
+            return X
+        indptr = np.arange(0, X.size + 1, self.fields)
+        return CSR(indptr, X.astype(np.int32).ravel(), None, self.n_features)
+
+    def scipy(self, X: np.ndarray) -> Any:
+        """As the peers take them."""
+        if not self.fields:
+            return X
+        from scipy.sparse import csr_matrix
+
+        indptr = np.arange(0, X.size + 1, self.fields)
+        return csr_matrix((np.ones(X.size), X.ravel(), indptr), (len(X), self.n_features))
+
+
+PROBLEMS = {
+    "seed": Problem(100, 1000, 8, 0, 5, 1000),
+    "dense": Problem(20_000, 5_000, 64, 0, 16, 10),
+    "sparse8": Problem(1_000_000, 100_000, 9_825, 5, 8, 10),
+    "sparse32": Problem(1_000_000, 100_000, 9_825, 5, 32, 5),
+}
+
+
+def fmexp_run(problem: Problem, rate: float, *overrides: str) -> tuple[float, Callable[..., Any]]:
+    """Seconds of the epochs, and the scoring function."""
+    arguments = [f"model.k={problem.k}", *overrides]
+    config = compose(parse_arguments(arguments)).config
+    X, y = problem.rows()
+    train = slice(0, problem.n_rows)
+    part = Part(problem.features(X[train]), y[train], np.arange(problem.n_rows))
+    parameters = fm.initial_parameters(problem.n_features, problem.k, 0.05, 0)
+    training = replace(config.training, reg_w=0.005, reg_V=0.005)
+    trainer = load_backend(config.backend.name)(
+        replace(config, training=training), part, parameters
+    )
+    order, seconds = np.random.default_rng(0), 0.0
+    trainer.train_epoch(0.0, None)  # compiled, or loaded, before the clock starts
+    for epoch in range(problem.epochs):
+        began = time.process_time()
+        decay = 1 + 0.2 * epoch if problem.epochs < 100 else 1
+        trainer.train_epoch(rate / decay, order.permutation(problem.n_rows))
+        seconds += time.process_time() - began
+    return seconds, lambda rows: trainer.scores(problem.features(rows))
+
+
+def notebook_loop(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:
+    """One update per row in NumPy calls, as in the notebook; 20,000 rows at most are timed."""
+    X, y = problem.rows()
+    parameters = fm.initial_parameters(problem.n_features, problem.k, 0.05, 0)
+    w0, w, V = 0.0, parameters.w, parameters.V
+    n_timed = min(problem.n_rows, 20_000)
+    began = time.process_time()
+    for _ in range(problem.epochs if problem.n_rows <= 100 else 1):
+        for i in range(n_timed):
+            if problem.fields:
+                j = X[i]
+                s = V[j].sum(axis=0)
+                error = w0 + w[j].sum() + 0.5 * (s @ s - np.square(V[j]).sum()) - y[i]
+                w0 -= rate * error
+                w[j] -= rate * error
+                V[j] -= rate * error * (s - V[j])
+            else:
+                x = X[i]
+                s = np.dot(x, V)
+                error = w0 + np.dot(w, x) + 0.5 * np.sum(s**2 - np.dot(x**2, V**2)) - y[i]
+                w0 -= rate * error
+                w -= rate * error * x
+                V -= rate * error * (np.outer(x, s) - V * (x**2)[:, None])
+    seconds = (time.process_time() - began) * problem.n_rows / n_timed
+    if problem.n_rows > 100:  # only begun: no error to show
+        return seconds * problem.epochs, lambda rows: np.full(len(rows), np.nan)
+    return seconds, lambda rows: fm.scores(fm.Parameters(w0, w, V), problem.features(rows))
+
+
+def modern_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:
+    """modern-fm, AdaGrad, one row at a time, one thread."""
+    from modern_fm import FMRegressor
+
+    X, y = problem.rows()
+    rows = problem.scipy(X[: problem.n_rows])
+    model = FMRegressor(
+        problem.k, learning_rate=rate, max_iter=problem.epochs, n_jobs=1, random_state=0,
+        l2_linear=1e-4, l2_factors=1e-4,
+    )  # fmt: skip
+    began = time.process_time()
+    model.fit(rows, y[: problem.n_rows])
+    return time.process_time() - began, lambda rows: model.predict(problem.scipy(rows))
+
+
+def my_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:  # noqa: ARG001
+    """myfm: Gibbs sampling, another method; an epoch is an iteration."""
+    import myfm
+
+    X, y = problem.rows()
+    model = myfm.MyFMRegressor(rank=problem.k, random_seed=0)
+    began = time.process_time()
+    model.fit(problem.scipy(X[: problem.n_rows]), y[: problem.n_rows], n_iter=problem.epochs)
+    return time.process_time() - began, lambda rows: model.predict(problem.scipy(rows))
+
+
+def lib_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:
+    """The libFM binary, SGD; its time includes reading the text file."""
+    X, y = problem.rows()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, part in (("train", slice(problem.n_rows)), ("test", slice(problem.n_rows, None))):
+            write_libsvm(Path(folder) / name, problem, X[part], y[part])
+        command = ["libFM", "-task", "r", "-train", f"{folder}/train", "-test", f"{folder}/test"]
+        command += ["-dim", f"1,1,{problem.k}", "-iter", str(problem.epochs), "-method", "sgd"]
+        command += ["-learn_rate", str(rate), "-init_stdev", "0.05", "-out", f"{folder}/out"]
+        began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began
+        found = np.loadtxt(f"{folder}/out")
+    return seconds, lambda _rows: found
+
+
+def write_libsvm(path: Path, problem: Problem, X: np.ndarray, y: np.ndarray) -> None:
+    """Rows as text."""
+    with path.open("w") as file:
+        for row, target in zip(X, y, strict=True):
+            pairs = [(j, 1) for j in row] if problem.fields else enumerate(row)
+            file.write(f"{target} {' '.join(f'{j}:{x}' for j, x in pairs)}\n")
+
+
+CONTESTANTS: dict[str, tuple[str, str, Callable[..., Any]]] = {
+    "fmexp numpy_sgd float64": ("", "sgd", fmexp_run),
+    "fmexp numpy_sgd float32": ("", "sgd", functools.partial(fmexp_run)),
+    "fmexp torch_adam": ("torch", "adam", functools.partial(fmexp_run)),
+    "the notebook's kind of loop": ("", "sgd", notebook_loop),
+    "modern-fm (AdaGrad)": ("modern_fm", "adam", modern_fm),
+    "myfm (Gibbs sampling)": ("myfm", "none", my_fm),
+    "libFM (SGD)": ("libFM", "sgd", lib_fm),
+}
+OVERRIDES = {
+    "fmexp numpy_sgd float32": ["backend.dtype=float32"],
+    "fmexp torch_adam": ["backend=torch_adam", "backend.device=cpu", "backend.batch_size=1024"],
+}
+
+
+def contest(contestant: str, problem_name: str) -> dict[str, float]:
+    """The best of the rates: seconds of an epoch, held-out error, peak memory."""
+    problem = PROBLEMS[problem_name]
+    _, kind, run = CONTESTANTS[contestant]
+    if "torch" in contestant:
+        import torch
+
+        torch.set_num_threads(1)
+    X, y = problem.rows()
+    held_out, target = X[problem.n_rows :], y[problem.n_rows :]
+    best = {"rmse": float("inf"), "seconds": float("inf"), "rate": 0.0}
+    for rate in RATES.get(kind, (0.0,)):
+        with np.errstate(all="ignore"):
+            seconds, score = run(problem, rate, *OVERRIDES.get(contestant, []))
+            rmse = float(np.sqrt(np.mean((score(held_out) - target) ** 2)))
+        best["seconds"] = min(best["seconds"], seconds / problem.epochs)
+        if not rmse >= best["rmse"]:
+            best |= {"rmse": rmse, "rate": rate}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return best | {"peak_mb": peak}
+
+
+def is_there(package: str) -> bool:
+    """Whether a peer can run."""
+    if package == "libFM":
+        return shutil.which("libFM") is not None
+    return not package or find_spec(package) is not None
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(contest(*sys.argv[2:4])))
+        return 0
+    print(describe_machine("numba", "torch", "modern-fm", "myfm"))
+    for name in sys.argv[1:] or PROBLEMS:
+        problem, first = PROBLEMS[name], 0.0
+        print(f"\n{name}: {problem}")
+        print(
+            f"{'':30} {'rows/s':>12} {'epochs/s':>10} {'x':>7} {'rmse/noise':>10} {'rate':>6} {'MB':>6}"
+        )
+        for contestant, (package, _, _) in CONTESTANTS.items():
+            if not is_there(package):
+                print(f"{contestant:30} not installed")
+                continue
+            command = [sys.executable, __file__, "--one", contestant, name]
+            ran = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ran.returncode:
+                print(f"{contestant:30} failed: {ran.stderr.strip().splitlines()[-1][:60]}")
+                continue
+            got = json.loads(ran.stdout.splitlines()[-1])
+            seconds = got["seconds"]
+            first = first or seconds
+            print(
+                f"{contestant:30} {problem.n_rows / seconds:12,.0f} {1 / seconds:10,.1f} "
+                f"{seconds / first:7.1f} {got['rmse'] / NOISE:10.3f} {got['rate']:6g} "
+                f"{got['peak_mb']:6,.0f}",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
