@@ -107,9 +107,16 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     ),
     "names too few": (b"1,2,3\n4,5,6\n", {"names": ["a", "y"]}, r"expected 2 cells \(data.names\)"),
     "squares overflow": (b"a,y\n1e200,1\n-1e200,2\n", {}, "'a' has numbers from -1e\\+200 to 1e"),
+    "delimiter of two characters": (b"a,y\n1,2\n", {"delimiter": "::"}, "one ASCII character"),
+    "delimiter beyond ASCII": (b"a,y\n1,2\n", {"delimiter": "§"}, "one ASCII character"),
     "a row without end": (b"c,y\nx,1\n" + b"x" * 3_000_000 + b",1\n", {}, "longer than 1,048,576"),
     "utf-16 cut short": ("a,y\n1,2\n".encode("utf-16")[:-1], {}, "not utf-16"),
 }
+
+
+OF_THE_CONFIG = {"unknown encoding", "squares overflow", "delimiter of two characters"}
+OF_THE_CONFIG |= {"delimiter beyond ASCII"}
+"""Mistakes that are not of the file."""
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -118,7 +125,7 @@ def test_refused_with_the_reason(tmp_path: Path, case: str) -> None:
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(DataError, match=re.compile(reason, re.DOTALL)) as caught:
         load_csv(tmp_path / "table.csv", **keys)
-    assert "table.csv" in str(caught.value) or case in ("unknown encoding", "squares overflow")
+    assert "table.csv" in str(caught.value) or case in OF_THE_CONFIG
 
 
 SPACED = lines("a,c,y", *(f"{i}.5,c{i % 3},{i}" for i in range(9)))
@@ -132,6 +139,9 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any], tuple[int, int]]] = {
     "no newline at the end": (SPACED[:-1], {}, (9, 4)),
     "blank lines within": (SPACED.replace(b"3.5", b"\n\n3.5"), {}, (9, 4)),
     "tabs": (SPACED.replace(b",", b"\t"), {}, (9, 4)),
+    "tab by name": (SPACED.replace(b",", b"\t"), {"delimiter": "tab"}, (9, 4)),
+    "tab as typed": (SPACED.replace(b",", b"\t"), {"delimiter": "\\t"}, (9, 4)),
+    "a delimiter of one's own": (SPACED.replace(b",", b"^"), {"delimiter": "^"}, (9, 4)),
     "semicolons": (SPACED.replace(b",", b";"), {}, (9, 4)),
     "bars": (SPACED.replace(b",", b"|"), {}, (9, 4)),
     "spaces in the header": (SPACED.replace(b"a,c,y", b" a , c , y "), {}, (9, 4)),

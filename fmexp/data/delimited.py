@@ -64,6 +64,9 @@ def sniff(
     """
     start = files.head(file)
     files.refuse_other_formats(file, start)
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter or "", delimiter)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or delimiter > "~"):
+        raise DataError(f"data.delimiter must be one ASCII character or tab, got {delimiter!r}")
     try:
         codecs.lookup(encoding)
     except LookupError:
