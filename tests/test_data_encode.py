@@ -58,6 +58,11 @@ def test_a_constant_column_becomes_zero(value: float) -> None:
     assert (encoder.target(table) == 0).all()
 
 
+def test_a_number_beside_a_constant_of_training_stays_small() -> None:
+    encoder, _ = fit({"a": [1e6] * 7, "b": range(7), "y": range(7)})
+    assert encoder.features(Table({"a": np.array([2e6]), "b": np.zeros(1)}))[0, 0] == 1
+
+
 def test_categories_are_those_of_the_training_rows_in_order() -> None:
     encoder, table = fit(
         {"a": as_text(["10", "9", "10"]), "b": as_text(list("zab")), "y": [1, 2, 3]}

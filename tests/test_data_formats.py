@@ -190,6 +190,16 @@ def test_a_wrong_split_by_is_refused(tmp_path: Path, by: str, reason: str) -> No
         split(tmp_path, by)
 
 
+@pytest.mark.parametrize("cell", [np.nan, np.inf])
+def test_a_wrong_number_in_memory_is_named_by_its_row_in_the_whole_table(cell: float) -> None:
+    X = np.ones((100, 2)) * np.arange(100)[:, None]
+    X[57, 1] = cell
+    with pytest.raises(DataError, match=r"column '1' must hold finite .* the first at row 58"):
+        from_arrays(X, X[:, 0], PARTS, Learning())
+    with pytest.raises(DataError, match=r"column 'b' must hold finite .* the first at row 58"):
+        from_table({"a": X[:, 0], "b": X[:, 1], "y": X[:, 0]}, "y", PARTS, Learning())
+
+
 def test_labels_may_be_names_in_any_format(tmp_path: Path) -> None:
     labels = ["yes" if i % 3 else "no" for i in range(30)]
     data = from_table({"a": np.arange(30.0), "y": labels}, "y", WHOLE, Learning("classification"))

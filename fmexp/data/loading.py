@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data.dataset import Dataset
+from fmexp.data.encode import finite, numbers_of
 from fmexp.data.learn import Learning
 from fmexp.data.parts import split_and_encode
 from fmexp.data.sources import Source, read
@@ -69,6 +70,9 @@ def from_table(
     found = contract.infer(sample, n_rows, wishes, "the table", learning.task)
     numbers, texts = found.kinds(learning.task, by.column)
     raw = frames.table_of(columns, numbers, texts)
+    for name in numbers:
+        x = numbers_of(name, raw.columns[name])
+        finite(name, x[~np.isnan(x)] if learning.fill_missing and name != target else x)
     ordered = Table({name: raw.columns[name] for name in columns if name in raw.columns})
     source = Source(
         "a table in memory",
@@ -103,6 +107,8 @@ def from_arrays(X: Any, y: Any, split: SplitConfig, learning: Learning) -> Datas
         return prepare("arrays", Source("a matrix in memory", table, "y", [], []), split, learning)
     names = [str(j) for j in range(X.shape[1])]
     columns = dict(zip(names, np.asarray(X, np.float64).T.copy(), strict=True))
+    for name, x in columns.items():
+        finite(name, x[~np.isnan(x)] if learning.fill_missing else x)
     source = Source("an array in memory", Table(columns | {"y": labels}), "y", names, [])
     return prepare("arrays", source, split, learning)
 

@@ -65,13 +65,16 @@ class NumberStatistics:
         )
 
     def centre_and_spread(self, name: str) -> tuple[float, float]:
-        """Mean and standard deviation; a constant column has the spread 1.
+        """Mean and standard deviation.
+
+        A constant column has its own size (at least 1) as spread, so that another number, which
+        only later rows have, cannot become a huge feature that nothing was learned about.
 
         Raises:
             DataError: squares of these numbers overflow.
         """
         if self.low >= self.high:
-            return (self.low if self.n else 0.0), 1.0
+            return (self.low, max(abs(self.low), 1.0)) if self.n else (0.0, 1.0)
         spread = math.sqrt(self.squares / self.n) if math.isfinite(self.squares) else math.inf
         self._check(name, spread)
         return self.mean, spread
