@@ -1,3 +1,18 @@
 """Train Factorization Machines, track every attempt, search their hyperparameters."""
 
+from importlib import import_module
+
 __version__ = "0.1.0"
+
+_PLACES = {
+    "FMClassifier": "fmexp.estimators",
+    "FMRegressor": "fmexp.estimators",
+    "load": "fmexp.export",
+}
+"""Where the names for use from Python are defined; imported only when they are used."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"fmexp has no {name!r}; it has {', '.join(_PLACES)}")
+    return getattr(import_module(_PLACES[name]), name)

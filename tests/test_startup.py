@@ -8,7 +8,8 @@ import sys
 import pytest
 
 HEAVY = ("hydra", "numpy", "mlflow", "torch", "numba", "optuna", "pandas", "pyarrow", "matplotlib")
-NAMES = ("run", "ui", "doctor", "data", "predict", "compare", "reproduce", "score")
+NAMES = ("run", "ui", "doctor", "data", "predict", "compare", "reproduce", "score",
+         "export")  # fmt: skip
 COMMANDS = [[], *([name] for name in NAMES)]
 
 

@@ -1,0 +1,208 @@
+"""FMRegressor and FMClassifier: scikit-learn estimators over the same backends and the same fit().
+
+scikit-learn comes with MLflow. For tables with names, ids or dates use `fmexp run data=csv`, or
+encode them first, as with scikit-learn's OneHotEncoder: sparse matrices are welcome.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from scipy.sparse import issparse  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fmexp.checks import parse
+from fmexp.data.learn import Learning
+from fmexp.data.loading import from_arrays
+from fmexp.errors import ConfigError, FmexpError
+from fmexp.model import Model
+from fmexp.training import fit
+
+if TYPE_CHECKING:
+    from fmexp.config import Config
+
+_FORMATS = ("csr", "csc", "coo")
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
+    """What both estimators share. Parameters have the names of the configuration's keys."""
+
+    _task: str
+
+    def __init__(
+        self,
+        *,
+        k: int = 8,
+        init_stdev: float = 0.01,
+        clip: bool = False,
+        learning_rate: float = 0.01,
+        epochs: int = 50,
+        shuffle: bool = True,
+        reg_w0: float = 0.0,
+        reg_w: float = 0.0,
+        reg_V: float = 0.0,
+        learning_rate_decay: float = 0.0,
+        validation: float = 0.0,
+        patience: int | None = None,
+        min_delta: float = 0.0,
+        backend: str = "numpy_sgd",
+        batch_size: int | None = None,
+        standardize: bool = True,
+        random_state: Any = 0,
+    ) -> None:
+        self.k = k
+        self.init_stdev = init_stdev
+        self.clip = clip
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.shuffle = shuffle
+        self.reg_w0 = reg_w0
+        self.reg_w = reg_w
+        self.reg_V = reg_V
+        self.learning_rate_decay = learning_rate_decay
+        self.validation = validation
+        self.patience = patience
+        self.min_delta = min_delta
+        self.backend = backend
+        self.batch_size = batch_size
+        self.standardize = standardize
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _fit(self, X: Any, y: np.ndarray) -> Self:
+        """Train on numbers X, shape (n_rows, n_features), and what the task takes for targets."""
+        config = self._config()
+        data = from_arrays(X, y, config.split, Learning(self._task, self.standardize))
+        found = fit(config, data)
+        if found.parameters is None:
+            raise FmexpError(found.reason)
+        self.model_ = Model.of(config, data, found.parameters)
+        self.train_losses_ = np.array(found.train_losses)
+        self.validation_losses_ = np.array(found.validation_losses)
+        self.best_epoch_ = found.best_epoch
+        return self
+
+    def _config(self) -> Config:
+        """The configuration that `fmexp run` would have.
+
+        Raises:
+            ConfigError: parameters are out of their limits; all of them are named.
+        """
+        backends: dict[str, dict[str, Any]] = {
+            "numpy_sgd": {"dtype": "float64"},
+            "torch_adam": {"dtype": "float32", "batch_size": self.batch_size, "device": "auto"},
+        }
+        if self.backend not in backends:
+            raise ConfigError(f"backend must be one of {', '.join(backends)}, got {self.backend!r}")
+        stopping = {"patience": self.patience, "min_delta": self.min_delta}
+        keys = ("learning_rate", "epochs", "shuffle", "reg_w0", "reg_w", "reg_V",
+                "learning_rate_decay")  # fmt: skip
+        training = {key: getattr(self, key) for key in keys} | {"early_stopping": stopping}
+        model = {key: getattr(self, key) for key in ("k", "init_stdev", "clip")}
+        tree = {
+            "seed": self._seed(),
+            "task": self._task,
+            "model": model | {"start": "normal"},
+            "training": training,
+            "backend": {"name": self.backend, **backends[self.backend]},
+            # the rows are at hand, so of this group only `standardize` is read
+            "data": {"name": "diabetes", "standardize": self.standardize},
+            "split": {"validation": self.validation, "test": 0.0, "by": None, "seed": 0},
+            "tracking": {"name": "none"},
+        }
+        return parse(tree)
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, numbers.Integral):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _predict(self, X: Any) -> np.ndarray:
+        """What the model says of rows: targets, or the probability of the second class."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=_FORMATS, dtype=np.float64, reset=False)
+        if issparse(X) and self.model_.encoder.block is None:
+            X = X.toarray()
+        return self.model_.predict(X)
+
+
+class FMRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+    """A Factorization Machine for numbers, trained by either backend on squared error.
+
+    Attributes:
+        model_: the `fmexp.model.Model`; its `save` writes what `fmexp predict` reads.
+        train_losses_: mean squared error of each epoch, in the target's units.
+        validation_losses_: the same of the held-out rows; empty where `validation` is 0.
+        best_epoch_: the epoch that was kept; None where `validation` is 0.
+
+    >>> X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    >>> model = FMRegressor(k=2, learning_rate=0.1, epochs=200).fit(X, X[:, 0] * X[:, 1])
+    >>> model.predict(X).round(3).tolist()
+    [1.0, -1.0, -1.0, 1.0]
+    """
+
+    _task = "regression"
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on rows X (array or scipy matrix, shape (n_rows, n_features)) with targets y."""
+        X, y = validate_data(
+            self, X, y, accept_sparse=_FORMATS, dtype=np.float64, y_numeric=True,
+            ensure_min_samples=2,
+        )  # fmt: skip
+        return self._fit(X, np.asarray(y, np.float64))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predicted targets, float64, shape (n_rows,)."""
+        return self._predict(X)
+
+
+class FMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+    """A Factorization Machine for two classes, trained by either backend on log loss.
+
+    Attributes:
+        classes_: the two labels, sorted; probabilities are in this order.
+        model_: as of FMRegressor; it calls the labels "0" and "1".
+        train_losses_: mean log loss of each epoch.
+        validation_losses_: the same of the held-out rows; empty where `validation` is 0.
+        best_epoch_: the epoch that was kept; None where `validation` is 0.
+    """
+
+    _task = "classification"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on rows X (array or scipy matrix, shape (n_rows, n_features)) with labels y."""
+        X, y = validate_data(self, X, y, accept_sparse=_FORMATS, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) > 2:
+            raise ValueError(
+                "Only binary classification is supported. The type of the target is "
+                f"{type_of_target(y)}."
+            )
+        if len(self.classes_) < 2:
+            raise ValueError(f"two classes are needed, y has one class: {self.classes_[0]!r}")
+        return self._fit(X, codes)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, float64, shape (n_rows, 2)."""
+        second = self._predict(X)
+        return np.stack([1.0 - second, second], axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The more probable label of each row, shape (n_rows,)."""
+        second = self._predict(X)
+        return np.asarray(self.classes_[(second >= 0.5).astype(int)])

@@ -1,0 +1,82 @@
+"""FMRegressor and FMClassifier: good scikit-learn estimators, and the very model of `fmexp run`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from fmexp import model
+from fmexp.data.learn import Learning
+from fmexp.data.loading import from_arrays
+from fmexp.errors import ConfigError, FmexpError
+from fmexp.estimators import FMClassifier, FMRegressor
+from fmexp.training import fit
+
+STREAM = np.random.default_rng(5)
+X = STREAM.normal(size=(300, 4))
+Y = 3.0 + X[:, 0] - X[:, 1] * X[:, 2]
+
+
+def _checks():
+    for estimator in (FMRegressor(), FMClassifier()):
+        for instance, check in estimator_checks_generator(estimator):
+            name = getattr(check, "func", check).__name__
+            yield pytest.param(instance, check, id=f"{type(estimator).__name__}-{name}")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+@pytest.mark.parametrize(("estimator", "check"), list(_checks()))
+def test_scikit_learn_finds_nothing_wrong(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("backend", ["numpy_sgd", "torch_adam"])
+def test_both_backends_learn_an_interaction(backend):
+    pytest.importorskip("torch")
+    found = FMRegressor(backend=backend, learning_rate=0.03, epochs=300, k=2).fit(X[:200], Y[:200])
+    assert found.score(X[200:], Y[200:]) > 0.95
+    assert found.train_losses_[-1] < 0.1 * found.train_losses_[0]
+
+
+def test_it_is_the_model_that_fit_gives():
+    estimator = FMRegressor(validation=0.2, random_state=7)
+    config = estimator._config()
+    data = from_arrays(X, Y, config.split, Learning())
+    expected = model.Model.of(config, data, fit(config, data).parameters)
+    assert (estimator.fit(X, Y).predict(X) == expected.predict(X)).all()
+    assert config.seed == 7
+    assert len(estimator.validation_losses_) == 50
+
+
+def test_a_saved_estimator_predicts_the_same_bits_elsewhere(tmp_path):
+    estimator = FMRegressor(epochs=3).fit(X, Y)
+    estimator.model_.save(tmp_path)
+    assert (model.load(tmp_path).predict(X) == estimator.predict(X)).all()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_sparse_and_dense_rows_may_be_mixed(share):
+    rows = X * (STREAM.random(X.shape) < share)
+    dense, sparse = FMRegressor().fit(rows, Y), FMRegressor().fit(csr_matrix(rows), Y)
+    np.testing.assert_allclose(sparse.predict(csr_matrix(rows)), dense.predict(rows), rtol=1e-9)
+    assert (dense.predict(csr_matrix(rows)) == dense.predict(rows)).all()
+    assert (sparse.predict(rows) == sparse.predict(csr_matrix(rows))).all()
+
+
+def test_labels_keep_their_names_and_probabilities_their_order():
+    y = np.where(Y > 3, "yes", "no")
+    found = FMClassifier(k=4, learning_rate=0.1, epochs=200).fit(X, y)
+    assert found.classes_.tolist() == ["no", "yes"]
+    assert found.score(X, y) > 0.9
+    assert ((found.predict_proba(X)[:, 1] >= 0.5) == (found.predict(X) == "yes")).all()
+
+
+def test_mistakes_are_named_and_divergence_says_why():
+    with pytest.raises(ConfigError, match=r"model.k must be .*\n?.*training.epochs must be"):
+        FMRegressor(k=0, epochs=0).fit(X, Y)
+    with pytest.raises(ConfigError, match="backend must be one of numpy_sgd, torch_adam"):
+        FMRegressor(backend="other").fit(X, Y)
+    with pytest.raises(FmexpError, match="learning_rate=50 is too large"):
+        FMRegressor(learning_rate=50).fit(X, Y)
