@@ -12,7 +12,7 @@ import numpy as np
 
 from fmexp import divergence, fm
 from fmexp.backends.base import TakesBlocks, start
-from fmexp.data.dataset import blocks
+from fmexp.data.dataset import PIECE_ROWS, blocks
 from fmexp.errors import ConfigError
 from fmexp.tracking.base import Outcome
 
@@ -241,7 +241,7 @@ def _baseline(task: fm.Task, dataset: Dataset) -> float:
         share = min(max(mean, 1e-15), 1.0 - 1e-15)
         mean = math.log(share / (1.0 - share))
     total = 0.0
-    for block in blocks(len(part.target)):
+    for block in blocks(len(part.target), PIECE_ROWS):
         constant = np.full(block.stop - block.start, mean)
         total += float(np.sum(fm.losses(task, constant, part.target[block])))
     return total / len(part.target) * loss_units(task, dataset)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import sgd_kernels
-from fmexp.data.dataset import CSR, blocks
+from fmexp.data.dataset import CSR, PIECE_ROWS, blocks
 from fmexp.errors import DataError
 from fmexp.fm import Parameters
 
@@ -70,7 +70,7 @@ class SgdTrainer:
         target = _column(part.target, len(part.features), np.dtype(np.float64))
         rows = self._checked(part.features)
         total = 0.0
-        for block in blocks(len(target)):
+        for block in blocks(len(target), PIECE_ROWS):
             total += self._total_loss(self._scores(rows, block), target[block])
         return total / len(target)
 

@@ -18,10 +18,15 @@ BLOCK_ROWS = 1 << 20
 """Rows that are split, encoded and shuffled together; more rows are taken block by block."""
 
 
-def blocks(n_rows: int) -> Iterator[slice]:
-    """Slices of at most BLOCK_ROWS rows that cover all."""
-    for start in range(0, n_rows, BLOCK_ROWS):
-        yield slice(start, min(start + BLOCK_ROWS, n_rows))
+PIECE_ROWS = 1 << 16
+"""Rows whose losses are summed together: what is computed for each fits into the CPU's cache."""
+
+
+def blocks(n_rows: int, size: int | None = None) -> Iterator[slice]:
+    """Slices of at most `size` rows (BLOCK_ROWS by default) that cover all."""
+    size = size or BLOCK_ROWS
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
 
 
 @dataclass(frozen=True)
