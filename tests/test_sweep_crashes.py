@@ -85,7 +85,7 @@ def test_a_torn_journal_is_cut_and_the_sweep_goes_on(fmexp):
 
 def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder):
     fmexp.env["FMEXP_LEASE_SECONDS"] = "2"
-    sweep = ("run", "-m", "data=planted", "training.epochs=150000", "hydra.sweeper.n_trials=2")
+    sweep = ("run", "-m", "data=planted", "training.epochs=60000", "hydra.sweeper.n_trials=2")
     stopped = fmexp.start(*sweep)
     until(lambda: has_begun(folder))
     kill_all(folder, signal.SIGSTOP)
@@ -94,8 +94,8 @@ def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder)
     before = {t.number: (t.state, t.value) for t in study_in(folder).trials}
     assert before[0] == (TrialState.FAIL, None)
     kill_all(folder, signal.SIGCONT)
-    stopped.communicate(timeout=240)
-    assert stopped.returncode == 0
+    out, err = stopped.communicate(timeout=240)
+    assert stopped.returncode == 0, out + err
     left = left_in(folder)
     assert {t.number: (t.state, t.value) for t in left.trials} == before
     assert left.children[0].status == "KILLED"

@@ -6,6 +6,8 @@ import csv
 import math
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from optuna.trial import TrialState
@@ -47,18 +49,40 @@ def assert_means_of_three_seeds(run) -> None:
     assert run.metrics["best/val_mse_stdev"][0][1] > 0
 
 
+BROKEN = """
+import sys
+from fmexp.cli import main
+from fmexp.sweep import evaluate
+fit = evaluate.fit
+def broken(config, *rest):
+    if config.model.k == 5:
+        raise RuntimeError("k = 5 does not work")
+    return fit(config, *rest)
+evaluate.fit = broken
+sys.exit(main())
+"""
+
+
 def test_an_exception_is_a_result_and_too_many_end_the_sweep(fmexp, store_folder):  # noqa: F811
-    too_large = "hydra.sweeper.enqueue=[{model.k: 1000000000}]"
-    sweep = ("run", "-m", *FAST, too_large, "hydra.sweeper.n_trials=4")
-    assert "too many failures" in fmexp(*sweep, code=1)
-    printed = fmexp(*sweep, "hydra.sweeper.max_failure_rate=0.5")
+    sweep = ("run", "-m", *FAST, "hydra.sweeper.enqueue=[{model.k: 5}]", "hydra.sweeper.n_trials=4")
+    printed = []
+    for most in (0.2, 0.5):
+        command = [sys.executable, "-c", BROKEN, *sweep, f"hydra.sweeper.max_failure_rate={most}"]
+        done = subprocess.run(
+            command, cwd=fmexp.folder, env=fmexp.environment(), capture_output=True, text=True,
+            timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == (1 if most == 0.2 else 0), done.stderr
+        printed.append(done.stdout)
+    assert "too many failures" in printed[0]
+    assert "failed e.g. trial 1: RuntimeError: k = 5 does not work" in printed[1]
     left = left_in(fmexp.folder)
     assert left.outcomes == {"completed": 3, "failed": 1}
     assert_in_agreement(left)
     failed = left.children[1]
     assert failed.status == "FAILED"
     assert "Traceback" in (failed.artifacts / "traceback.txt").read_text()
-    assert failed.tags["fmexp.reason"].splitlines()[0] in printed
+    assert failed.tags["fmexp.reason"] == "RuntimeError: k = 5 does not work"
 
 
 @pytest.mark.parametrize(
