@@ -190,6 +190,27 @@ def test_a_wrong_split_by_is_refused(tmp_path: Path, by: str, reason: str) -> No
         split(tmp_path, by)
 
 
+def test_pandas_columns_of_every_kind_are_taken_by_position() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "id": pandas.array([7, None, 2**60, 7], dtype="Int64"),
+            "size": pandas.array([1.5, 2.5, 3.0, 4.0], dtype="Float64"),
+            "shop": pandas.Categorical(["x", "y", None, "x"]),
+            "open": [True, False, True, True],
+            "y": [1, 2, 3, 4],
+        },
+        index=[30, 10, 0, 2],
+    )
+    data = from_table(frame, "y", WHOLE, Learning(), categorical=["id", "shop", "open"])
+    cells = data.table.cells(np.arange(4))
+    assert cells["shop"] == ["x", "y", "", "x"]
+    assert cells["open"] == ["1", "0", "1", "1"]
+    assert cells["id"][:2] == ["7", ""]
+    assert cells["size"].tolist() == [1.5, 2.5, 3, 4]
+    assert data.encoder.decode_target(data.train.target).tolist() == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("cell", [np.nan, np.inf])
 def test_a_wrong_number_in_memory_is_named_by_its_row_in_the_whole_table(cell: float) -> None:
     X = np.ones((100, 2)) * np.arange(100)[:, None]

@@ -72,11 +72,19 @@ def columns_of(source: Any) -> Mapping[str, Any]:
     if hasattr(source, "column_names") and hasattr(source, "column"):  # pyarrow
         return {name: source.column(name).to_pylist() for name in source.column_names}
     if hasattr(source, "columns"):  # pandas
-        return {str(name): source[name] for name in source.columns}
+        return {str(name): _values(source[name]) for name in source.columns}
     raise DataError(
         "expected a mapping of columns, a pandas or pyarrow table, a two-dimensional array or a "
         f"scipy matrix, got {type(source).__name__}"
     )
+
+
+def _values(series: Any) -> np.ndarray:
+    """The values of a pandas column; NaN where a nullable number is missing."""
+    values = np.asarray(series.to_numpy())
+    if values.dtype == object and getattr(series.dtype, "kind", "O") in "biuf":
+        return np.asarray(series.to_numpy(dtype="float64", na_value=np.nan))
+    return values
 
 
 def rows_of_matrix(matrix: Any) -> CSR:
@@ -131,6 +139,8 @@ def as_text(values: Any) -> Text:
     if isinstance(values, Text):
         return values
     array = np.asarray(values)
+    if array.dtype.kind == "b":
+        array = array.astype(np.int8)
     if array.dtype.kind == "f":
         return text_of_numbers(array)
     if array.dtype.kind in "iu":
