@@ -650,10 +650,12 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., float]:
         ones, keep_w8, keep_V8 = _fill(one, eight), _fill(keep_w, eight), _fill(keep_V, eight)
         for t in range(n_rows):
             row = (_at(visits, t) if shuffled else t) * n
-            if shuffled and t + 2 < n_rows:
-                ahead = _at(visits, t + 2) * n
+            if shuffled and t + 4 < n_rows:
+                ahead = _at(visits, t + 4)
+                _prefetch(ys, ahead)
                 for j in range(0, n, 8):
-                    _prefetch(xs, ahead + j)
+                    _prefetch(xs, ahead * n + j)
+                _prefetch(xs, ahead * n + n - 1)
             s, score = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
             y = _at(ys, _at(visits, t) if shuffled else t)
             loss, g = _loss_and_step(score, w0, y, rate, logistic)
