@@ -119,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="print JSON")
     _add_data(compare)
     compare.set_defaults(command=_compare)
+    report = commands.add_parser("report", help="one self-contained HTML page of a sweep")
+    report.add_argument("sweep", help="run name, run id, its beginning, or latest")
+    report.add_argument("--out", type=Path, help="the page to write (default: report-NAME.html)")
+    _add_store(report)
+    report.set_defaults(command=_report)
     reproduce = commands.add_parser("reproduce", help="train again from the record, and compare")
     reproduce.add_argument("run", help=RUN_NAMES)
     _add_data(reproduce)
@@ -225,3 +230,11 @@ def _export(arguments: argparse.Namespace) -> int:
     from fmexp.export import export
 
     return export(arguments.run, _store(arguments), arguments.register)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from fmexp.report.command import report
+    from fmexp.tracking.locate import locate_store
+
+    store = locate_store(arguments.uri, None, os.environ)
+    return report(arguments.sweep, store.uri, Path.cwd(), arguments.out)

@@ -31,7 +31,7 @@ LEVELS = [
     {"fmexp.experiment"},
     {"fmexp.screen"},
     {"fmexp.sweep"},
-    {"fmexp.compare", "fmexp.reproduce", "fmexp.score"},
+    {"fmexp.compare", "fmexp.reproduce", "fmexp.score", "fmexp.report"},
     {"fmexp.commands", "fmexp.doctor", "fmexp.ui"},
     {"fmexp.cli"},
     {"fmexp.__main__"},
@@ -42,7 +42,8 @@ HEAVY = {
     "llvmlite": {"fmexp.backends.sgd_kernels"},
     "mlflow": {"fmexp.tracking", "fmexp.export", "fmexp.served"},
     "sklearn": {"fmexp.estimators"},
-    "optuna": {"fmexp.sweep"},
+    "optuna": {"fmexp.sweep", "fmexp.report"},
+    "plotly": {"fmexp.report"},
     "matplotlib": {"fmexp.artifacts"},
 }
 """The only modules (or packages) that may import each."""

@@ -85,7 +85,7 @@ class Records:
             self._experiments = [e.experiment_id for e in self._client.search_experiments()]
 
     def find(self, name: str) -> Record:
-        """The run with this id, beginning of an id, or run name; or the latest.
+        """The run with this id, beginning of an id, run name, or study name; or the latest.
 
         `latest` is the newest that is no trial: a sweep counts as one run.
 
@@ -94,8 +94,7 @@ class Records:
         """
         if name == LATEST:
             return self._latest()
-        called = "" if "'" in name else f"attributes.run_name = '{name}'"
-        found = self._by_id(name) or [r for r in self._search(called) if r.name == name]
+        found = self._by_id(name) or self._called(name) or self._called(f"sweep {name}")
         if len(found) == 1:
             return found[0]
         if found:
@@ -170,6 +169,11 @@ class Records:
             for name, text in tags.items():
                 self._client.set_tag(record.run_id, name, text)
 
+    def attach(self, record: Record, file: Path) -> None:
+        """Add a file to the artifacts of a run that has ended."""
+        with self._answering():
+            self._client.log_artifact(record.run_id, str(file))
+
     def close(self) -> None:
         """Remove downloaded copies."""
         if self._downloads is not None:
@@ -193,6 +197,11 @@ class Records:
         if len(name) < _SHORTEST_PREFIX or not name.isalnum():
             return []
         return self._search(f"attributes.run_id LIKE '{name}%'")
+
+    def _called(self, name: str) -> list[Record]:
+        """Runs of this name."""
+        wanted = "" if "'" in name else f"attributes.run_name = '{name}'"
+        return [record for record in self._search(wanted) if record.name == name]
 
     def _search(self, wanted: str = "", most: int = _LOOKED_AT) -> list[Record]:
         """Runs that are not deleted, newest first, at most `most`."""
