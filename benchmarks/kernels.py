@@ -3,8 +3,8 @@
     python benchmarks/kernels.py
 
 Every line is one problem; both sides train on the same arrays, in turns, and the shortest pass of
-each counts (processor time: other work on the machine counts little). The C program may reorder sums and contract products; ours may not, since its bits
-have to be the same on every CPU.
+each counts (processor time: other work on the machine counts little). The C program may reorder
+sums and contract products; ours may not, since its bits have to be the same on every CPU.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def test_rows_in_blocks_are_each_visited_once_an_epoch(small_limits: Path) -> No
             visited.extend((block.start + order).tolist())
             return float(len(order))
 
-    mean = training._epoch(Recorder(), 0.1, 1050, np.random.default_rng(0))  # type: ignore[arg-type]
+    mean = training._passes(Recorder(), 1050, np.random.default_rng(0))(0.1)  # type: ignore[arg-type]
     assert mean == 1.0
     assert sorted(visited) == list(range(1050))
     assert visited[:100] != sorted(visited[:100])
