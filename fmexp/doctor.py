@@ -46,12 +46,20 @@ def _mend_spool(folder: Path) -> bool:
     for run in waiting:
         target = without_password(run.destination.uri)
         print(f"spool    {run.state}: {run.name} ({run.key}), for {target}")
+    unsettled = _settle(folder) if any(run.state == "unsettled" for run in waiting) else []
     done = drain(folder)
     if done.run_ids:
         print(f"         sent now: {', '.join(done.run_ids)}")
-    for trouble in done.troubles:
+    for trouble in (*unsettled, *done.troubles):
         print(f"         {trouble}")
-    return bool(done.troubles)
+    return bool(unsettled or done.troubles)
+
+
+def _settle(folder: Path) -> list[str]:
+    """Ask the studies about results that dead workers had not told; what went wrong."""
+    from fmexp.sweep.recovery import settle_abandoned
+
+    return settle_abandoned(folder)
 
 
 def _reach(store: StoreChoice) -> tuple[bool, str]:

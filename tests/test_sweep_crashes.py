@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 from optuna.trial import TrialState
@@ -137,15 +139,34 @@ def test_mlflow_is_mended_from_the_study_in_both_directions(fmexp, folder):
         assert left.children[trial.number].metrics["best/val_mse"][-1][1] == trial.value
 
 
-def test_doctor_settles_what_a_killed_sweep_left(fmexp, folder):
-    command = fmexp.start("run", "-m", "data=planted", "training.epochs=10000000",
-                          "hydra.sweeper.n_trials=3")  # fmt: skip
-    until(
-        lambda: (
-            has_begun(folder) and any(r.status == "RUNNING" for r in stored(folder / "mlflow.db"))
-        )
-    )
-    kill_all(folder)
+@pytest.mark.parametrize("study_is_gone", [False, True])
+def test_doctor_settles_what_a_killed_sweep_left(fmexp, folder, study_is_gone):
+    """A worker dies between its trial's end and the study's hearing of it."""
+    command = fmexp.start(
+        "run", "-m", "data=planted", "training.epochs=50000", "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.seeds=2",
+    )  # fmt: skip
+    trials = lambda: [r for r in spooled_runs(folder) if r.record.start.study]  # noqa: E731
+    until(trials)
+    with journal_held(folder):
+        until(lambda: trials()[0].record.end)
+        kill_all(folder)
     command.communicate()
+    (left,) = trials()
+    assert left.state == "unsettled"
+    if study_is_gone:
+        (folder / "optuna.journal").unlink()
     fmexp("doctor")
-    assert {run.status for run in stored(folder / "mlflow.db")} == {"KILLED"}
+    runs = {run.tags.get("fmexp.trial"): run for run in stored(folder / "mlflow.db")}
+    assert {n: run.status for n, run in runs.items()} == {None: "KILLED", "0": "FINISHED"}
+    assert spooled_runs(folder) == []
+    if not study_is_gone:
+        assert repr(study_in(folder).trials[0].value) == runs["0"].tags["fmexp.objective"]
+
+
+@contextmanager
+def journal_held(folder):
+    """Nobody else can write to the study."""
+    with (folder / "optuna.journal").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import optuna
 from optuna.trial import TrialState
 
+from fmexp.errors import FmexpError
 from fmexp.sweep import leases
 from fmexp.sweep.evaluate import OBJECTIVE
+from fmexp.sweep.space import Space
+from fmexp.sweep.storage import answering, open_storage
 from fmexp.sweep.study import WORKER, has_taken, reclaim, tell, trials
+from fmexp.sweep.worker import SPACE
 from fmexp.tracking import spool
 from fmexp.tracking.base import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    import optuna
     from optuna.trial import FrozenTrial
-
-    from fmexp.sweep.space import Space
 
     EndedInStore = Callable[[list[int]], Mapping[int, dict[str, str]]]
     """From trial numbers to the tags of those whose run has ended in MLflow."""
@@ -46,6 +48,45 @@ def settle_spool(study: optuna.Study, space: Space, folder: Path) -> int:
         if run.state == "unsettled":
             spool.settle_for_dead(run, accepted)
     return saved
+
+
+def settle_abandoned(folder: Path) -> list[str]:
+    """Settle what dead workers left under a folder, of whatever study; what went wrong, in words.
+
+    Where the study itself is gone, the result stands: nothing contradicts it.
+    """
+    left = [run for run in spool.spooled_runs(folder) if run.state == "unsettled"]
+    troubles = []
+    for storage, name in {_home(run) for run in left}:
+        try:
+            study = _study(storage, name, folder)
+        except FmexpError as error:
+            troubles.append(str(error))
+            continue
+        if study is not None:
+            settle_spool(study, Space.from_json(study.user_attrs[SPACE]), folder)
+            continue
+        for run in left:
+            if _home(run) == (storage, name):
+                spool.settle_for_dead(run, accepted=True)
+    return troubles
+
+
+def _home(run: spool.SpooledRun) -> tuple[str, str]:
+    """Storage and name of the study that a run's trial belongs to."""
+    study = run.record.start.study or {}
+    return study["storage"], study["name"]
+
+
+def _study(storage: str, name: str, folder: Path) -> optuna.Study | None:
+    """The study; None where it is gone. Makes no file."""
+    path = storage.removeprefix("sqlite:///").removeprefix("journal://")
+    if path != storage and not Path(path).exists():
+        return None
+    with answering(storage):
+        opened = open_storage(storage, folder)
+        known = optuna.get_all_study_names(opened)
+        return optuna.load_study(study_name=name, storage=opened) if name in known else None
 
 
 def reclaim_dead(
