@@ -138,4 +138,3 @@ def test_the_command_predicts_with_a_run_from_the_store(fmexp: Any) -> None:
     expected = model.load(__import__("pathlib").Path(folder)).predict(fmexp.folder / "new.csv")
     said = (fmexp.folder / "out.csv").read_text().split()
     assert said == ["y_pred", *map(repr, expected.tolist())]
-    assert "no column 'a'" in fmexp("predict", "latest", "--data", "out.csv", code=2)
