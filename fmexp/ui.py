@@ -27,6 +27,22 @@ _START_SECONDS = 120
 _STOP_SECONDS = 5
 _BEST = 5
 
+_OF_PARENT = "tags.`mlflow.parentRunId` = '{}'"
+_TRAINING = "workflowType=machine_learning"
+"""MLflow's UI opens with what is for language models otherwise."""
+
+_NOTE = "mlflow.note.content"
+_PRIMARY = "mlflow.experiment.primaryMetric.name"
+_GREATER_IS_BETTER = "mlflow.experiment.primaryMetric.greaterIsBetter"
+_KIND, _MODELS = "mlflow.experimentKind", "custom_model_development"
+NOTE = """\
+Factorization Machines by fmexp. A sweep is a run with its trials below it; its description links
+the winner. `train/*` and `val/*` are curves over epochs, `best/*` is the model that was kept,
+`time/fit_seconds` how long training took, `test/*` what `fmexp score` found.
+
+`fmexp compare A B` says whether one is really better, `fmexp report SWEEP` makes a page of a sweep.
+"""
+
 
 def serve(uri: str, host: str, port: int, folder: Path) -> int:
     """Serve the UI until Ctrl-C or SIGTERM.
@@ -60,6 +76,7 @@ def serve(uri: str, host: str, port: int, folder: Path) -> int:
         _server(uri, host, port, folder, log) as server,
     ):
         _wait_until_up(server, host, port, log)
+        prepare(host, port)
         for what, address in addresses(host, port):
             print(f"  {what:<24} {address}")
         print("Ctrl-C stops it", flush=True)
@@ -69,41 +86,65 @@ def serve(uri: str, host: str, port: int, folder: Path) -> int:
     return 0
 
 
+def prepare(host: str, port: int) -> None:
+    """Say on each experiment of ours what it holds, and which metric its charts begin with.
+
+    What somebody wrote there stays.
+    """
+    for experiment in _ask(host, port, "experiments/search"):
+        there = {tag["key"] for tag in experiment.get("tags", [])}
+        ours = _runs(host, port, [experiment["experiment_id"]], "tags.`fmexp.version` LIKE '%'", 1)
+        metrics = {m["key"] for run in ours for m in run["data"].get("metrics", [])}
+        if not ours or _PRIMARY in there or _NOTE in there:
+            continue
+        best = "best/val_logloss" if "best/val_logloss" in metrics else "best/val_mse"
+        tags = {_NOTE: NOTE, _PRIMARY: best, _GREATER_IS_BETTER: "False", _KIND: _MODELS}
+        for key, value in tags.items():
+            tag = {"experiment_id": experiment["experiment_id"], "key": key, "value": value}
+            _ask(host, port, "experiments/set-experiment-tag", tag)
+
+
 def addresses(host: str, port: int) -> list[tuple[str, str]]:
     """What is worth opening on a running server: (what it is, address), the best first."""
-    base = f"http://{_reachable(host)}:{port}"
-    everything = ("all experiments", f"{base}/#/experiments")
+    base = f"http://{_reachable(host)}:{port}/#"
+    everything = ("all experiments", f"{base}/experiments?{_TRAINING}")
     experiments = [e["experiment_id"] for e in _ask(host, port, "experiments/search")]
     child = _runs(host, port, experiments, "tags.`mlflow.parentRunId` LIKE '%'", 1)
     newest = child or _runs(host, port, experiments, "", 1)
     if not newest:
         return [everything]
     experiment = newest[0]["info"]["experiment_id"]
-    charts = f"{base}/#/experiments/{experiment}/runs?compareRunsMode=CHART"
+    runs = f"{base}/experiments/{experiment}/runs"
+    charts = f"{runs}?compareRunsMode=CHART&{_TRAINING}"
     if not child:
-        run = f"{base}/#/experiments/{experiment}/runs/{newest[0]['info']['run_id']}"
+        run = f"{runs}/{newest[0]['info']['run_id']}?{_TRAINING}"
         return [("the newest run", run), ("all runs side by side", charts), everything]
     parent = _tags(child[0])["mlflow.parentRunId"]
-    best = quote(json.dumps(_best_children(host, port, experiment, parent)))
-    compared = f"{base}/#/compare-runs?runs={best}&experiments={quote(json.dumps([experiment]))}"
-    sweep = f"{base}/#/experiments/{experiment}/runs/{parent}"
+    metric, found = _best_children(host, port, experiment, parent)
+    best = quote(json.dumps(found))
+    # without an order of its own the page would fold all trials into their sweep
+    order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc=true"
+    trials = f"{charts}&searchFilter={quote(_OF_PARENT.format(parent))}&{order}"
+    compared = f"{base}/compare-runs?runs={best}&experiments={quote(json.dumps([experiment]))}"
     return [
-        ("the newest sweep", sweep),
-        (f"its best {_BEST} compared", compared),
+        ("the newest sweep", f"{runs}/{parent}?{_TRAINING}"),
+        ("its trials' curves", trials),
+        (f"its best {_BEST} compared", f"{compared}&{_TRAINING}"),
         ("all runs side by side", charts),
         everything,
     ]
 
 
-def _best_children(host: str, port: int, experiment: str, parent: str) -> list[str]:
-    """Run ids of the sweep's best trials, by whichever validation loss they have."""
-    of_parent = f"tags.`mlflow.parentRunId` = '{parent}'"
+def _best_children(host: str, port: int, experiment: str, parent: str) -> tuple[str, list[str]]:
+    """The validation loss that the sweep's trials have, and the run ids of the best by it."""
+    of_parent = _OF_PARENT.format(parent)
     for metric in ("best/val_mse", "best/val_logloss"):
-        some = f"{of_parent} and metrics.`{metric}` >= 0"
+        some = f"{of_parent} and metrics.`{metric}` >= 0 and tags.`fmexp.outcome` = 'completed'"
         found = _runs(host, port, [experiment], some, _BEST, f"metrics.`{metric}` ASC")
         if found:
-            return [run["info"]["run_id"] for run in found]
-    return [run["info"]["run_id"] for run in _runs(host, port, [experiment], of_parent, _BEST)]
+            return metric, [run["info"]["run_id"] for run in found]
+    some_trials = _runs(host, port, [experiment], of_parent, _BEST)
+    return "best/val_mse", [run["info"]["run_id"] for run in some_trials]
 
 
 def _runs(

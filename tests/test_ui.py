@@ -68,7 +68,7 @@ def test_it_prints_the_newest_sweep_and_leaves_nothing_behind(
     assert started != []
     assert processes_with(f"--port {port}") == []
     shown = unquote("".join(lines))
-    assert f"http://127.0.0.1:{port}/#/experiments/1/runs/{ids['sweep']}\n" in shown
+    assert f"http://127.0.0.1:{port}/#/experiments/1/runs/{ids['sweep']}?" in shown
     compared = re.search(r'compare-runs\?runs=(\[.*\])&experiments=\["1"\]', shown)
     assert compared is not None
     assert json.loads(compared[1]) == [ids[f"trial-{i}"] for i in (6, 5, 4, 3, 2)]
