@@ -133,7 +133,9 @@ def main() -> int:
     for c in [0, *np.argsort(regret.mean(axis=0))[:15]]:
         words = "  ".join(f"{key} {x:g}" for key, x in candidates[c].items())
         each = " ".join(f"{x:.2f}" for x in regret[:, c])
-        print(f"{words:60} {regret[:, c].mean():.3f} {regret[:, c].max():.3f} {diverged[c]:5} {each}")
+        print(
+            f"{words:60} {regret[:, c].mean():.3f} {regret[:, c].max():.3f} {diverged[c]:5} {each}"
+        )
     return 0
 
 

@@ -13,7 +13,6 @@ pip install modern-fm myfm; libFM if a binary of that name is on PATH.
 
 from __future__ import annotations
 
-import functools
 import json
 import resource
 import shutil
@@ -114,8 +113,9 @@ def fmexp_run(problem: Problem, rate: float, *overrides: str) -> tuple[float, Ca
     for epoch in range(problem.epochs):
         began = time.process_time()
         decay = 1 + 0.7 * epoch if problem.epochs < 100 else 1
-        generator.shuffle(order)
-        trainer.train_epoch(rate / decay, order)
+        if config.training.shuffle:
+            generator.shuffle(order)
+        trainer.train_epoch(rate / decay, order if config.training.shuffle else None)
         seconds += time.process_time() - began
     return seconds, lambda rows: trainer.scores(problem.features(rows))
 
@@ -201,8 +201,9 @@ def write_libsvm(path: Path, problem: Problem, X: np.ndarray, y: np.ndarray) -> 
 
 CONTESTANTS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     "fmexp numpy_sgd float64": ("", "sgd", fmexp_run),
-    "fmexp numpy_sgd float32": ("", "sgd", functools.partial(fmexp_run)),
-    "fmexp torch_adam": ("torch", "adam", functools.partial(fmexp_run)),
+    "fmexp numpy_sgd float32": ("", "sgd", fmexp_run),
+    "fmexp numpy_sgd, rows in order": ("", "sgd", fmexp_run),
+    "fmexp torch_adam": ("torch", "adam", fmexp_run),
     "the notebook's kind of loop": ("", "sgd", notebook_loop),
     "modern-fm (AdaGrad)": ("modern_fm", "adam", modern_fm),
     "myfm (Gibbs sampling)": ("myfm", "none", my_fm),
@@ -210,6 +211,7 @@ CONTESTANTS: dict[str, tuple[str, str, Callable[..., Any]]] = {
 }
 OVERRIDES = {
     "fmexp numpy_sgd float32": ["backend.dtype=float32"],
+    "fmexp numpy_sgd, rows in order": ["training.shuffle=false"],
     "fmexp torch_adam": ["backend=torch_adam", "backend.device=cpu", "backend.batch_size=1024"],
 }
 
