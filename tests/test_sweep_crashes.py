@@ -142,6 +142,7 @@ def test_mlflow_is_mended_from_the_study_in_both_directions(fmexp, folder):
 @pytest.mark.parametrize("study_is_gone", [False, True])
 def test_doctor_settles_what_a_killed_sweep_left(fmexp, folder, study_is_gone):
     """A worker dies between its trial's end and the study's hearing of it."""
+    fmexp.env["FMEXP_LEASE_SECONDS"] = "600"  # no renewal while nobody may write
     command = fmexp.start(
         "run", "-m", "data=planted", "training.epochs=50000", "hydra.sweeper.n_trials=2",
         "hydra.sweeper.seeds=2",

@@ -159,7 +159,7 @@ class Sender:
         ]
         points += [(name, 0, end.time, value) for name, value in end.metrics.items()]
         self._store.log(run.run_id, start.params, points, tags)
-        if start.dataset:
+        if start.dataset and _keeps_all(run, start):
             self._store.log_dataset(run.run_id, start.dataset)
         if end.reason != KILLED:  # a killed trainer may have left half a file
             self._store.log_artifacts(run.run_id, run.folder / "artifacts")
@@ -216,6 +216,14 @@ class Sender:
                 raise ParentUnknownError(key)
             self._parents[key] = found or ""
         return self._parents[key]
+
+
+def _keeps_all(run: _Sending, start: RunStart) -> bool:
+    """Whether a run has the full set: of a sweep's trials only those that were the best so far.
+
+    The others' data are their parent's, and a tenth of the time that a trial's record takes.
+    """
+    return start.study is None or (run.folder / "artifacts" / "config.yaml").exists()
 
 
 def _end_tags(record: spool.RunRecord) -> dict[str, str]:
