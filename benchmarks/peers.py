@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOISE = 0.8
-RATES = {"sgd": (0.003, 0.006, 0.01, 0.03, 0.06), "adam": (0.003, 0.01, 0.03, 0.1, 0.3)}
+RATES = {"sgd": (0.001, 0.003, 0.01, 0.03, 0.06), "adam": (0.003, 0.01, 0.03, 0.1, 0.3)}
 
 
 @dataclass(frozen=True)
