@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ import pytest
 import fmexp as package
 from tests.test_ui import free_port
 from tests.tracking_support import uri_of
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "model-format.md"
 
 TABLE = "size,colour,shelf,price\n" + "\n".join(
     f"{i % 7 + 0.5},{('red', 'blue', 'green')[i % 3]},{i % 4},{i % 5 + (i % 3) * (i % 4)}"
@@ -111,3 +115,16 @@ def test_python_loads_a_run_or_a_folder(fmexp, trained, monkeypatch):
     assert (package.load(fmexp.folder / "kept").predict(rows) == expected).all()
     with pytest.raises(AttributeError, match="it has FMClassifier, FMRegressor, load"):
         package.other  # noqa: B018
+
+
+def test_the_documented_script_predicts_what_predictions_csv_says(fmexp, trained):
+    (run,) = fmexp.runs()
+    folder = fmexp.store.download_artifacts(run.info.run_id, "model", str(fmexp.folder))
+    script = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert set(re.findall(r"^(?:import|from) (\w+)", script, re.MULTILINE)) <= {"json", "numpy", "pathlib", "sys"}
+    names = {}
+    exec(script, names)
+    rows = {name: [row[name] for row in trained] for name in ("size", "colour", "shelf")}
+    rows["size"] = [float(x) for x in rows["size"]]
+    expected = np.array([float(row["y_pred"]) for row in trained])
+    assert (names["predict"](folder, rows) == expected).all()

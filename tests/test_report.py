@@ -133,6 +133,8 @@ def test_the_study_is_read_back_from_the_record_alone(folder):
         (folder / "moved.journal").rename(folder / "optuna.journal")
     expected = {t.number: (t.params, t.value) for t in left.counted}
     assert {t.number: (t.point, t.value) for t in sweep.trials} == expected
+    known = {t.number: t.value for t in sweep.study().trials if t.value is not None}
+    assert known == {t.number: t.value for t in left.counted if t.value is not None}
     states = [t.state for t in sweep.study().trials]
     pruned, complete = optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.COMPLETE
     assert states.count(pruned) == left.outcomes["pruned"]

@@ -109,6 +109,9 @@ def _plain(title: str, figure: Any) -> Figure:
     """The figure without plotly's template, which is as large as the data, and without a title."""
     found: Figure = json.loads(figure.to_json())
     layout = {k: v for k, v in found["layout"].items() if k not in ("template", "title")}
+    for name, axis in layout.items():
+        if name.startswith(("xaxis", "yaxis")):
+            axis["automargin"] = True
     margin = {"t": 30, "r": 20, "b": 60, "l": 70}
     height = 520 if title.startswith(("Contour", "Parallel")) else 400
     return {"data": found["data"], "layout": layout | {"margin": margin, "height": height}}

@@ -77,17 +77,20 @@ class Sweep:
         ]
 
     def study(self) -> optuna.Study:
-        """The completed and the pruned trials for Optuna's pictures, which take only a study."""
+        """The trials under their numbers for Optuna's pictures, which take only a study."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(direction="maximize" if self.maximized else "minimize")
-        complete, pruned = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
-        for trial in self.trials:
-            if trial.value is None and trial.record.outcome != "pruned":
+        states = optuna.trial.TrialState
+        by_number = {trial.number: trial for trial in self.trials}
+        for number in range(max(by_number, default=-1) + 1):
+            trial = by_number.get(number)
+            if trial is None or trial.record.outcome not in ("completed", "pruned"):
+                study.add_trial(optuna.trial.create_trial(state=states.FAIL))
                 continue
             found = optuna.trial.create_trial(
-                state=pruned if trial.value is None else complete,
+                state=states.PRUNED if trial.value is None else states.COMPLETE,
                 value=trial.value,
                 params=trial.point,
                 distributions={key: self.space[key].distribution for key in trial.point},
