@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
+from optuna import Study
 
+from fmexp.sweep.space import Dimension, Space
+from fmexp.sweep.storage import open_storage
+from fmexp.sweep.study import Worker, reclaim
+from fmexp.tracking.base import Outcome
 from tests.sweep_support import FAST, SOAK, left_in
 
 RACES = 20 if SOAK else 3
@@ -55,3 +61,28 @@ def test_several_workers_on_one_sqlite_file_are_refused(fmexp):
     assert "journal" in printed
     assert "PostgreSQL" in printed
     assert list(fmexp.folder.iterdir()) == []
+
+
+def test_a_trial_given_up_before_it_chose_its_point_does_not_end_its_worker(tmp_path):
+    """A worker that was stopped between asking and choosing finds its trial finished."""
+    study = optuna.create_study(storage=open_storage(None, tmp_path))
+    space = Space([Dimension("x", "float", 0.0, 1.0)])
+    stolen = []
+
+    def ask():
+        trial = Study.ask(study)
+        if not stolen:
+            stolen.append(trial.number)
+            assert reclaim(study, space, trial.number)
+        return trial
+
+    class Done:
+        outcome, value, reason = Outcome.COMPLETED, 1.0, ""
+
+        def settle(self, accepted):
+            assert accepted
+
+    study.ask = ask
+    worker = Worker(study, space, lambda *_: Done(), "me", 2, 0.2, False, lambda: "")
+    assert worker.work() == "done"
+    assert [t.user_attrs.get("mark") for t in study.trials] == ["lost", None, None]

@@ -132,7 +132,8 @@ class Worker:
         try:
             while not (reason := self.should_stop()):
                 self._check_total()
-                self._one()
+                with contextlib.suppress(UpdateFinishedTrialError):  # given up while we slept
+                    self._one()
         except Ended as end:
             return str(end)
         return reason
