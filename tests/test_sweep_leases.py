@@ -12,6 +12,8 @@ import optuna
 import pytest
 
 from fmexp.sweep.leases import Lease, is_alive, leases, process_start, this_process
+from fmexp.sweep.recovery import reclaim_dead
+from fmexp.sweep.space import Dimension, Space
 from fmexp.sweep.storage import open_storage
 
 WORKER = """
@@ -153,3 +155,13 @@ def test_threads_that_share_a_storage_each_have_their_lease(study, monkeypatch):
     for lease in held:
         lease.stop()
     assert {lease["until"] for lease in leases(study).values()} == {0}
+
+
+def test_trial_that_nobody_living_can_have_asked_for_is_reclaimed_at_once(study):
+    space = Space([Dimension("x", "float", 0.0, 1.0)])
+    study.ask()  # by a worker that died before it could sign it
+    lease = Lease.start(study)
+    mine = study.ask()
+    (lost,) = reclaim_dead(study, space, lambda _: {})
+    assert (lost.number, mine.number) == (0, 1)
+    lease.stop()

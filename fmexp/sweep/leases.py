@@ -35,6 +35,7 @@ class Lease:
         self.id = uuid.uuid4().hex[:12]
         self._study = study
         self._who = {**this_process(), "started": process_start(os.getpid())}
+        self._who["since"] = time.time()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease-{self.id}", daemon=True)
 

@@ -141,7 +141,10 @@ def _of_dead_workers(study: optuna.Study) -> list[FrozenTrial]:
         worker = trial.user_attrs.get(WORKER)
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if worker is None and now < began + leases.lease_seconds():
-            continue  # it was asked for just now
-        if not leases.is_alive(known.get(worker or ""), now):
+            # asked for just now, so by one of those who lived then
+            if not any(x.get("since", 0.0) <= began and leases.is_alive(x, now)
+                       for x in known.values()):  # fmt: skip
+                dead.append(trial)
+        elif not leases.is_alive(known.get(worker or ""), now):
             dead.append(trial)
     return dead
