@@ -34,8 +34,9 @@ unit: .venv/dev
 wheel: .venv/dev
 	$(BIN)/python tests/check_wheel.py
 
-bench: .venv/dev ## every benchmark, each with its table
-	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
+bench: .venv/bench ## every benchmark, each with its table
+	for script in $$(grep -l __main__ benchmarks/*.py); do \
+	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 soak: .venv/dev ## kill, race and repeat far more often than the tests do (half an hour)
 	FMEXP_KILLS=10 FMEXP_TOGETHER=20 $(BIN)/pytest -q tests/test_tracking_kills.py tests/test_together.py
@@ -61,4 +62,8 @@ clean: ## remove .venv and what tools left
 
 .venv/dev: .venv/torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,dev]'
+	touch $@
+
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,dev,bench]'
 	touch $@
