@@ -20,8 +20,8 @@ from fmexp.report.advice import advice, on_edge
 from fmexp.report.command import report
 from fmexp.report.interactions import strongest
 from fmexp.report.packed import element
-from fmexp.report.sweep import read
-from fmexp.sweep.space import Dimension
+from fmexp.report.sweep import Sweep, Trial, read
+from fmexp.sweep.space import Dimension, Space
 from fmexp.tracking.records import Records
 from fmexp.training import fit
 from tests.browser_support import a_sweep, chromium, look  # noqa: F401 -- a fixture
@@ -147,13 +147,29 @@ def test_a_single_run_has_no_report(fmexp):
 
 
 def test_a_sweep_without_a_completed_trial_says_so(fmexp):
-    a_sweep(fmexp.folder, "hydra.sweeper.n_trials=2", tried={5: 0.01, 6: 0.01}, code=1)
+    a_sweep(fmexp.folder, "hydra.sweeper.n_trials=2", "training.epochs=7", code=1)
     with pytest.raises(UserError, match="cannot be written"):
         report("demo", uri_of(fmexp.folder), fmexp.folder, fmexp.folder / "no" / "place.html")
     fmexp("report", "demo", "--out", "page.html")
     page = (fmexp.folder / "page.html").read_text(encoding="utf-8")
     assert "None: no trial completed" in page
     assert "try a single run first" in page
+
+
+@pytest.mark.parametrize(
+    ("dimension", "tried"),
+    [
+        (Dimension("k", "choice", choices=(2, 4)), [2, 4, 8]),
+        (Dimension("k", "int", 2, 6, 2), [2, 6, 9]),
+        (Dimension("k", "float", 0.1, 1.0, log=True), [0.1, 1.0, 0.01]),
+    ],
+    ids=lambda x: getattr(x, "kind", ""),
+)
+def test_a_value_that_was_tried_outside_the_space_is_drawn(dimension, tried):
+    record = SimpleNamespace(outcome="completed")
+    trials = [Trial(record, n, {"k": x}, float(n)) for n, x in enumerate(tried)]
+    sweep = Sweep(record, Space([dimension]), "best/val_mse", trials, trials, maximized=False)
+    assert [t.params["k"] for t in sweep.study().trials] == tried
 
 
 RATE = Dimension("training.learning_rate", "float", 0.001, 1.0, log=True)

@@ -20,6 +20,12 @@ SHOWN_CURVES = 5
 FEWEST = 4
 """Completed trials from which on the influence of parameters can be told."""
 
+MOST_DETAILED = 300
+"""Trials in pictures whose size grows fastest with them; the best are chosen."""
+
+MOST_POINTS = 200
+"""Points of a curve."""
+
 Figure = dict[str, Any]
 """A plotly figure as JSON knows it: data and layout."""
 
@@ -73,11 +79,13 @@ def _of_parameters(sweep: Sweep, varied: list[str]) -> dict[str, Callable[[optun
     first = ("model.k", "training.learning_rate")
     pair = sorted(varied, key=lambda key: first.index(key) if key in first else len(first))[:2]
     if len(pair) == 2:
-        found[f"Contour over {pair[0]} and {pair[1]}"] = lambda s: visualization.plot_contour(
-            s, params=pair, target_name=name
+        are_few = len(sweep.best) <= MOST_DETAILED
+        of = "" if are_few else f" of the best {MOST_DETAILED}"
+        found[f"Contour over {pair[0]} and {pair[1]}{of}"] = lambda s: visualization.plot_contour(
+            s if are_few else sweep.study(MOST_DETAILED), params=pair, target_name=name
         )
-        found["Parallel coordinates"] = lambda s: visualization.plot_parallel_coordinate(
-            s, params=varied, target_name=name
+        found[f"Parallel coordinates{of}"] = lambda s: visualization.plot_parallel_coordinate(
+            s if are_few else sweep.study(MOST_DETAILED), params=varied, target_name=name
         )
     return found
 
@@ -99,6 +107,7 @@ def _curves(records: Records, sweep: Sweep) -> Any:
     figure = PlotlyFigure()
     for trial in sweep.best[:SHOWN_CURVES]:
         curve = records.curve(trial.record, f"val/{sweep.loss}")
+        curve = curve[:: -(-len(curve) // MOST_POINTS) or 1]
         name = f"{trial.number}: {in_words(trial.point)}"
         figure.add_scatter(x=[e for e, _ in curve], y=[y for _, y in curve], name=name)
     figure.update_layout(xaxis_title="epoch", yaxis_title=f"val/{sweep.loss}", yaxis_type="log")
@@ -114,4 +123,16 @@ def _plain(title: str, figure: Any) -> Figure:
             axis["automargin"] = True
     margin = {"t": 30, "r": 20, "b": 60, "l": 70}
     height = 520 if title.startswith(("Contour", "Parallel")) else 400
-    return {"data": found["data"], "layout": layout | {"margin": margin, "height": height}}
+    return {
+        "data": _rounded(found["data"]),
+        "layout": layout | {"margin": margin, "height": height},
+    }
+
+
+def _rounded(x: Any) -> Any:
+    """The same with numbers of six digits, which no eye can tell apart: half the size."""
+    if isinstance(x, dict):
+        return {key: _rounded(value) for key, value in x.items()}
+    if isinstance(x, list):
+        return [_rounded(value) for value in x]
+    return float(f"{x:.6g}") if isinstance(x, float) else x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fmexp.errors import UserError
@@ -76,14 +76,23 @@ class Sweep:
             for key, n in Counter(keys).most_common()
         ]
 
-    def study(self) -> optuna.Study:
-        """The trials under their numbers for Optuna's pictures, which take only a study."""
+    def study(self, most: int | None = None) -> optuna.Study:
+        """The trials under their numbers for Optuna's pictures, which take only a study.
+
+        Args:
+            most: only so many of the completed ones, the best; None for all trials.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(direction="maximize" if self.maximized else "minimize")
         states = optuna.trial.TrialState
-        by_number = {trial.number: trial for trial in self.trials}
+        shown = self.trials if most is None else self.best[:most]
+        distributions = {
+            d.key: _reaching(d, [t.point[d.key] for t in self.trials if d.key in t.point])
+            for d in self.space.dimensions
+        }
+        by_number = {trial.number: trial for trial in shown}
         for number in range(max(by_number, default=-1) + 1):
             trial = by_number.get(number)
             if trial is None or trial.record.outcome not in ("completed", "pruned"):
@@ -93,7 +102,7 @@ class Sweep:
                 state=states.PRUNED if trial.value is None else states.COMPLETE,
                 value=trial.value,
                 params=trial.point,
-                distributions={key: self.space[key].distribution for key in trial.point},
+                distributions={key: distributions[key] for key in trial.point},
             )
             study.add_trial(found)
         return study
@@ -139,12 +148,26 @@ def _trial(record: Record, space: Space) -> Trial:
     return Trial(record, number, point, None if value is None else float(value))
 
 
+def _reaching(d: Dimension, tried: list[Any]) -> optuna.distributions.BaseDistribution:
+    """The dimension with what was tried outside it, such as the configuration's own value."""
+    outside = [x for x in tried if not d.find(x)[0]]
+    if not outside:
+        return d.distribution
+    if d.kind == "choice":
+        return replace(d, choices=tuple(dict.fromkeys([*d.choices, *outside]))).distribution
+    low, high = min(d.low, *outside), max(d.high, *outside)
+    return replace(d, low=low, high=high, step=1 if d.kind == "int" else None).distribution
+
+
 def _value(dimension: Dimension, text: str) -> Any:
     """The value of a dimension that `str` made a param of."""
     for choice in dimension.choices:
         if str(choice) == text:
             return choice
-    return dimension.find(ast.literal_eval(text))[1]
+    try:
+        return dimension.find(ast.literal_eval(text))[1]
+    except (ValueError, SyntaxError):  # the configuration's own name, outside the space
+        return text
 
 
 def _reason(trial: Trial) -> str:
