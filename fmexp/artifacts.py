@@ -84,7 +84,7 @@ def draw_curve(path: Path, loss: str, fit: Fit) -> None:
         axes.axvline(fit.best_epoch, color="0.5", linestyle=":", label=label)
     axes.axhline(fit.baseline, color="0.5", linestyle="--", label="predicting the mean")
     axes.set(xlabel="epoch", ylabel=loss, yscale="log")
-    axes.legend()
+    axes.legend(loc="upper right")  # "best" looks at every point
     axes.grid(visible=True, which="both", alpha=0.25)
     figure.savefig(path, dpi=110)
 
