@@ -39,6 +39,7 @@ def test_an_interaction_is_learned_from_two_names(backend: str) -> None:
     assert fitted.baseline > 2 * found["logloss"]
 
 
+@pytest.mark.usefixtures("store_folder")
 def test_the_record_has_the_metrics_of_its_task(fmexp: Any) -> None:
     table = two_names(200)
     rows = [f"{u},{a},{y}" for u, a, y in zip(*table.values(), strict=True)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 
 def test_an_empty_folder_is_healthy_and_stays_empty(fmexp):
     printed = fmexp("doctor")
@@ -12,6 +14,7 @@ def test_an_empty_folder_is_healthy_and_stays_empty(fmexp):
     assert list(fmexp.folder.iterdir()) == []
 
 
+@pytest.mark.usefixtures("store_folder")
 def test_a_killed_run_is_closed(fmexp):
     process = fmexp.start("run", "training.epochs=1000000000")
     events = fmexp.folder / ".fmexp" / "spool"

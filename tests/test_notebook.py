@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("store_folder")
+
 PRINTED_ROWS = [0, 1, 2, 3, 4, 95, 96, 97, 98]
 NUMPY_PREDICTIONS = [
     0.605124, 0.527338, 0.815019, 0.584716, 0.523286, 0.555199, 0.420619, 0.478358, 0.125237,

@@ -126,6 +126,7 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
         predict_file("nobody", "x.csv", None, f"sqlite:///{tmp_path}/none.db")
 
 
+@pytest.mark.usefixtures("store_folder")
 def test_the_command_predicts_with_a_run_from_the_store(fmexp: Any) -> None:
     rows = [f"{i % 5},{i % 7}.5,{i}.25" for i in range(60)]
     (fmexp.folder / "old.csv").write_bytes(lines("user,a,y", *rows))

@@ -103,6 +103,7 @@ def make_tables(folder: Path) -> float:
     return float(sales[10_000:].var())
 
 
+@pytest.mark.usefixtures("store_folder")
 def test_a_users_table_is_searched_over_both_backends_and_the_winner_beats_the_mean(fmexp):
     variance = make_tables(fmexp.folder)
     fmexp(
