@@ -12,6 +12,20 @@ import pytest
 
 from tests.tracking_support import copy_store, empty_store, store_folder  # noqa: F401 -- fixtures
 
+SLOW = {
+    "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_report", "test_reproduce",
+    "test_sweep_crashes", "test_sweep_outcomes",
+}  # fmt: skip
+"""Half of all the time: servers, browsers, kills, other CPUs. CI runs them (FMEXP_SLOW=1)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("FMEXP_SLOW") or os.environ.get("FMEXP_SOAK"):
+        return
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.skip(reason="slow: FMEXP_SLOW=1 make test runs it"))
+
 
 @dataclass
 class Command:
