@@ -41,7 +41,6 @@ Positive = Annotated[float, Bounds(above=0)]
 NotNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, below=1)]
 Dtype = Literal["float32", "float64"]
-DenseKind = Literal["auto", "dense", "sparse"]
 
 
 STARTS = ("normal", "notebook")

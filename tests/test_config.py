@@ -40,6 +40,7 @@ MISTAKES = [
     (["data=csv"], "data.path must be given"),
     (["data=csv", "data.path=nowhere.csv", "data.target=y"], "nowhere.csv"),
     (["data=notebook", "data.minimum=9"], "data.minimum must be <= data.maximum"),
+    (["data=planted", "data.fields=11"], "data.fields must be <= data.columns, got 11 > 10"),
     (["data=planted", "data.rows=0"], "data.rows must be a whole number from 1"),
     (["split.validation=1.5"], "split.validation must be a number >= 0 and < 1, got 1.5"),
     (["split.test=-0.1"], "split.test must be a number >= 0 and < 1, got -0.1"),

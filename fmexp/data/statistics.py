@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from fmexp.data.dataset import CSR
     from fmexp.data.table import Column
 
-MOST_LABELS = 20
-"""Distinct labels after which counting them has no use."""
-
 
 @dataclass
 class NumberStatistics:

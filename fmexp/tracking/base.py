@@ -108,13 +108,11 @@ class Delivery:
         store: the tracking URI, without a password; "" when nothing is kept.
         run_ids: MLflow's run id of each key.
         experiment_id: MLflow's, "" when nothing is kept.
-        mended: run ids of what killed processes had left unsent, sent now.
     """
 
     store: str = ""
     run_ids: dict[str, str] = field(default_factory=dict)
     experiment_id: str = ""
-    mended: tuple[str, ...] = ()
 
 
 class Tracker(Protocol):

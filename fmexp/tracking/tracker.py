@@ -101,7 +101,6 @@ class _SpoolTracker:
         self._lost = ""
         self._experiment_id = ""
         self._run_ids: dict[str, str] = {}
-        self._mended: list[str] = []
         self._recorder = self._start_recorder()
         self._listener = threading.Thread(target=self._listen, name="fmexp-recorder", daemon=True)
         self._listener.start()
@@ -137,7 +136,6 @@ class _SpoolTracker:
                 without_password(self._uri),
                 self._run_ids,
                 self._experiment_id,
-                tuple(self._mended),
             )
         if self._lost:
             raise StoreError(
@@ -184,8 +182,6 @@ class _SpoolTracker:
             self._run_ids[answer["run"]] = answer["id"]
         elif answer.get("owner") == self._owner.name:
             self._experiment_id = answer["ready"]
-        elif "mended" in answer:
-            self._mended.append(answer["mended"])
         elif "lost" in answer:
             self._lost = answer["lost"]
         elif "trouble" in answer:
