@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -47,6 +48,7 @@ RUN_NAMES = "run id, its beginning, run name, or latest"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    gc.set_threshold(100_000)  # what a start makes stays: looking for garbage in it is a tenth of it
     warnings = logging.StreamHandler()
     warnings.setFormatter(logging.Formatter("fmexp: %(message)s"))
     logging.getLogger("fmexp").addHandler(warnings)

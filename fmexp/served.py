@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined] # MLflow names it so
+from mlflow.pyfunc import PythonModel
 
 from fmexp.model import load
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Served(PythonModel):
+class Served(PythonModel):  # type: ignore[misc] # MLflow's types are not read
     """Predictions as `fmexp predict` gives them."""
 
     def load_context(self, context: Any) -> None:
