@@ -1,7 +1,5 @@
 """`python -m fmexp` is the same as `fmexp`."""
 
-import sys
+from fmexp.cli import entry
 
-from fmexp.cli import main
-
-sys.exit(main())
+entry()

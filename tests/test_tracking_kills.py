@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -27,7 +28,8 @@ def kill_at_random(worker: subprocess.Popen[str], who: str, moment: float) -> li
         if who in ("trainer", "both"):
             worker.kill()
         if who in ("recorder", "both"):
-            os.kill(recorder, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just sent the last run
+                os.kill(recorder, signal.SIGKILL)
     with worker.stdout:
         lines = told(worker.stdout.read())
     assert worker.wait() == (0 if who == "recorder" else -signal.SIGKILL)

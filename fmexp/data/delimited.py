@@ -15,7 +15,7 @@ import numpy as np
 
 from fmexp.data import files
 from fmexp.data.contract import MISSING, is_number, sample_rows
-from fmexp.data.table import Column, Dictionary, Table, Text
+from fmexp.data.table import Column, Dictionary, Table, Text, arrow_values
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -192,10 +192,10 @@ def _table(batch: Any, dictionaries: dict[str, Dictionary]) -> Table:
         if name in dictionaries:
             codes = dictionaries[name].codes_of(column.dictionary.to_pylist())
             columns[name] = Text(
-                codes[column.indices.to_numpy(zero_copy_only=False)], dictionaries[name].names
+                codes[arrow_values(column.indices, np.int32)], dictionaries[name].names
             )
         else:
-            columns[name] = column.to_numpy(zero_copy_only=False)
+            columns[name] = arrow_values(column)
     return Table(columns)
 
 

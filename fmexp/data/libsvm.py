@@ -11,7 +11,7 @@ import numpy as np
 
 from fmexp.data import files
 from fmexp.data.dataset import CSR
-from fmexp.data.table import Table
+from fmexp.data.table import Table, arrow_values
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def _numbers(text: bytes) -> np.ndarray | None:
         )
     except pa.ArrowInvalid:
         return None
-    numbers: np.ndarray = table["x"].to_numpy()
-    return numbers
+    return np.concatenate([arrow_values(chunk) for chunk in table["x"].chunks])
 
 
 def _explain(file: Path, text: bytes, first_line: int) -> DataError:

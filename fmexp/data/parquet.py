@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data.contract import sample_rows
-from fmexp.data.table import Column, Table, Text, text_of_numbers
+from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -93,10 +93,9 @@ def _numbers(file: Path, name: str, column: Any) -> np.ndarray:
     try:
         if pa.types.is_temporal(column.type):
             column = column.cast(pa.int64())
-        found: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return arrow_values(column.cast(pa.float64(), safe=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{file}, column {name!r}: expected numbers: {error}") from None
-    return found
 
 
 def _texts(column: Any) -> Text:
@@ -105,13 +104,13 @@ def _texts(column: Any) -> Text:
 
     kind = column.type
     if pa.types.is_floating(kind):
-        return text_of_numbers(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+        return text_of_numbers(arrow_values(column.cast(pa.float64())))
     if pa.types.is_dictionary(kind):
         column = column.dictionary_decode()
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     coded = column.cast(pa.string()).fill_null("").dictionary_encode()
-    return Text(coded.indices.to_numpy(zero_copy_only=False), coded.dictionary.to_pylist())
+    return Text(arrow_values(coded.indices, np.int32), coded.dictionary.to_pylist())
 
 
 def _explain(file: Path, table: Table, reading: Reading, before: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,6 +46,22 @@ BLOCK = "features"
 
 Column = np.ndarray | Text
 """Numbers (float64, NaN where missing) or texts."""
+
+
+def arrow_values(array: Any, dtype: type = np.float64) -> np.ndarray:
+    """The numbers of a pyarrow array of that type, NaN where missing; read-only.
+
+    Its own `to_numpy` does the same, but imports pandas for it, which takes a third of a second.
+    """
+    n, start = len(array), array.offset
+    validity, data = array.buffers()
+    if not n:
+        return np.empty(0, dtype)
+    values: np.ndarray = np.frombuffer(data, dtype, n, start * np.dtype(dtype).itemsize)
+    if array.null_count:
+        present = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
+        values = np.where(present[start : start + n], values, np.nan)
+    return values
 
 
 @dataclass(frozen=True)

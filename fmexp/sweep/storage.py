@@ -79,11 +79,15 @@ def answering(url: str) -> Iterator[None]:
         StoreError: it does not answer any more.
     """
     from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
 
+    losses: tuple[type[Exception], ...] = (StorageInternalError, OSError)
+    if not url.startswith("journal://"):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        losses += (SQLAlchemyError,)
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+    except losses as error:
         cause = (str(error.__cause__ or error).strip().splitlines() or [""])[0]
         raise StoreError(
             f"the study's storage {without_password(url)} was lost: {cause}. What had ended is on "

@@ -1,12 +1,12 @@
 """The recorder process: watches the spool and hands it to MLflow; a kill of it loses nothing.
 
-    python -P -m fmexp.tracking.recorder FOLDER PATIENCE_SECONDS [OWNER]
-
-It obeys only its stdin: a byte means that there is something new, the end that nothing more will
-come. Signals to the trainer's terminal do not stop it. It answers on stdout in JSON lines:
+It obeys only its stdin. The first line is its order: a JSON list of the folder, how many seconds
+to wait for a store that does not answer, and the owner. After that a byte means that there is
+something new, the end that nothing more will come. Signals to the trainer's terminal do not stop
+it. It answers on stdout in JSON lines:
 {"ready": experiment id}, {"run": key, "id": run id}, {"mended": run id} (a dead trainer's),
 {"trouble": text} (it goes on trying) and, before it exits with GAVE_UP, {"lost": text}.
-Without OWNER it sends what dead trainers left, and ends.
+With "" for the owner it sends what dead trainers left, and ends.
 """
 
 from __future__ import annotations
@@ -167,16 +167,26 @@ def _in_words(error: Exception) -> str:
 
 def main() -> None:
     """Be a recorder until there is nothing more to send."""
-    gc.set_threshold(100_000)  # what MLflow makes stays: looking for garbage in it is a sixth of it
+    gc.set_threshold(100_000)  # what MLflow makes stays: no looking for garbage in it
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # what MLflow prints must not be taken for an answer
-    folder, patience, *owner = sys.argv[1:]
-    recorder = Recorder(Path(folder), float(patience), answers)
+    import fmexp.tracking.store  # noqa: F401 -- its seconds pass while the order is on its way
+
+    order = b""
+    while not order.endswith(b"\n"):
+        order += os.read(0, 1) or sys.exit()  # the trainer is gone
+    folder, patience, owner = json.loads(order)
+    os.chdir(folder)
+    if owner:
+        log = os.open(Path(owner) / "recorder.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    recorder = Recorder(Path(folder), patience, answers)
     for gone in (Path(folder) / spool.SPOOL).glob(".gone-*"):
         shutil.rmtree(gone, ignore_errors=True)
-    code = recorder.attend(Path(owner[0])) if owner else 0
+    code = recorder.attend(Path(owner)) if owner else 0
     recorder.mend(wait=True)
     sys.stderr.flush()
     os._exit(code)  # the interpreter's own way out costs half a second after MLflow

@@ -36,6 +36,8 @@ class _Sending:
     folder: Path
     reader: spool.RunReader
     run_id: str = ""
+    is_logged: bool = False
+    """Whether it was made with all that belongs to it but a dataset."""
 
 
 class Sender:
@@ -152,18 +154,24 @@ class Sender:
         self, run: _Sending, record: spool.RunRecord, end: spool.End, tags: dict[str, str]
     ) -> None:
         start = record.start
+        if not run.is_logged:
+            self._store.log(run.run_id, start.params, self._points(record, end), tags)
+            if end.reason != KILLED:  # a killed trainer may have left half a file
+                self._store.log_artifacts(run.run_id, run.folder / "artifacts")
+        dataset = _kept_dataset(run, start)
+        if dataset:
+            self._store.log_dataset(run.run_id, dataset)
+        if dataset or not run.is_logged:
+            self._store.terminate(run.run_id, end.outcome, end.time)
+
+    def _points(self, record: spool.RunRecord, end: spool.End) -> list[tuple[str, int, int, float]]:
+        """All curves, thinned, and the last metrics."""
         points = [
             (name, *point)
             for name, curve in record.curves.items()
             for point in curve.thinned(self._thin_to)
         ]
-        points += [(name, 0, end.time, value) for name, value in end.metrics.items()]
-        self._store.log(run.run_id, start.params, points, tags)
-        if start.dataset and _keeps_all(run, start):
-            self._store.log_dataset(run.run_id, start.dataset)
-        if end.reason != KILLED:  # a killed trainer may have left half a file
-            self._store.log_artifacts(run.run_id, run.folder / "artifacts")
-        self._store.terminate(run.run_id, end.outcome, end.time)
+        return points + [(name, 0, end.time, value) for name, value in end.metrics.items()]
 
     def _find_or_create(self, run: _Sending, record: spool.RunRecord, look: bool = False) -> bool:
         """Make sure that the run is in the store; True when it was made just now.
@@ -183,10 +191,28 @@ class Sender:
         parent = record.start.parent
         parent_id = self._parent_id(parent) if parent else None
         tried.touch()
-        run.run_id = self._store.create(
+        run.run_id = self._insert(run, record, parent_id) or self._store.create(
             run.folder.name, record.start, _end_tags(record), record.started, parent_id
         )
         return True
+
+    def _insert(self, run: _Sending, record: spool.RunRecord, parent_id: str | None) -> str:
+        """Make a run that has ended, whole; "" when it has not, or the store does not let us."""
+        end = record.end
+        if end is None or end.provisional or end.reason == KILLED or end.links or end.children:
+            return ""
+        run_id = self._store.insert(
+            run.folder.name,
+            record.start,
+            _end_tags(record),
+            record.started,
+            parent_id,
+            self._points(record, end),
+            run.folder / "artifacts",
+            None if _kept_dataset(run, record.start) else (end.outcome, end.time),
+        )
+        run.is_logged = bool(run_id)
+        return run_id
 
     def _linked(self, end: spool.End) -> dict[str, str]:
         """The end's links as tags, and its tags with `{tag}` replaced by that run's page."""
@@ -218,12 +244,13 @@ class Sender:
         return self._parents[key]
 
 
-def _keeps_all(run: _Sending, start: RunStart) -> bool:
-    """Whether a run has the full set: of a sweep's trials only those that were the best so far.
+def _kept_dataset(run: _Sending, start: RunStart) -> dict[str, str] | None:
+    """The dataset to record: of a sweep's trials only of those that were the best so far.
 
-    The others' data are their parent's, and a tenth of the time that a trial's record takes.
+    The others' data are their parent's, and to say so takes longer than all the rest of a trial.
     """
-    return start.study is None or (run.folder / "artifacts" / "config.yaml").exists()
+    is_full = start.study is None or (run.folder / "artifacts" / "config.yaml").exists()
+    return start.dataset if is_full else None
 
 
 def _end_tags(record: spool.RunRecord) -> dict[str, str]:

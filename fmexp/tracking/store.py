@@ -22,6 +22,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from fmexp.errors import StoreError
 from fmexp.tracking.base import Outcome
 from fmexp.tracking.locate import sqlite_path, without_password
+from fmexp.tracking.whole import Tables, WholeRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,6 +63,8 @@ class Store:
         with _locked((database.parent if database else folder) / ".fmexp"):
             self._client = MlflowClient(uri, registry_uri=uri)
             self.experiment_id = self._get_or_create(experiment)
+        location = self._client.get_experiment(self.experiment_id).artifact_location
+        self._tables = Tables(self._client._tracking_client.store, self.experiment_id, location)
         self.shown = without_password(uri)
 
     def find(self, key: str) -> str | None:
@@ -117,19 +120,44 @@ class Store:
         parent_id: str | None,
     ) -> str:
         """Make the run with all tags. Not repeatable: ask `find` first where it may be there."""
-        tags = {**start.tags, **more_tags, RUN_KEY_TAG: key}
-        if parent_id:
-            tags["mlflow.parentRunId"] = parent_id
-        elif start.parent:
-            tags["fmexp.parent_key"] = start.parent
         run = self._client.create_run(
             self.experiment_id,
             start_time=started,
             run_name=start.name,
-            tags={name: _cut(value, _LONGEST_TAG) for name, value in tags.items()},
+            tags=_all_tags(key, start, more_tags, parent_id),
         )
         run_id: str = run.info.run_id
         return run_id
+
+    def insert(
+        self,
+        key: str,
+        start: RunStart,
+        more_tags: dict[str, str],
+        started: int,
+        parent_id: str | None,
+        points: list[tuple[str, int, int, float]],
+        artifacts: Path,
+        ended: tuple[Outcome, int] | None,
+    ) -> str:
+        """Make the run with all that belongs to it at once; `ended` None leaves it RUNNING.
+
+        Returns:
+            Its id; "" where this store does not let us: then `create` it, and the rest.
+        """
+        return self._tables.insert(
+            WholeRun(
+                key,
+                start.name,
+                STATUS[ended[0]] if ended else "RUNNING",
+                started,
+                ended[1] if ended else None,
+                _all_tags(key, start, more_tags, parent_id),
+                {name: _cut(v, _LONGEST_PARAM) for name, v in start.params.items()},
+                points,
+                artifacts,
+            )
+        )
 
     def log(
         self,
@@ -203,6 +231,17 @@ def _locked(folder: Path) -> Iterator[None]:
     with (folder / "store.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _all_tags(
+    key: str, start: RunStart, more: dict[str, str], parent_id: str | None
+) -> dict[str, str]:
+    tags = {**start.tags, **more, RUN_KEY_TAG: key}
+    if parent_id:
+        tags["mlflow.parentRunId"] = parent_id
+    elif start.parent:
+        tags["fmexp.parent_key"] = start.parent
+    return {name: _cut(value, _LONGEST_TAG) for name, value in tags.items()}
 
 
 def _dataset_input(dataset: dict[str, str]) -> DatasetInput:

@@ -1,7 +1,7 @@
 """The trainer's side of tracking: writes the spool and looks after the recorder process.
 
-Loads neither MLflow nor NumPy; the recorder is started first of all, and MLflow's seconds pass
-beside the training instead of before it.
+Loads neither MLflow nor NumPy; the recorder is started first of all, even before it is known what
+it shall record, and MLflow's seconds pass beside the training instead of before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fmexp.errors import StoreError, UserError
 from fmexp.tracking import spool
@@ -61,6 +61,21 @@ def open_tracker(
     return _SpoolTracker(folder.resolve(), uri, experiment, thin_to, patience_seconds)
 
 
+_ahead: list[subprocess.Popen[str]] = []
+
+
+def start_recorder_ahead() -> None:
+    """Start the recorder of the tracker that is opened next: MLflow takes seconds to load."""
+    _ahead.append(_start_process(subprocess.DEVNULL))
+
+
+def dismiss_recorder() -> None:
+    """End a recorder that was started ahead and has nothing to record."""
+    while _ahead:
+        with _ahead.pop() as process:
+            process.kill()
+
+
 @dataclass(frozen=True)
 class Drained:
     """What `drain` did: run ids that are whole in their store now, and what went wrong."""
@@ -74,15 +89,12 @@ def drain(folder: Path, patience_seconds: float = 60.0) -> Drained:
     folder = folder.resolve()
     if all(run.state in ("open", "finished") for run in spool.spooled_runs(folder)):
         return Drained()
-    done = subprocess.run(  # noqa: S603 -- this interpreter, our own module
-        _recorder_command(folder, patience_seconds),
-        cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True,
-        check=False,
-    )  # fmt: skip
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    done = _start_process(subprocess.PIPE)
+    out, err = done.communicate(_order(folder, patience_seconds))
+    answers = [json.loads(line) for line in out.splitlines()]
     troubles = [a["trouble"] for a in answers if "trouble" in a]
     if done.returncode and not troubles:
-        troubles = [f"the recorder failed: {_last_line(done.stderr.decode())}"]
+        troubles = [f"the recorder failed: {_last_line(err)}"]
     return Drained(tuple(a["mended"] for a in answers if "mended" in a), tuple(troubles))
 
 
@@ -146,14 +158,12 @@ class _SpoolTracker:
         return self._delivery
 
     def _start_recorder(self) -> subprocess.Popen[str]:
-        command = [*_recorder_command(self._folder, self._patience), str(self._owner)]
         with (self._owner / "recorder.log").open("a") as log:
-            process = subprocess.Popen(  # noqa: S603 -- this interpreter, our own module
-                command,
-                cwd=self._folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True, text=True,
-            )  # fmt: skip
+            process = _ahead.pop() if _ahead else _start_process(log)
         assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # dead already: it is started again
+            order = _order(self._folder, self._patience, self._owner)
+            os.write(process.stdin.fileno(), order.encode())
         os.set_blocking(process.stdin.fileno(), False)  # training never waits for the recorder
         return process
 
@@ -252,9 +262,17 @@ def _check_finite(metrics: dict[str, float]) -> None:
             raise AssertionError(f"{name}={value} must not be logged: end the run as diverged")
 
 
-def _recorder_command(folder: Path, patience: float) -> list[str]:
-    module = "fmexp.tracking.recorder"  # -P: a numpy.py in the folder must not be taken for NumPy
-    return [sys.executable, "-P", "-m", module, str(folder), str(patience)]
+def _start_process(log: IO[str] | int) -> subprocess.Popen[str]:
+    """A recorder that loads MLflow and waits for its order; -P: no module of the folder's."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "fmexp.tracking.recorder"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        start_new_session=True, text=True,
+    )  # fmt: skip
+
+
+def _order(folder: Path, patience: float, owner: Path | None = None) -> str:
+    return json.dumps([str(folder), patience, str(owner or "")]) + "\n"
 
 
 def _last_line(text: str) -> str:

@@ -1,0 +1,105 @@
+"""A run written straight into MLflow's tables is the one that MLflow's API would have made."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fmexp.tracking.base import Outcome, RunStart
+from tests.tracking_support import uri_of
+
+START = RunStart(
+    "a run",
+    {"model.k": "8", "data.path": "a.csv", "empty": "", "long": "x" * 7000},
+    {"fmexp.version": "0.1", "mlflow.user": "ada", "with space": "ü"},
+)
+POINTS = [
+    *(("train/mse", step, 1000 + step, 1.0 / step) for step in range(1, 60)),
+    ("val/mse", 2, 5, 0.5),
+    ("val/mse", 1, 9, 0.7),  # the latest is that of the highest step, not the last one sent
+    ("val/mse", 1, 9, 0.7),
+    ("best/val_mse", 0, 7, -1e300),
+]
+
+
+@pytest.fixture
+def store(store_folder: Path):
+    from fmexp.tracking.store import Store
+
+    return Store(uri_of(store_folder), "test", store_folder)
+
+
+def files(folder: Path) -> Path:
+    (folder / "files" / "model").mkdir(parents=True)
+    (folder / "files" / "model" / "a.json").write_text("[1]")
+    return folder / "files"
+
+
+def insert(store, start: RunStart, artifacts: Path) -> str:
+    ended = (Outcome.DIVERGED, 2000)
+    return store.insert("key", start, {"more": "1"}, 500, "parent", POINTS, artifacts, ended)
+
+
+def everything(folder: Path, run_id: str) -> dict[str, list[tuple]]:
+    """All rows of all tables that know the run, its id replaced."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as db:
+        found = {}
+        for (table,) in db.execute("select name from sqlite_master where type='table'").fetchall():
+            rows = [
+                tuple(str(v).replace(run_id, "ID") for v in row)
+                for row in db.execute(f"select * from {table}")  # noqa: S608 -- our own names
+                if run_id in "|".join(map(str, row))
+            ]
+            if rows:
+                found[table] = sorted(rows)
+    return found
+
+
+def test_every_table_holds_what_the_api_would_have_written(store, store_folder, tmp_path):
+    artifacts = files(tmp_path)
+    whole = insert(store, START, artifacts)
+    by_api = store.create("key", START, {"more": "1"}, 500, "parent")
+    store.log(by_api, START.params, POINTS)
+    store.log_artifacts(by_api, artifacts)
+    store.terminate(by_api, Outcome.DIVERGED, 2000)
+    ours, theirs = everything(store_folder, whole), everything(store_folder, by_api)
+    assert ours == theirs
+    assert set(ours) == {"runs", "tags", "params", "metrics", "latest_metrics"}
+    for run_id in (whole, by_api):
+        assert (store_folder / "mlruns/1" / run_id / "artifacts/model/a.json").read_text() == "[1]"
+
+
+def test_a_second_attempt_is_the_same_run(store, store_folder, tmp_path):
+    artifacts = files(tmp_path)
+    first = insert(store, START, artifacts)
+    assert store.find("key") == first
+    with pytest.raises(Exception, match="UNIQUE"):
+        insert(store, START, artifacts)
+    assert len(everything(store_folder, first)["runs"]) == 1
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        RunStart("a run", {}, {"a//b": "1"}),
+        RunStart("a run", {"../up": "1"}, {}),
+        RunStart("a run", {}, {"mlflow.runName": "another"}),
+        RunStart("x" * 251, {}, {}),
+    ],
+)
+def test_what_the_api_may_refuse_is_left_to_it(store, store_folder, tmp_path, start):
+    assert insert(store, start, files(tmp_path)) == ""
+    assert not (store_folder / "mlruns").exists()
+
+
+def test_tables_that_we_do_not_know_are_left_to_the_api(store, monkeypatch, tmp_path):
+    from fmexp.tracking import whole
+
+    known = whole._KNOWN | {"SqlParam": "key value run_uuid a_new_column"}
+    monkeypatch.setattr(whole, "_KNOWN", known)
+    tables = whole.Tables(store._tables._store, store.experiment_id, "mlruns")
+    store._tables = tables
+    assert insert(store, START, files(tmp_path)) == ""
