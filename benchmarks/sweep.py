@@ -125,7 +125,7 @@ def compare() -> None:
 
 def scaling() -> None:
     """Print what a second worker gives."""
-    longer = ("data=planted", "data.rows=20000", "training.epochs=100", "tracking=none",
+    longer = ("data=planted", "data.rows=20000", "training.epochs=600", "tracking=none",
               "model.k=16", "hydra/sweeper/sampler=random")  # fmt: skip
     start = our_seconds(1, data=longer)
     alone, both = (

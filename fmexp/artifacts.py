@@ -71,9 +71,11 @@ def write_curves(path: Path, loss: str, fits: dict[int, Fit]) -> None:
 def draw_curve(path: Path, loss: str, fit: Fit) -> None:
     """The curves as a picture, with the best epoch and the loss of predicting the mean."""
     from matplotlib.figure import Figure  # half a second, after training
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     epochs = np.arange(1, len(fit.train_losses) + 1)
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2))  # a layout engine would draw everything once more
+    figure.subplots_adjust(left=0.13, right=0.98, top=0.97, bottom=0.12)
     axes = figure.subplots()
     marker = "o" if len(epochs) == 1 else None
     axes.plot(epochs, fit.train_losses, label=f"train/{loss}", marker=marker)
@@ -84,9 +86,13 @@ def draw_curve(path: Path, loss: str, fit: Fit) -> None:
         axes.axvline(fit.best_epoch, color="0.5", linestyle=":", label=label)
     axes.axhline(fit.baseline, color="0.5", linestyle="--", label="predicting the mean")
     axes.set(xlabel="epoch", ylabel=loss, yscale="log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator() if high > 30 * low else MaxNLocator(8))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")  # plain: powers of ten are slow to set
     axes.legend(loc="upper right")  # "best" looks at every point
-    axes.grid(visible=True, which="both", alpha=0.25)
-    figure.savefig(path, dpi=110)
+    axes.grid(visible=True, alpha=0.25)
+    figure.savefig(path, dpi=110, pil_kwargs={"compress_level": 1})
 
 
 def write_predictions(path: Path, data: Dataset, kept: model.Model) -> None:

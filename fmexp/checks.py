@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -54,12 +55,17 @@ def _contradictions(config: Config) -> list[str]:
     return found
 
 
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
 def _build(kind: Any, tree: Any, path: str, mistakes: list[str]) -> Any:
     """An instance of the dataclass `kind` from `tree`; what is wrong is added to `mistakes`."""
     if not isinstance(tree, dict):
         mistakes.append(f"{path} must be a group of keys ({_names(kind)}), got {tree!r}")
         return None
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     prefix = f"{path}." if path else ""
     for key in sorted(map(str, tree.keys() - hints.keys())):
         leaves = flatten({key: tree.get(key)}, prefix) or [f"{prefix}{key}"]
@@ -143,7 +149,7 @@ def _is_group(hint: Any) -> bool:
 
 
 def _group_name(kind: Any) -> str:
-    return str(get_args(get_type_hints(kind)["name"])[0])
+    return str(get_args(_hints(kind)["name"])[0])
 
 
 def _names(kind: Any) -> str:
@@ -153,7 +159,7 @@ def _names(kind: Any) -> str:
 def known_keys(kind: Any = Config, prefix: str = "") -> list[str]:
     """Every leaf of the schema as a dotted name, those of all groups together."""
     keys: list[str] = []
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    for name, hint in _hints(kind).items():
         for branch in get_args(hint) if _is_group(hint) else (hint,):
             path = f"{prefix}{name}"
             keys += known_keys(branch, f"{path}.") if is_dataclass(branch) else [path]

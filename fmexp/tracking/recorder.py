@@ -165,6 +165,13 @@ def _in_words(error: Exception) -> str:
     return without_password(f"{type(root).__name__}: {line[:300]}")
 
 
+def _load_mlflow() -> None:
+    """MLflow without what recording has no use for; mlflow-skinny comes without these."""
+    for package in ("matplotlib", "numpy", "pandas", "pyarrow", "scipy", "sklearn"):
+        sys.modules[package] = None  # type: ignore[assignment] # as if it were not installed
+    import fmexp.tracking.store  # noqa: F401
+
+
 def main() -> None:
     """Be a recorder until there is nothing more to send."""
     gc.set_threshold(100_000)  # what MLflow makes stays: no looking for garbage in it
@@ -172,8 +179,7 @@ def main() -> None:
         signal.signal(ignored, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # what MLflow prints must not be taken for an answer
-    import fmexp.tracking.store  # noqa: F401 -- its seconds pass while the order is on its way
-
+    _load_mlflow()  # its seconds pass while the order is on its way
     order = b""
     while not order.endswith(b"\n"):
         order += os.read(0, 1) or sys.exit()  # the trainer is gone
