@@ -1,5 +1,7 @@
 """`python -m fmexp` is the same as `fmexp`."""
 
+import sys
+
 from fmexp.cli import entry
 
-entry()
+sys.exit(entry())
