@@ -20,8 +20,9 @@ from machine import describe_machine
 from fmexp import fm
 from fmexp.backends.base import load_backend
 from fmexp.compose import compose, parse_arguments
-from fmexp.data.dataset import CSR, Part
+from fmexp.data.dataset import Part
 from fmexp.data.loading import load
+from fmexp.data.rows import CSR
 from fmexp.training import fit
 
 

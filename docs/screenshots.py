@@ -2,8 +2,8 @@
 
     .venv/bin/python docs/screenshots.py
 
-Trains a sweep in a temporary folder and photographs with headless Chromium. Needs `chromium`,
-and Pillow (which comes with matplotlib) to make the pictures small.
+Runs the tutorial's sweep in a temporary folder and photographs with headless Chromium. Needs
+`chromium`, and Pillow (which comes with matplotlib) to make the pictures small.
 """
 
 from __future__ import annotations
@@ -21,11 +21,7 @@ from PIL import Image
 IMAGES = Path(__file__).resolve().parent / "images"
 PORT = "5087"
 FMEXP = [sys.executable, "-m", "fmexp"]
-SWEEP = [
-    "run", "-m", "data=planted", "training.epochs=40", "hydra.sweeper.n_trials=20",
-    "hydra.sweeper.study_name=demo", "model.k=choice(1,2,4,8,16)",
-    "training.learning_rate=tag(log,interval(0.001,0.1))", "hydra.sweeper.sampler.seed=1",
-]  # fmt: skip
+TUTORIAL = Path(__file__).resolve().parent / "tutorial.md"
 PAGES = {
     "the newest sweep": ("sweep.png", 1500, 1000),
     "its trials' curves": ("curves.png", 2400, 2000),
@@ -42,8 +38,11 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        subprocess.run([*FMEXP, *SWEEP], cwd=folder, check=True)
-        subprocess.run([*FMEXP, "report", "demo", "--out", "r.html"], cwd=folder, check=True)
+        (script,) = re.findall(r"```python\n(.*?)```", TUTORIAL.read_text(), re.DOTALL)
+        (sweep,) = re.findall(r"^\$ fmexp (run -m .*)$", TUTORIAL.read_text(), re.MULTILINE)
+        subprocess.run([sys.executable, "-c", script], cwd=folder, check=True)
+        subprocess.run([*FMEXP, *sweep.split()], cwd=folder, check=True)
+        subprocess.run([*FMEXP, "report", "latest", "--out", "r.html"], cwd=folder, check=True)
         photograph(chromium, (folder / "r.html").as_uri(), "report.png", 1100, 2000, folder)
         ui = subprocess.Popen(
             [*FMEXP, "ui", "--port", PORT], cwd=folder, stdout=subprocess.PIPE, text=True

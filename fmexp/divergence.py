@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp import fm
-from fmexp.data.dataset import CSR
+from fmexp.data.rows import CSR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fmexp.config import Config
-    from fmexp.data.dataset import Dataset, Features
+    from fmexp.data.dataset import Dataset
+    from fmexp.data.rows import Features
 
 MOST_NAMED = 3
 """Columns that are named at most."""

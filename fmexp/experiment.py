@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmexp import artifacts, environment, metrics
 from fmexp.config import MlflowConfig, config_hash, flatten
-from fmexp.data.dataset import BLOCK_ROWS
+from fmexp.data.rows import BLOCK_ROWS
 from fmexp.model import Model
 from fmexp.tracking.base import Outcome, RunStart
 from fmexp.training import fit

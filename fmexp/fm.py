@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fmexp.data.dataset import CSR
+from fmexp.data.rows import CSR
 
 if TYPE_CHECKING:
-    from fmexp.data.dataset import Features
+    from fmexp.data.rows import Features
 
 Task = Literal["regression", "classification"]
 

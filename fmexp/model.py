@@ -20,7 +20,8 @@ from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from fmexp.config import Config
-    from fmexp.data.dataset import Dataset, Features
+    from fmexp.data.dataset import Dataset
+    from fmexp.data.rows import Features
 
 FORMAT = 1
 ARRAYS, DESCRIPTION = "parameters.npz", "model.json"

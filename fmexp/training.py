@@ -12,7 +12,7 @@ import numpy as np
 
 from fmexp import divergence, fm
 from fmexp.backends.base import TakesBlocks, start
-from fmexp.data.dataset import PIECE_ROWS, blocks
+from fmexp.data.rows import PIECE_ROWS, blocks
 from fmexp.errors import ConfigError
 from fmexp.tracking.base import Outcome
 

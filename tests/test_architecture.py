@@ -92,3 +92,24 @@ def test_heavy_packages_stay_in_their_place(package):
     users = {_name(p) for p in MODULES if package in {i.partition(".")[0] for i in _imports(p)}}
     places = HEAVY[package]
     assert not [u for u in users if u not in places and u.rpartition(".")[0] not in places]
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    names = {_name(path) for path in MODULES}
+    graph = {_name(path): _imports(path) & names for path in MODULES}
+    while leaves := [name for name, imported in graph.items() if not imported & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"in a cycle, or above one: {', '.join(sorted(graph))}"
+
+
+def test_files_and_functions_are_short_or_the_architecture_says_why():
+    allowed = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    for folder in ("fmexp", "tests", "benchmarks", "docs", "hydra_plugins"):
+        for path in (PACKAGE.parent / folder).rglob("*.py"):
+            text = path.read_text()
+            named = path.relative_to(PACKAGE).as_posix() if folder == "fmexp" else path.name
+            assert text.count("\n") <= 400 or f"`{named}`" in allowed, f"{path} is long"
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} is long"

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from fmexp import fm
 from fmexp.backends import numpy_sgd, sgd_plain
-from fmexp.data.dataset import CSR, Features, Part
+from fmexp.data.dataset import Part
+from fmexp.data.rows import CSR, Features
 from fmexp.errors import DataError
 from tests.training_fakes import make_config, random_parameters, random_rows, to_csr
 

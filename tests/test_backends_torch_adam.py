@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fmexp import fm
-from fmexp.data.dataset import Features, Part
+from fmexp.data.dataset import Part
+from fmexp.data.rows import Features
 from tests.training_fakes import make_config, random_parameters, random_rows, to_csr
 
 torch = pytest.importorskip("torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,9 @@ def test_the_best_of_all_are_corrected_for_having_been_picked(
 
 
 def fake(name: str, parent: str | None, trial: int) -> Record:
-    tags = {"fmexp.trial": str(trial)} | ({"mlflow.parentRunId": parent} if parent else {})
+    tags = {"fmexp.trial": str(trial), "fmexp.outcome": "completed"} | (
+        {"mlflow.parentRunId": parent} if parent else {}
+    )
     return Record(name, name, "1", "FINISHED", 0, {}, tags, {"best/val_mse": 1.0})
 
 
@@ -150,6 +153,22 @@ class FakeStore:
 
     def children(self, sweep: Record) -> list[Record]:
         return [fake(f"{i}", sweep.run_id, i) for i in range({"S": 20, "T": 3}[sweep.run_id])]
+
+
+class StoreAfterASweep:
+    """Sweep S of 3 trials, whose best result its own record repeats."""
+
+    def find_trained(self, name: str) -> Record:
+        return fake(name, "S", 1)
+
+    def on_same_data(self, record: Record) -> list[Record]:  # noqa: ARG002
+        sweep = replace(fake("S", None, 0), tags={"fmexp.kind": "sweep"})
+        return [sweep, *(fake(f"{i}", "S", i) for i in range(3))]
+
+
+def test_a_sweep_is_not_compared_with_its_own_winner() -> None:
+    chosen = choose(StoreAfterASweep(), [], None, 5)  # type: ignore[arg-type]
+    assert [record.name for record in chosen.records] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(

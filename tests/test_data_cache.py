@@ -14,8 +14,9 @@ import pytest
 
 from fmexp import training
 from fmexp.config import SplitConfig
-from fmexp.data import cache, dataset
-from fmexp.data.dataset import CSR, Dataset, Part
+from fmexp.data import cache, parts, rows
+from fmexp.data.dataset import Dataset, Part
+from fmexp.data.rows import CSR
 from fmexp.errors import DataError
 from fmexp.training import fit
 from tests.data_support import PARTS, lines, load_csv, load_libsvm
@@ -27,7 +28,8 @@ def small_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything goes through the cache, in blocks of 100 rows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "SMALLEST", 0)
-    monkeypatch.setattr(dataset, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(rows, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(parts, "BLOCK_ROWS", 100)
     return tmp_path
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fmexp.data.dataset import CSR, Part, evenly_spaced, stack_rows
+from fmexp.data.dataset import Part, evenly_spaced
+from fmexp.data.rows import CSR, stack_rows
 
 
 def part(rows: list[int]) -> Part:

@@ -16,8 +16,8 @@ from fmexp.config import (
     SplitConfig,
 )
 from fmexp.data import generate
-from fmexp.data.dataset import CSR
 from fmexp.data.loading import load
+from fmexp.data.rows import CSR
 from fmexp.data.table import Text
 from fmexp.errors import MissingPackageError
 

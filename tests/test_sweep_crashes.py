@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from optuna.trial import TrialState
@@ -85,12 +85,23 @@ def test_a_torn_journal_is_cut_and_the_sweep_goes_on(fmexp):
     assert aside.read_text() == '{"op_code":6,"worker_id":"torn'
 
 
+def stop_all(folder):
+    """SIGSTOP, but not to one that is just writing the journal: all others would wait for it."""
+    while True:
+        kill_all(folder, signal.SIGSTOP)
+        with (folder / "optuna.journal").open() as journal, suppress(BlockingIOError):
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        kill_all(folder, signal.SIGCONT)
+        time.sleep(0.05)
+
+
 def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder):
     fmexp.env["FMEXP_LEASE_SECONDS"] = "2"
     sweep = ("run", "-m", "data=planted", "training.epochs=60000", "hydra.sweeper.n_trials=2")
     stopped = fmexp.start(*sweep)
     until(lambda: has_begun(folder))
-    kill_all(folder, signal.SIGSTOP)
+    stop_all(folder)
     assert processes_in(folder)
     fmexp(*sweep)
     before = {t.number: (t.state, t.value) for t in study_in(folder).trials}

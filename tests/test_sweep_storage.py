@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -14,6 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from fmexp.errors import MissingPackageError, StoreError, UserError
+from fmexp.sweep import storage
 from fmexp.sweep.storage import (
     JOURNAL,
     JournalLock,
@@ -101,6 +104,21 @@ def test_lock_keeps_threads_of_one_process_apart(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1] * 400
+
+
+def test_who_waits_long_for_a_stopped_writer_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage, "_PATIENCE_SECONDS", 0.05)
+    lock = JournalLock(tmp_path / JOURNAL)
+    lock.acquire()
+    waiting = threading.Thread(target=lambda: lock.acquire() and lock.release())
+    waiting.start()
+    while not caplog.records:
+        time.sleep(0.01)
+    lock.release()
+    waiting.join()
+    assert "is being written by a process that does not go on" in caplog.text
 
 
 @pytest.mark.parametrize("moment", range(3))

@@ -16,7 +16,8 @@ from fmexp.config import (
     TorchAdamConfig,
     TrainingConfig,
 )
-from fmexp.data.dataset import CSR, Features, Part
+from fmexp.data.dataset import Part
+from fmexp.data.rows import CSR, Features
 from fmexp.fm import Parameters
 
 KEYS = {"k": 3, "init_stdev": 0.1, "start": "normal", "clip": False}

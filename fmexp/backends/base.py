@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fmexp.config import Config
-    from fmexp.data.dataset import Features, Part
+    from fmexp.data.dataset import Part
+    from fmexp.data.rows import Features
     from fmexp.fm import Parameters
 
 MODULES = {

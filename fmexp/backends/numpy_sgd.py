@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import sgd_kernels
-from fmexp.data.dataset import CSR, PIECE_ROWS, blocks
+from fmexp.data.rows import CSR, PIECE_ROWS, blocks
 from fmexp.errors import DataError
 from fmexp.fm import Parameters
 
 if TYPE_CHECKING:
     from fmexp.config import Config
-    from fmexp.data.dataset import Features, Part
+    from fmexp.data.dataset import Part
+    from fmexp.data.rows import Features
 
 _Arrays = tuple[np.ndarray, ...]
 _AS_THEY_COME = np.zeros(0, np.int64)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag, mse_loss
 
 from fmexp.config import TorchAdamConfig
-from fmexp.data.dataset import CSR
+from fmexp.data.rows import CSR
 from fmexp.errors import ConfigError
 from fmexp.fm import Parameters
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fmexp.config import Config
-    from fmexp.data.dataset import Features, Part
+    from fmexp.data.dataset import Part
+    from fmexp.data.rows import Features
 
 
 def start(config: Config, train: Part, parameters: Parameters) -> AdamTrainer:

@@ -12,7 +12,7 @@ import numpy as np
 from fmexp import fm
 from fmexp.backends import sgd_kernels
 from fmexp.backends.numpy_sgd import DenseLayout, SparseLayout
-from fmexp.data.dataset import CSR
+from fmexp.data.rows import CSR
 
 FACTORS = {"regression": (4, 8, 16, 32), "classification": (8,)}
 """Up to how many factors, for each task."""

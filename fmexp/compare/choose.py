@@ -116,9 +116,13 @@ def _of_sweep(records: Records, sweep: Record, best: int) -> list[Record]:
 
 
 def _by_loss(found: list[Record], loss: str) -> list[Record]:
-    """Those that completed, the lowest validation loss first."""
+    """Those that were trained to their end, the lowest validation loss first."""
     name = f"best/val_{loss}"
-    have = [record for record in found if name in record.metrics and record.outcome == "completed"]
+    have = [
+        record
+        for record in found
+        if name in record.metrics and record.outcome == "completed" and not record.is_sweep
+    ]
     return sorted(have, key=lambda record: record.metrics[name])
 
 

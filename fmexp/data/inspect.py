@@ -11,8 +11,8 @@ import numpy as np
 
 from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig
 from fmexp.data import contract, delimited, files, memory, parquet
-from fmexp.data.dataset import BLOCK_ROWS, CSR, Features, blocks
 from fmexp.data.learn import Learning, learn
+from fmexp.data.rows import BLOCK_ROWS, CSR, Features, blocks
 from fmexp.data.sources import read
 from fmexp.data.split import SplitBy
 from fmexp.data.table import Table, Text

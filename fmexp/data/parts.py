@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data import dataset, memory
+from fmexp.data import memory
 from fmexp.data.arrays import Growing, InMemory, mapped
 from fmexp.data.cache import (
     GrowingRows,
@@ -19,9 +19,10 @@ from fmexp.data.cache import (
     read_rows,
     write_about,
 )
-from fmexp.data.dataset import Features, Part
+from fmexp.data.dataset import Part
 from fmexp.data.encode import Encoder
 from fmexp.data.learn import learn
+from fmexp.data.rows import BLOCK_ROWS
 from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, split_rows
 from fmexp.data.table import digest
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from fmexp.config import SplitConfig
     from fmexp.data.learn import Learning
+    from fmexp.data.rows import Features
     from fmexp.data.sources import Source
 
 NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
@@ -60,7 +62,7 @@ def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> 
     Raises:
         DataError: there are too few rows, or the training rows cannot be learned from.
     """
-    if source.cache is None or len(source.table) <= dataset.BLOCK_ROWS:
+    if source.cache is None or len(source.table) <= BLOCK_ROWS:
         part_of_row = np.zeros(len(source.table), np.uint8)
         return _make(source, split, learning, part_of_row, None)
     asked = [asdict(split), asdict(learning), source.target, source.numeric, source.categorical]

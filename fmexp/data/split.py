@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data.dataset import blocks
+from fmexp.data.rows import blocks
 from fmexp.data.table import Table, Text, as_bytes, digest, text_of_numbers
 from fmexp.errors import DataError
 

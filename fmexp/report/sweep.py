@@ -118,7 +118,7 @@ def read(records: Records, name: str) -> Sweep:
     parent = records.find(name)
     if parent.parent_id:
         parent = records.find(parent.parent_id)
-    if parent.tags.get("fmexp.kind") != "sweep":
+    if not parent.is_sweep:
         raise UserError(f"{parent} is a single run, no sweep; a report is about `fmexp run -m`")
     space = Space.from_json(records.artifact(parent, SPACE).read_text(encoding="utf-8"))
     ended = [r for r in records.children(parent) if r.outcome]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import logging
 import os
 import threading
 import time
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 JOURNAL = "optuna.journal"
+_PATIENCE_SECONDS = 10.0
 _ALLOWED = (
     "null (the file optuna.journal), journal:///path/to/file, a path that ends in .journal, "
     "sqlite:///study.db or postgresql://user@host/database"
 )
+_log = logging.getLogger("fmexp")
 _POSTGRES = {"postgresql+psycopg": "psycopg", "postgresql+psycopg2": "psycopg2"}
 
 
@@ -125,7 +128,7 @@ class JournalLock:
         """Wait for the lock; the journal then ends with a whole line."""
         descriptor = os.open(self._journal, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._wait_for(descriptor)
             _cut_torn_line(descriptor, self._journal)
         except BaseException:
             os.close(descriptor)
@@ -136,6 +139,22 @@ class JournalLock:
     def release(self) -> None:
         """Let the next one in."""
         os.close(self._held.descriptor)
+
+    def _wait_for(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = (
+                f"{self._journal} is being written by a process that does not go on (stopped with "
+                "Ctrl-Z?); this one waits until that goes on, or is killed"
+            )
+            warning = threading.Timer(_PATIENCE_SECONDS, _log.warning, [held])
+            warning.daemon = True
+            warning.start()
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            finally:
+                warning.cancel()
 
 
 def _cut_torn_line(descriptor: int, journal: Path) -> None:

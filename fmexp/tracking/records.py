@@ -53,6 +53,11 @@ class Record:
         """How it ended; "" while it lasts."""
         return self.tags.get("fmexp.outcome", "")
 
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it is the parent of trials."""
+        return self.tags.get("fmexp.kind") == "sweep"
+
     def __str__(self) -> str:
         return f"{self.name} ({self.run_id[:8]})"
 
@@ -113,7 +118,7 @@ class Records:
         found = self.find(name)
         if "fmexp.winner" in found.tags:
             return self.find(found.tags["fmexp.winner"])
-        if found.tags.get("fmexp.kind") == "sweep":
+        if found.is_sweep:
             raise UserError(f"the sweep {found} has no winner yet; name one of its trials")
         return found
 
