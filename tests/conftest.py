@@ -13,8 +13,8 @@ import pytest
 from tests.tracking_support import copy_store, empty_store, store_folder  # noqa: F401 -- fixtures
 
 SLOW = {
-    "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_report", "test_reproduce",
-    "test_sweep_crashes", "test_sweep_outcomes",
+    "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_postgresql", "test_report",
+    "test_reproduce", "test_sweep_crashes", "test_sweep_outcomes",
 }  # fmt: skip
 """Half of all the time: servers, browsers, kills, other CPUs. CI runs them (FMEXP_SLOW=1)."""
 
