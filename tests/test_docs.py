@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -26,6 +27,13 @@ CHANGING = re.compile(
 def test_links_lead_to_files(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         assert target.startswith("https://") or (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_functions_that_are_named_are_there(document: Path) -> None:
+    for name in re.findall(r"`(fmexp(?:\.[A-Za-z_]+)+)`", document.read_text()):
+        if not name.endswith(("_digest", "_hash")):  # tags of a run
+            pkgutil.resolve_name(name)
 
 
 def keys(kind: Any, prefix: str = "") -> set[str]:
