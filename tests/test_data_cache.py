@@ -145,12 +145,16 @@ def test_a_wrong_row_leaves_no_cache_behind(small_limits: Path, bad: str) -> Non
     assert [p.name for p in small_limits.iterdir()] == ["t.csv"]
 
 
-def test_too_few_rows_leave_the_table_and_nothing_half_made(small_limits: Path) -> None:
-    path = table(small_limits)
+def test_an_impossible_split_leaves_no_cache_but_one_that_was_there(small_limits: Path) -> None:
+    path, impossible = table(small_limits), SplitConfig(0.5, 0.499999, None, 0)
     with pytest.raises(DataError, match="leave none to train on"):
-        load_csv(path, SplitConfig(0.5, 0.499999, None, 0))
-    (kept,) = (small_limits / ".fmexp" / "cache").iterdir()
-    assert not [p for p in kept.rglob("*") if p.name.startswith((".", "encoded"))]
+        load_csv(path, impossible)
+    assert [p.name for p in small_limits.iterdir()] == ["t.csv"]
+    load_csv(path, PARTS)
+    before = sorted((small_limits / ".fmexp").rglob("*"))
+    with pytest.raises(DataError, match="leave none to train on"):
+        load_csv(path, impossible)
+    assert sorted((small_limits / ".fmexp").rglob("*")) == before
 
 
 BUILD = """

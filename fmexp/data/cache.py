@@ -41,9 +41,10 @@ class CachedTable:
         folder: holds `about.json` and a file for each column; more may be kept beside them.
         table: the columns.
         digest: of the whole table, as `Table.digest`.
+        is_new: whether it was made just now.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_new: bool) -> None:
         about = read_about(folder)
         assert about is not None
         columns: dict[str, Column] = {}
@@ -53,9 +54,14 @@ class CachedTable:
                 columns[name] = Text(mapped(folder / f"{i}.bin", np.int32), names)
             else:
                 columns[name] = mapped(folder / f"{i}.bin", np.float64)
-        self.folder = folder
+        self.folder, self.is_new = folder, is_new
         self.table = Table(columns, read_rows(folder, "block", about["n_features"]))
         self.digest: str = about["digest"]
+
+    def discard(self) -> None:
+        """Remove the folder, and `.fmexp/cache` above it where nothing else is in it."""
+        shutil.rmtree(self.folder)
+        _remove_empty([self.folder.parent, self.folder.parent.parent])
 
 
 def table_in_files(
@@ -77,13 +83,14 @@ def table_in_files(
     folder = home / f"{sources[0].stem}-{key[:16]}"
     state = [[s.stat().st_size, s.stat().st_mtime_ns] for s in sources]
     about = read_about(folder)
-    if about is None or about["sources"] != state:
+    is_new = about is None or about["sources"] != state
+    if is_new:
         n_bytes = sum(size for size, _ in state)
         if n_bytes > memory.STATED:
             _log.warning("reading %s once into %s", memory.size(n_bytes), home)
         with new_folder(folder) as made:
             _write(made, read(), state)
-    return CachedTable(folder)
+    return CachedTable(folder, is_new)
 
 
 @contextmanager
@@ -95,7 +102,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     home = folder.parent
     made = home / f".{folder.name}.{os.getpid()}"
-    existed = [parent for parent in (home, *home.parents) if not parent.exists()]
+    made_by_us = [parent for parent in (home, *home.parents) if not parent.exists()]
     try:
         home.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(home)
@@ -107,9 +114,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise DataError(f"the cache {folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
-        for parent in existed:  # those that we made, as far as they are empty
-            if parent.exists() and not any(parent.iterdir()):
-                parent.rmdir()
+        _remove_empty(made_by_us)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those that are there and have nothing in them, the innermost first."""
+    for folder in folders:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:

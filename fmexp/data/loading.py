@@ -114,8 +114,17 @@ def from_arrays(X: Any, y: Any, split: SplitConfig, learning: Learning) -> Datas
 
 
 def prepare(name: str, source: Source, split: SplitConfig, learning: Learning) -> Dataset:
-    """Split the rows of a raw table, learn the encoding and apply it."""
-    parts = split_and_encode(source, split, learning)
+    """Split the rows of a raw table, learn the encoding and apply it.
+
+    Raises:
+        DataError: that cannot be done; a cache that was made for it is removed.
+    """
+    try:
+        parts = split_and_encode(source, split, learning)
+    except DataError:
+        if source.cache is not None and source.cache.is_new:
+            source.cache.discard()
+        raise
     return Dataset(
         name=name,
         source=source.description,
