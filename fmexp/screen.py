@@ -54,7 +54,7 @@ def summary(
         "outcome": f"{result.fit.outcome}. {result.fit.reason}".rstrip(". ") + ".",
         "quality": _quality(config, result.fit),
         "noise": f"the true model has {data.noise_floor:.6g}" if data.noise_floor else "",
-        "time": f"{result.fit.fit_seconds:.2f} s of training, {seconds:.1f} s in all",
+        "time": f"{_span(result.fit.fit_seconds)} s of training, {_span(seconds)} s in all",
     }
     if delivery.run_ids:
         rows |= {
@@ -79,3 +79,7 @@ def _quality(config: Config, fit: Fit) -> str:
         f"val/{config.loss} {fit.best_validation:.6g} at epoch {fit.best_epoch:,} of "
         f"{fit.epochs:,} (predicting the mean: {fit.baseline:.6g}; {compared})"
     )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"

@@ -98,7 +98,7 @@ def stop_all(folder):
 
 def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder):
     fmexp.env["FMEXP_LEASE_SECONDS"] = "2"
-    sweep = ("run", "-m", "data=planted", "training.epochs=60000", "hydra.sweeper.n_trials=2")
+    sweep = ("run", "-m", "data=planted", "training.epochs=30000", "hydra.sweeper.n_trials=2")
     stopped = fmexp.start(*sweep)
     until(lambda: has_begun(folder))
     stop_all(folder)

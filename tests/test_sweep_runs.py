@@ -97,7 +97,7 @@ def make_tables(folder: Path) -> float:
     shops, items = dice.integers(0, 20, rows), dice.integers(0, 30, rows)
     a, b = dice.normal(size=(20, 2)), dice.normal(size=(30, 2))
     sales = 5 + (a[shops] * b[items]).sum(axis=1) + 0.3 * dice.normal(size=rows)
-    lines = [f"shop{a},item{b},{y:.4f}\n" for a, b, y in zip(shops, items, sales, strict=True)]
+    lines = [f"shop{a},{b},{y:.4f}\n" for a, b, y in zip(shops, items, sales, strict=True)]
     (folder / "sales.csv").write_text("shop,item,sales\n" + "".join(lines[:10_000]))
     (folder / "more.csv").write_text("shop,item,sales\n" + "".join(lines[10_000:]))
     return float(sales[10_000:].var())
@@ -106,7 +106,7 @@ def make_tables(folder: Path) -> float:
 @pytest.mark.usefixtures("store_folder")
 def test_a_users_table_is_searched_over_both_backends_and_the_winner_beats_the_mean(fmexp):
     variance = make_tables(fmexp.folder)
-    fmexp(
+    printed = fmexp(
         "run", "-m", "data=csv", "data.path=sales.csv", "data.target=sales",
         "backend=choice(numpy_sgd,torch_adam)", "model.k=choice(2,4)", "training.epochs=10",
         "training.learning_rate=tag(log,interval(0.003,0.1))",
@@ -114,6 +114,7 @@ def test_a_users_table_is_searched_over_both_backends_and_the_winner_beats_the_m
         "hydra.sweeper.conditions={backend.batch_size:'backend=torch_adam'}",
         "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2",
     )  # fmt: skip
+    assert "categorical: item" in printed  # its numbers are taken for ids, and that is said
     left = left_in(fmexp.folder)
     assert len(left.counted) == 6
     assert_in_agreement(left)

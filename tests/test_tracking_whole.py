@@ -103,3 +103,20 @@ def test_tables_that_we_do_not_know_are_left_to_the_api(store, monkeypatch, tmp_
     tables = whole.Tables(store._tables._store, store.experiment_id, "mlruns")
     store._tables = tables
     assert insert(store, START, files(tmp_path)) == ""
+
+
+def test_a_process_stopped_while_it_opens_a_store_keeps_nobody_out(store_folder):
+    from fmexp.tracking.store import Store, _locked
+
+    with _locked(store_folder / ".fmexp", alone=False):
+        Store(uri_of(store_folder), "test", store_folder)
+
+
+def test_one_stopped_while_it_makes_a_store_is_named_after_a_while(tmp_path, monkeypatch):
+    from fmexp.errors import StoreError
+    from fmexp.tracking import store
+
+    monkeypatch.setattr(store, "_LONGEST_WAIT_SECONDS", 0.1)
+    held = store._locked(tmp_path / ".fmexp", alone=True)
+    with held, pytest.raises(StoreError, match=r"store.lock is held by a process that does not"):
+        store.Store(uri_of(tmp_path), "test", tmp_path)

@@ -59,6 +59,8 @@ def sweep(command: Command, arguments: list[str], config: DictConfig, context: H
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     prepared = prepare(command, arguments, compose.sweeper_options(config))
     options = prepared.options
+    for note in prepared.data.notes:
+        print(note)
     print(board.opening(prepared.space, prepared.left, options))
     if options.dry_run:
         print(board.estimate(prepared.space, options, _seconds_per_trial(prepared)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from contextlib import contextmanager
+import sqlite3
+import time
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -43,6 +45,7 @@ STATUS = {
 _NAMES = 100  # params, and tags, in one log_batch
 _POINTS = 800  # so that all three together stay below 1000
 _LONGEST_PARAM = 6000
+_LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TAG = 8000
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST"}
 
@@ -58,9 +61,13 @@ class Store:
             experiment: name; made where it is not there yet.
             folder: holds the lock that keeps two processes from making the tables at once; a
                 sqlite file has the lock beside it instead.
+
+        Raises:
+            StoreError: another process holds the lock and does not go on.
         """
         database = sqlite_path(uri)
-        with _locked((database.parent if database else folder) / ".fmexp"):
+        makes_tables = database is None or not _has_tables(database)
+        with _locked((database.parent if database else folder) / ".fmexp", alone=makes_tables):
             self._client = MlflowClient(uri, registry_uri=uri)
             self.experiment_id = self._get_or_create(experiment)
         location = self._client.get_experiment(self.experiment_id).artifact_location
@@ -225,11 +232,32 @@ def summary(uri: str) -> str:
     return "; ".join([f"{len(experiments)} experiments, {len(running)} runs RUNNING", *names])
 
 
+def _has_tables(database: Path) -> bool:
+    """Whether they are made, or being made."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
+            opened.execute("select 1 from alembic_version")
+    except sqlite3.Error:
+        return False
+    return True
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, alone: bool) -> Iterator[None]:
+    """Hold the folder's lock, alone or with others; a stopped one of them blocks nobody then."""
     folder.mkdir(exist_ok=True)
     with (folder / "store.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        until = time.monotonic() + _LONGEST_WAIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise StoreError(
+                        f"{file.name} is held by a process that does not go on (stopped?)"
+                    ) from None
+                time.sleep(0.02)
         yield
 
 
