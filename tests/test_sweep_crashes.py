@@ -155,7 +155,7 @@ def test_doctor_settles_what_a_killed_sweep_left(fmexp, folder, study_is_gone):
     """A worker dies between its trial's end and the study's hearing of it."""
     fmexp.env["FMEXP_LEASE_SECONDS"] = "600"  # no renewal while nobody may write
     command = fmexp.start(
-        "run", "-m", "data=planted", "training.epochs=50000", "hydra.sweeper.n_trials=2",
+        "run", "-m", "data=planted", "training.epochs=8000", "hydra.sweeper.n_trials=2",
         "hydra.sweeper.seeds=2",
     )  # fmt: skip
     trials = lambda: [r for r in spooled_runs(folder) if r.record.start.study]  # noqa: E731

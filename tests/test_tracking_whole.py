@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fmexp.tracking.base import Outcome, RunStart
-from tests.tracking_support import uri_of
+from fmexp.tracking import spool
+from fmexp.tracking.base import Outcome, RunExistsError, RunStart
+from fmexp.tracking.sender import Sender
+from tests.tracking_support import stored, uri_of
 
 START = RunStart(
     "a run",
@@ -61,6 +65,7 @@ def everything(folder: Path, run_id: str) -> dict[str, list[tuple]]:
 def test_every_table_holds_what_the_api_would_have_written(store, store_folder, tmp_path):
     artifacts = files(tmp_path)
     whole = insert(store, START, artifacts)
+    store._tables._usable = False
     by_api = store.create("key", START, {"more": "1"}, 500, "parent")
     store.log(by_api, START.params, POINTS)
     store.log_artifacts(by_api, artifacts)
@@ -74,9 +79,11 @@ def test_every_table_holds_what_the_api_would_have_written(store, store_folder, 
 
 def test_a_second_attempt_is_the_same_run(store, store_folder, tmp_path):
     artifacts = files(tmp_path)
-    first = insert(store, START, artifacts)
+    first = store.create("key", START, {}, 500, None)
     assert store.find("key") == first
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(RunExistsError):
+        store.create("key", START, {}, 500, None)
+    with pytest.raises(RunExistsError):
         insert(store, START, artifacts)
     assert len(everything(store_folder, first)["runs"]) == 1
 
@@ -120,3 +127,19 @@ def test_one_stopped_while_it_makes_a_store_is_named_after_a_while(tmp_path, mon
     held = store._locked(tmp_path / ".fmexp", alone=True)
     with held, pytest.raises(StoreError, match=r"store.lock is held by a process that does not"):
         store.Store(uri_of(tmp_path), "test", tmp_path)
+
+
+def test_two_commands_that_make_a_sweeps_run_at_once_make_one(store, store_folder, monkeypatch):
+    owner, lock = spool.become_owner(store_folder, spool.Destination("", "test", 100))
+    start = replace(START, may_exist=True, reopens=True)
+    ended = spool.End(Outcome.COMPLETED, "", {"best/val_mse": 0.5}, {}, 900)
+    spool.EventWriter(owner, "key", start).end([], ended)
+    looked_too_early = iter([None])
+    find = store.find
+    monkeypatch.setattr(store, "find", lambda key: next(looked_too_early, find(key)))
+    others = store.create("key", START, {}, 500, None)
+    sent = dict(Sender(owner, store, 100, wait_for_parents=False).send(last=True))
+    os.close(lock)
+    assert sent == {"key": others}
+    (run,) = stored(store_folder / "mlflow.db")
+    assert (run.status, run.metrics) == ("FINISHED", {"best/val_mse": [(0, 0.5)]})

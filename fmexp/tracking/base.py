@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class RunExistsError(Exception):
+    """Somebody else has made the run meanwhile."""
+
+
 class Outcome(StrEnum):
     """How a run ended; the tag `fmexp.outcome`."""
 

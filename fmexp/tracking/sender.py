@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from fmexp.tracking import spool
-from fmexp.tracking.base import Outcome, RunStart
+from fmexp.tracking.base import Outcome, RunExistsError, RunStart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,9 +191,12 @@ class Sender:
         parent = record.start.parent
         parent_id = self._parent_id(parent) if parent else None
         tried.touch()
-        run.run_id = self._insert(run, record, parent_id) or self._store.create(
-            run.folder.name, record.start, _end_tags(record), record.started, parent_id
-        )
+        try:
+            run.run_id = self._insert(run, record, parent_id) or self._store.create(
+                run.folder.name, record.start, _end_tags(record), record.started, parent_id
+            )
+        except RunExistsError:  # another command on the same sweep was faster
+            return self._find_or_create(run, record, look=True)
         return True
 
     def _insert(self, run: _Sending, record: spool.RunRecord, parent_id: str | None) -> str:

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from fmexp.errors import StoreError
-from fmexp.tracking.base import Outcome
+from fmexp.tracking.base import Outcome, RunExistsError
 from fmexp.tracking.locate import sqlite_path, without_password
 from fmexp.tracking.whole import Tables, WholeRun
 
@@ -126,14 +126,18 @@ class Store:
         started: int,
         parent_id: str | None,
     ) -> str:
-        """Make the run with all tags. Not repeatable: ask `find` first where it may be there."""
-        run = self._client.create_run(
-            self.experiment_id,
-            start_time=started,
-            run_name=start.name,
-            tags=_all_tags(key, start, more_tags, parent_id),
-        )
-        run_id: str = run.info.run_id
+        """Make the run with all tags. Not repeatable: ask `find` first where it may be there.
+
+        Raises:
+            RunExistsError: it is there, and this store can tell.
+        """
+        tags = _all_tags(key, start, more_tags, parent_id)
+        run_id = self._insert(WholeRun(key, start.name, "RUNNING", started, None, tags, {}))
+        if not run_id:
+            run = self._client.create_run(
+                self.experiment_id, start_time=started, run_name=start.name, tags=tags
+            )
+            run_id = run.info.run_id
         return run_id
 
     def insert(
@@ -151,8 +155,11 @@ class Store:
 
         Returns:
             Its id; "" where this store does not let us: then `create` it, and the rest.
+
+        Raises:
+            RunExistsError: it is there.
         """
-        return self._tables.insert(
+        return self._insert(
             WholeRun(
                 key,
                 start.name,
@@ -165,6 +172,14 @@ class Store:
                 artifacts,
             )
         )
+
+    def _insert(self, run: WholeRun) -> str:
+        try:
+            return self._tables.insert(run)
+        except MlflowException:
+            if self.find(run.key):  # a key makes an id, and an id is there once
+                raise RunExistsError(run.key) from None
+            raise
 
     def log(
         self,
