@@ -15,15 +15,16 @@ from tests.tracking_support import copy_store, empty_store, store_folder  # noqa
 SLOW = {
     "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_postgresql", "test_report",
     "test_reproduce", "test_sweep_crashes", "test_sweep_outcomes",
+    "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
 }  # fmt: skip
-"""Half of all the time: servers, browsers, kills, other CPUs. CI runs them (FMEXP_SLOW=1)."""
+"""Files and tests, half of all the time: servers, browsers, kills. CI runs them (FMEXP_SLOW=1)."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("FMEXP_SLOW") or os.environ.get("FMEXP_SOAK"):
         return
     for item in items:
-        if item.path.stem in SLOW:
+        if SLOW & {item.path.stem, item.name.partition("[")[0]}:
             item.add_marker(pytest.mark.skip(reason="slow: FMEXP_SLOW=1 make test runs it"))
 
 

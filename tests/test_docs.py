@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -76,6 +77,38 @@ def sessions(document: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
+def run(command: str, folder: Path) -> str:
+    """What a command typed into a shell prints; it must succeed."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "FMEXP_"))}
+    done = subprocess.run(
+        command, shell=True, cwd=folder, text=True, check=False,
+        env=kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+def first_hour(readme: str) -> list[str]:
+    """The ten commands, without their comments."""
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / readme).read_text(), re.DOTALL)
+    (found,) = [block for block in blocks if "fmexp ui" in block and "-m" in block]
+    return [line.partition(" #")[0].strip() for line in found.splitlines()]
+
+
+def test_the_commands_of_the_first_hour_work(tmp_path: Path) -> None:
+    english = first_hour("README.md")
+    assert len(english) == 10
+    commands = [*english, *(c for c in first_hour("README.zh-CN.md") if c not in english)]
+    shutil.copy(ROOT / "fmexp" / "data" / "diabetes.csv", tmp_path / "new.csv")
+    header, *rows = (tmp_path / "new.csv").read_text().splitlines()
+    renamed = ",".join([*header.split(",")[:-1], "price"])
+    (tmp_path / "table.csv").write_text("\n".join([renamed, *rows]))
+    for command in commands:
+        if not command.startswith("fmexp ui"):
+            run(command, tmp_path)
+
+
 def masked(line: str) -> str:
     return " ".join(CHANGING.sub("*", line).split())
 
@@ -85,16 +118,10 @@ def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
     script = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert script
     (tmp_path / "make_table.py").write_text(script[1])
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "FMEXP_"))}
-    environment = kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     commands = sessions(ROOT / "docs" / "tutorial.md")
     assert len(commands) >= 10
     for command, shown in commands:
-        done = subprocess.run(
-            command, shell=True, cwd=tmp_path, env=environment, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
-        printed = [masked(line) for line in done.stdout.splitlines()]
+        output = run(command, tmp_path)
+        printed = [masked(line) for line in output.splitlines()]
         for line in shown:
-            assert masked(line) in printed, f"{command}\nprinted:\n{done.stdout}"
+            assert masked(line) in printed, f"{command}\nprinted:\n{output}"
