@@ -202,7 +202,10 @@ class Store:
 
     def log_dataset(self, run_id: str, dataset: dict[str, str]) -> None:
         """Log the dataset input."""
-        self._client.log_inputs(run_id, [_dataset_input(dataset)])
+        try:
+            self._client.log_inputs(run_id, [_dataset_input(dataset)])
+        except MlflowException:  # another run made the same dataset between MLflow's look and write
+            self._client.log_inputs(run_id, [_dataset_input(dataset)])
 
     def log_artifacts(self, run_id: str, folder: Path) -> None:
         """Copy everything in the folder to the run's artifacts."""
