@@ -13,7 +13,7 @@ import pytest
 
 from fmexp.errors import StoreError, UserError
 from fmexp.tracking import tracker as module
-from fmexp.tracking.base import Outcome, RunStart
+from fmexp.tracking.base import STATUS, Outcome, RunStart
 from fmexp.tracking.spool import Destination, End, EventWriter, become_owner, spooled_runs
 from fmexp.tracking.tracker import drain, open_tracker
 from tests.tracking_support import assert_whole, start_worker, stored, told, uri_of
@@ -75,8 +75,7 @@ def test_a_run_arrives_whole(store_folder: Path) -> None:
     ],
 )
 def test_outcomes(outcome: Outcome, status: str) -> None:
-    store = pytest.importorskip("fmexp.tracking.store")
-    assert store.STATUS[outcome] == status
+    assert STATUS[outcome] == status
 
 
 def test_several_threads_share_a_tracker_and_children_know_their_parent(

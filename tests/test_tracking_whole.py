@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fmexp.tracking import spool
-from fmexp.tracking.base import Outcome, RunExistsError, RunStart
+from fmexp.tracking.base import Content, Outcome, RunExistsError, RunStart
 from fmexp.tracking.sender import Sender
 from tests.tracking_support import stored, uri_of
 
@@ -42,9 +42,8 @@ def files(folder: Path) -> Path:
     return folder / "files"
 
 
-def insert(store, start: RunStart, artifacts: Path) -> str:
-    ended = (Outcome.DIVERGED, 2000)
-    return store.insert("key", start, {"more": "1"}, 500, "parent", POINTS, artifacts, ended)
+def content_of(start: RunStart, artifacts: Path) -> Content:
+    return Content(start.params, POINTS, artifacts, (Outcome.DIVERGED, 2000))
 
 
 def everything(folder: Path, run_id: str) -> dict[str, list[tuple]]:
@@ -64,9 +63,11 @@ def everything(folder: Path, run_id: str) -> dict[str, list[tuple]]:
 
 def test_every_table_holds_what_the_api_would_have_written(store, store_folder, tmp_path):
     artifacts = files(tmp_path)
-    whole = insert(store, START, artifacts)
+    content = content_of(START, artifacts)
+    whole, is_whole = store.create("key", START, {"more": "1"}, 500, "parent", content)
+    assert is_whole
     store._tables._usable = False
-    by_api = store.create("key", START, {"more": "1"}, 500, "parent")
+    by_api, _ = store.create("key", START, {"more": "1"}, 500, "parent")
     store.log(by_api, START.params, POINTS)
     store.log_artifacts(by_api, artifacts)
     store.terminate(by_api, Outcome.DIVERGED, 2000)
@@ -78,13 +79,12 @@ def test_every_table_holds_what_the_api_would_have_written(store, store_folder, 
 
 
 def test_a_second_attempt_is_the_same_run(store, store_folder, tmp_path):
-    artifacts = files(tmp_path)
-    first = store.create("key", START, {}, 500, None)
+    first, _ = store.create("key", START, {}, 500, None)
     assert store.find("key") == first
     with pytest.raises(RunExistsError):
         store.create("key", START, {}, 500, None)
     with pytest.raises(RunExistsError):
-        insert(store, START, artifacts)
+        store.create("key", START, {}, 500, None, content_of(START, files(tmp_path)))
     assert len(everything(store_folder, first)["runs"]) == 1
 
 
@@ -98,7 +98,8 @@ def test_a_second_attempt_is_the_same_run(store, store_folder, tmp_path):
     ],
 )
 def test_what_the_api_may_refuse_is_left_to_it(store, store_folder, tmp_path, start):
-    assert insert(store, start, files(tmp_path)) == ""
+    content = content_of(start, files(tmp_path))
+    assert store._tables.insert("key", start.name, 500, start.tags, content) == ""
     assert not (store_folder / "mlruns").exists()
 
 
@@ -108,8 +109,8 @@ def test_tables_that_we_do_not_know_are_left_to_the_api(store, monkeypatch, tmp_
     known = whole._KNOWN | {"SqlParam": "key value run_uuid a_new_column"}
     monkeypatch.setattr(whole, "_KNOWN", known)
     tables = whole.Tables(store._tables._store, store.experiment_id, "mlruns")
-    store._tables = tables
-    assert insert(store, START, files(tmp_path)) == ""
+    content = content_of(START, files(tmp_path))
+    assert tables.insert("key", START.name, 500, START.tags, content) == ""
 
 
 def test_a_process_stopped_while_it_opens_a_store_keeps_nobody_out(store_folder):
@@ -137,7 +138,7 @@ def test_two_commands_that_make_a_sweeps_run_at_once_make_one(store, store_folde
     looked_too_early = iter([None])
     find = store.find
     monkeypatch.setattr(store, "find", lambda key: next(looked_too_early, find(key)))
-    others = store.create("key", START, {}, 500, None)
+    others, _ = store.create("key", START, {}, 500, None)
     sent = dict(Sender(owner, store, 100, wait_for_parents=False).send(last=True))
     os.close(lock)
     assert sent == {"key": others}

@@ -24,6 +24,16 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+STATUS = {
+    Outcome.COMPLETED: "FINISHED",
+    Outcome.PRUNED: "FINISHED",
+    Outcome.DIVERGED: "FAILED",
+    Outcome.FAILED: "FAILED",
+    Outcome.INTERRUPTED: "KILLED",
+}
+"""MLflow's run status for each outcome (it has none for pruned)."""
+
+
 @dataclass(frozen=True)
 class RunStart:
     """What is known of a run before its first epoch.
@@ -50,6 +60,22 @@ class RunStart:
     may_exist: bool = False
     reopens: bool = False
     study: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a run holds besides its name and tags.
+
+    Attributes:
+        points: (name, step, time in milliseconds, finite value).
+        artifacts: a folder to copy, if there is one.
+        ended: how, and when in milliseconds; None while something is to be added by the API.
+    """
+
+    params: dict[str, str]
+    points: list[tuple[str, int, int, float]] = field(default_factory=list)
+    artifacts: Path | None = None
+    ended: tuple[Outcome, int] | None = None
 
 
 class Run(Protocol):

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from fmexp.tracking import spool
-from fmexp.tracking.base import Outcome, RunExistsError, RunStart
+from fmexp.tracking.base import Content, Outcome, RunExistsError, RunStart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,7 @@ class Sender:
             tags |= {"fmexp.reason": child["reason"]} if child["reason"] else {}
             if not run_id:
                 start = RunStart(child["name"], {}, {})
-                run_id = self._store.create(key, start, {}, child["started"], run.run_id)
+                run_id, _ = self._store.create(key, start, {}, child["started"], run.run_id)
                 tags["mlflow.note.content"] = MENDED
             points = [(name, 0, child["ended"], x) for name, x in child["metrics"].items()]
             self._store.log(run_id, {} if status else child["params"], points, tags)
@@ -192,30 +192,29 @@ class Sender:
         parent_id = self._parent_id(parent) if parent else None
         tried.touch()
         try:
-            run.run_id = self._insert(run, record, parent_id) or self._store.create(
-                run.folder.name, record.start, _end_tags(record), record.started, parent_id
+            run.run_id, run.is_logged = self._store.create(
+                run.folder.name,
+                record.start,
+                _end_tags(record),
+                record.started,
+                parent_id,
+                self._content(run, record),
             )
         except RunExistsError:  # another command on the same sweep was faster
             return self._find_or_create(run, record, look=True)
         return True
 
-    def _insert(self, run: _Sending, record: spool.RunRecord, parent_id: str | None) -> str:
-        """Make a run that has ended, whole; "" when it has not, or the store does not let us."""
+    def _content(self, run: _Sending, record: spool.RunRecord) -> Content | None:
+        """All that there is of a run that has ended; None when more is to be known first."""
         end = record.end
         if end is None or end.provisional or end.reason == KILLED or end.links or end.children:
-            return ""
-        run_id = self._store.insert(
-            run.folder.name,
-            record.start,
-            _end_tags(record),
-            record.started,
-            parent_id,
+            return None
+        return Content(
+            record.start.params,
             self._points(record, end),
             run.folder / "artifacts",
             None if _kept_dataset(run, record.start) else (end.outcome, end.time),
         )
-        run.is_logged = bool(run_id)
-        return run_id
 
     def _linked(self, end: spool.End) -> dict[str, str]:
         """The end's links as tags, and its tags with `{tag}` replaced by that run's page."""

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -22,9 +23,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from fmexp.errors import StoreError
-from fmexp.tracking.base import Outcome, RunExistsError
+from fmexp.tracking.base import STATUS, Content, Outcome, RunExistsError
 from fmexp.tracking.locate import sqlite_path, without_password
-from fmexp.tracking.whole import Tables, WholeRun
+from fmexp.tracking.whole import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,15 +34,6 @@ if TYPE_CHECKING:
     from fmexp.tracking.base import RunStart
 
 RUN_KEY_TAG = "fmexp.run_key"
-STATUS = {
-    Outcome.COMPLETED: "FINISHED",
-    Outcome.PRUNED: "FINISHED",
-    Outcome.DIVERGED: "FAILED",
-    Outcome.FAILED: "FAILED",
-    Outcome.INTERRUPTED: "KILLED",
-}
-"""MLflow's run status for each outcome (it has none for pruned)."""
-
 _NAMES = 100  # params, and tags, in one log_batch
 _POINTS = 800  # so that all three together stay below 1000
 _LONGEST_PARAM = 6000
@@ -125,61 +117,39 @@ class Store:
         more_tags: dict[str, str],
         started: int,
         parent_id: str | None,
-    ) -> str:
+        content: Content | None = None,
+    ) -> tuple[str, bool]:
         """Make the run with all tags. Not repeatable: ask `find` first where it may be there.
+
+        Args:
+            key: its unique name.
+            start: gives name and tags.
+            more_tags: beside those.
+            started: milliseconds.
+            parent_id: run id of its parent, if it has one.
+            content: all else that there is, written with it where this store lets us.
+
+        Returns:
+            Its id, and whether the content was written.
 
         Raises:
             RunExistsError: it is there, and this store can tell.
         """
         tags = _all_tags(key, start, more_tags, parent_id)
-        run_id = self._insert(WholeRun(key, start.name, "RUNNING", started, None, tags, {}))
-        if not run_id:
-            run = self._client.create_run(
-                self.experiment_id, start_time=started, run_name=start.name, tags=tags
-            )
-            run_id = run.info.run_id
-        return run_id
-
-    def insert(
-        self,
-        key: str,
-        start: RunStart,
-        more_tags: dict[str, str],
-        started: int,
-        parent_id: str | None,
-        points: list[tuple[str, int, int, float]],
-        artifacts: Path,
-        ended: tuple[Outcome, int] | None,
-    ) -> str:
-        """Make the run with all that belongs to it at once; `ended` None leaves it RUNNING.
-
-        Returns:
-            Its id; "" where this store does not let us: then `create` it, and the rest.
-
-        Raises:
-            RunExistsError: it is there.
-        """
-        return self._insert(
-            WholeRun(
-                key,
-                start.name,
-                STATUS[ended[0]] if ended else "RUNNING",
-                started,
-                ended[1] if ended else None,
-                _all_tags(key, start, more_tags, parent_id),
-                {name: _cut(v, _LONGEST_PARAM) for name, v in start.params.items()},
-                points,
-                artifacts,
-            )
-        )
-
-    def _insert(self, run: WholeRun) -> str:
+        whole = content or Content({})
+        whole = replace(whole, params=_cut_all(whole.params, _LONGEST_PARAM))
         try:
-            return self._tables.insert(run)
+            run_id = self._tables.insert(key, start.name, started, tags, whole)
         except MlflowException:
-            if self.find(run.key):  # a key makes an id, and an id is there once
-                raise RunExistsError(run.key) from None
+            if self.find(key):  # a key makes an id, and an id is there once
+                raise RunExistsError(key) from None
             raise
+        if run_id:
+            return run_id, content is not None
+        made = self._client.create_run(
+            self.experiment_id, start_time=started, run_name=start.name, tags=tags
+        )
+        return made.info.run_id, False
 
     def log(
         self,
@@ -190,8 +160,8 @@ class Store:
     ) -> None:
         """Add params, points (name, step, time in milliseconds, value) and tags."""
         metrics = [Metric(name, value, time, step) for name, step, time, value in points]
-        all_params = [Param(name, _cut(v, _LONGEST_PARAM)) for name, v in (params or {}).items()]
-        all_tags = [RunTag(name, _cut(v, _LONGEST_TAG)) for name, v in (tags or {}).items()]
+        all_params = [Param(*item) for item in _cut_all(params or {}, _LONGEST_PARAM).items()]
+        all_tags = [RunTag(*item) for item in _cut_all(tags or {}, _LONGEST_TAG).items()]
         while metrics or all_params or all_tags:  # as few calls as MLflow's limits allow
             self._client.log_batch(
                 run_id, metrics[:_POINTS], all_params[:_NAMES], all_tags[:_NAMES]
@@ -287,7 +257,7 @@ def _all_tags(
         tags["mlflow.parentRunId"] = parent_id
     elif start.parent:
         tags["fmexp.parent_key"] = start.parent
-    return {name: _cut(value, _LONGEST_TAG) for name, value in tags.items()}
+    return _cut_all(tags, _LONGEST_TAG)
 
 
 def _dataset_input(dataset: dict[str, str]) -> DatasetInput:
@@ -308,6 +278,9 @@ def _dataset_input(dataset: dict[str, str]) -> DatasetInput:
     )
 
 
-def _cut(text: str, longest: int) -> str:
+def _cut_all(texts: dict[str, str], longest: int) -> dict[str, str]:
     """MLflow refuses longer texts: those end in "..." instead."""
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    return {
+        name: text if len(text) <= longest else text[: longest - 3] + "..."
+        for name, text in texts.items()
+    }

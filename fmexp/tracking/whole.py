@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import SourceType
@@ -19,8 +18,10 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy import insert
 
+from fmexp.tracking.base import STATUS
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from fmexp.tracking.base import Content
 
 _KNOWN = {
     "SqlRun": "run_uuid name source_type source_name entry_point_name user_id status start_time "
@@ -35,29 +36,6 @@ _LONGEST_NAME = 250
 _LONGEST_URI = 200
 
 
-@dataclass
-class WholeRun:
-    """All that there is to write of a run.
-
-    Attributes:
-        key: unique; the run's id follows from it, so that a second attempt is the same run.
-        status: MLflow's.
-        started, ended: milliseconds; `ended` None while something is to be added by the API.
-        points: (name, step, time in milliseconds, finite value).
-        artifacts: a folder to copy, if there is one.
-    """
-
-    key: str
-    name: str
-    status: str
-    started: int
-    ended: int | None
-    tags: dict[str, str]
-    params: dict[str, str]
-    points: list[tuple[str, int, int, float]] = field(default_factory=list)
-    artifacts: Path | None = None
-
-
 class Tables:
     """Those of one experiment's store."""
 
@@ -70,31 +48,43 @@ class Tables:
             for model, columns in _KNOWN.items()
         )
 
-    def insert(self, run: WholeRun) -> str:
-        """Write it; returns its id, "" when that is a case for MLflow's API."""
-        run_id = uuid.uuid5(uuid.NAMESPACE_OID, run.key).hex
+    def insert(
+        self, key: str, run_name: str, started: int, tags: dict[str, str], content: Content
+    ) -> str:
+        """Write a run, which began at `started` (milliseconds).
+
+        Its id follows from the unique key, so that a second attempt is the same run.
+
+        Returns:
+            Its id; "" when that is a case for MLflow's API.
+        """
+        run_id = uuid.uuid5(uuid.NAMESPACE_OID, key).hex
         uri = append_to_uri_path(self._location, run_id, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME)
-        names = {*run.tags, *run.params, *(point[0] for point in run.points)}
+        names = {*tags, *content.params, *(point[0] for point in content.points)}
         if not (
             self._usable
             and all(_PLAIN.fullmatch(name) and len(name) <= _LONGEST_NAME for name in names)
             and "mlflow.runName" not in names
-            and len(run.name) <= _LONGEST_NAME
+            and len(run_name) <= _LONGEST_NAME
             and len(uri) <= _LONGEST_URI
         ):
             return ""
-        if run.artifacts and run.artifacts.is_dir() and any(run.artifacts.iterdir()):
-            get_artifact_repository(uri).log_artifacts(str(run.artifacts))
+        artifacts = content.artifacts
+        if artifacts and artifacts.is_dir() and any(artifacts.iterdir()):
+            get_artifact_repository(uri).log_artifacts(str(artifacts))
+        status, ended = "RUNNING", None
+        if content.ended:
+            status, ended = STATUS[content.ended[0]], content.ended[1]
         row = {
             "run_uuid": run_id,
-            "name": run.name,
+            "name": run_name,
             "source_type": SourceType.to_string(SourceType.UNKNOWN),
             "source_name": "",
             "entry_point_name": "",
-            "user_id": run.tags.get("mlflow.user", "unknown"),
-            "status": run.status,
-            "start_time": run.started,
-            "end_time": run.ended,
+            "user_id": tags.get("mlflow.user", "unknown"),
+            "status": status,
+            "start_time": started,
+            "end_time": ended,
             "source_version": "",
             "lifecycle_stage": "active",
             "artifact_uri": uri,
@@ -102,16 +92,15 @@ class Tables:
         }
         points = [
             {"key": name, "step": step, "timestamp": time, "value": value, "is_nan": False}
-            for name, step, time, value in dict.fromkeys(run.points)
+            for name, step, time, value in dict.fromkeys(content.points)
         ]
         points.sort(key=lambda p: (p["step"], p["timestamp"], p["value"]))  # the last is the latest
         latest = {point["key"]: point for point in points}
-        tags = run.tags | {"mlflow.runName": run.name}
         with self._store.ManagedSessionMaker(read_only=False) as session:
             for model, rows in (
                 (models.SqlRun, [row]),
-                (models.SqlTag, [{"key": k, "value": v} for k, v in tags.items()]),
-                (models.SqlParam, [{"key": k, "value": v} for k, v in run.params.items()]),
+                (models.SqlTag, _pairs(tags | {"mlflow.runName": run_name})),
+                (models.SqlParam, _pairs(content.params)),
                 (models.SqlMetric, points),
                 (models.SqlLatestMetric, list(latest.values())),
             ):
@@ -119,3 +108,7 @@ class Tables:
                     table = insert(model.__table__)
                     session.execute(table, [each | {"run_uuid": run_id} for each in rows])
         return run_id
+
+
+def _pairs(texts: dict[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in texts.items()]
