@@ -16,7 +16,8 @@ SLOW = {
     "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_postgresql", "test_report",
     "test_reproduce", "test_sweep_crashes", "test_sweep_outcomes",
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
-    "test_tracking_kills", "test_ui",
+    "test_tracking_kills", "test_ui", "test_what_the_page_on_reports_shows_works",
+    "test_what_the_page_on_sweeps_shows_works",
 }  # fmt: skip
 """Files and tests, half of all the time: servers, browsers, kills. CI runs them (FMEXP_SLOW=1)."""
 

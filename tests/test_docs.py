@@ -18,6 +18,7 @@ from fmexp.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DIABETES = ROOT / "fmexp" / "data" / "diabetes.csv"
 CHANGING = re.compile(
     r"[0-9a-f]{32}|\([0-9a-f]{8}\)|-[0-9a-f]{10}\b|\d[\d.]* (s|MB)\b|\d+\.\d{9,}|(?<= )/\S*|:///\S*"
 )
@@ -65,10 +66,16 @@ def test_every_option_of_a_sweep_is_documented() -> None:
         assert f"`{option}`" in text or f"hydra.sweeper.{option}" in text, option
 
 
-def sessions(document: Path) -> list[tuple[str, list[str]]]:
+def blocks(document: str, language: str = "") -> list[str]:
+    """What stands between the fences of a document."""
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def sessions(document: str) -> list[tuple[str, list[str]]]:
     """The commands of a document's console blocks, each with the lines shown under it."""
     found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL):
+    for block in blocks(document, "console"):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append((line[2:], []))
@@ -77,22 +84,21 @@ def sessions(document: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
-def run(command: str, folder: Path) -> str:
-    """What a command typed into a shell prints; it must succeed."""
+def run(command: str, folder: Path, code: int = 0) -> str:
+    """What a command typed into a shell prints; it must end with this code."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "FMEXP_"))}
     done = subprocess.run(
         command, shell=True, cwd=folder, text=True, check=False,
         env=kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    assert done.returncode == code, f"{command}\n{done.stdout}"
     return done.stdout
 
 
 def first_hour(readme: str) -> list[str]:
     """The ten commands, without their comments."""
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / readme).read_text(), re.DOTALL)
-    (found,) = [block for block in blocks if "fmexp ui" in block and "-m" in block]
+    (found,) = [block for block in blocks(readme) if "fmexp ui" in block and "-m" in block]
     return [line.partition(" #")[0].strip() for line in found.splitlines()]
 
 
@@ -100,7 +106,7 @@ def test_the_commands_of_the_first_hour_work(tmp_path: Path) -> None:
     english = first_hour("README.md")
     assert len(english) == 10
     commands = [*english, *(c for c in first_hour("README.zh-CN.md") if c not in english)]
-    shutil.copy(ROOT / "fmexp" / "data" / "diabetes.csv", tmp_path / "new.csv")
+    shutil.copy(DIABETES, tmp_path / "new.csv")
     header, *rows = (tmp_path / "new.csv").read_text().splitlines()
     renamed = ",".join([*header.split(",")[:-1], "price"])
     (tmp_path / "table.csv").write_text("\n".join([renamed, *rows]))
@@ -114,14 +120,49 @@ def masked(line: str) -> str:
 
 
 def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "tutorial.md").read_text()
-    script = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert script
-    (tmp_path / "make_table.py").write_text(script[1])
-    commands = sessions(ROOT / "docs" / "tutorial.md")
+    (script,) = blocks("docs/tutorial.md", "python")
+    (tmp_path / "make_table.py").write_text(script)
+    commands = sessions("docs/tutorial.md")
     assert len(commands) >= 10
     for command, shown in commands:
         output = run(command, tmp_path)
         printed = [masked(line) for line in output.splitlines()]
         for line in shown:
             assert masked(line) in printed, f"{command}\nprinted:\n{output}"
+
+
+def test_what_the_page_on_sweeps_shows_works(tmp_path: Path) -> None:
+    shown = "".join(blocks("docs/sweeps.md"))
+    inline = re.findall(r"`(fmexp run -m [^`]*=[^`]*)`", (ROOT / "docs/sweeps.md").read_text())
+    commands = [*re.findall("^fmexp .*", shown, re.MULTILINE), *inline]
+    assert len(commands) >= 4
+    for command in commands:
+        run(command, tmp_path)
+    (script,) = blocks("docs/sweeps.md", "python")
+    (tmp_path / "script.py").write_text(script + "assert len(study.trials) == 12")
+    run("python script.py", tmp_path)
+
+
+def test_what_the_page_on_reports_shows_works(tmp_path: Path) -> None:
+    run("fmexp run", tmp_path)
+    exported = next(block for block in blocks("docs/reports.md") if "--register" in block)
+    run(exported.splitlines()[0], tmp_path)
+    (script,) = blocks("docs/reports.md", "python")
+    rows = f"import pandas\ntable = pandas.read_csv({str(DIABETES)!r})\n"
+    rows += "X, y = table.drop(columns='progression').to_numpy(), table['progression']\n"
+    (tmp_path / "script.py").write_text(rows + script)
+    run("python script.py", tmp_path)
+
+
+def test_what_the_page_on_data_shows_works(tmp_path: Path) -> None:
+    (script,) = blocks("docs/data.md", "python")
+    rows = "import numpy as np\nX, y = np.ones((9, 2)), np.arange(9) % 2\n"
+    rows += "frame = {'price': np.arange(9.0), 'shop': list('abcabcabc')}\n"
+    (tmp_path / "script.py").write_text(rows + script)
+    run("python script.py", tmp_path)
+    (message,) = [block for block in blocks("docs/data.md") if "cannot be used" in block]
+    bad = ["1,2,abc,4", "1,2", "1,2,3,1e400"]
+    lines = ["user,item,x,rating", *["1,2,3,4"] * 1000, *bad]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    command = "fmexp run data=csv data.path=table.csv data.target=rating"
+    assert run(command, tmp_path, code=2) == message

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def server() -> Iterator[str]:
         ).returncode:
             assert process.poll() is None
             time.sleep(0.1)
-        for database in ("study", "record"):
+        for database in ("study", "record", "raced"):
             make = ["-h", "127.0.0.1", "-p", str(port), "-U", "me", database]
             subprocess.run([programs / "createdb", *make], check=True)
         yield f"127.0.0.1:{port}"
@@ -66,9 +67,9 @@ def test_racing_commands_do_one_sweep_exactly_and_record_it(fmexp, server):
         f"hydra.sweeper.storage=postgresql://me@{server}/study", f"tracking.uri={record}",
     )  # fmt: skip
     commands = [fmexp.start(*sweep) for _ in range(3)]
-    outputs = [command.communicate(timeout=240) for command in commands]
-    assert [command.returncode for command in commands] == [0] * 3, outputs
-    assert all("12 of 12 trials: 12 completed" in out for out, _ in outputs)
+    outputs = ["\n".join(command.communicate(timeout=240)) for command in commands]
+    assert [command.returncode for command in commands] == [0] * 3, "\n\n".join(outputs)
+    assert all("12 of 12 trials: 12 completed" in output for output in outputs)
 
     with psycopg.connect(f"postgresql://me@{server}/study") as study:
         points = study.execute(
@@ -86,3 +87,22 @@ def test_racing_commands_do_one_sweep_exactly_and_record_it(fmexp, server):
     assert statuses == [("FINISHED",)] * 13
     assert [steps for steps, _, _ in curves] == [[1, 2, 3, 4, 5]] * 12
     assert all(lowest == best for _, lowest, best in curves)
+
+
+def test_what_two_write_at_once_is_written_and_nothing_is_refused(server, tmp_path):
+    from fmexp.tracking.base import RunStart
+    from fmexp.tracking.store import Store
+
+    stores = [Store(f"postgresql+psycopg://me@{server}/raced", "test", tmp_path) for _ in "12"]
+    params = {f"name{i}": "1" for i in range(5)}
+    points = [(name, 0, 5, 1.0) for name in params]
+    with ThreadPoolExecutor(2) as pool:
+        for attempt in range(100):
+            run_id, _ = stores[0].create(f"key{attempt}", RunStart("run", {}, {}), {}, 1, None)
+            both = [run_id] * 2
+            list(pool.map(Store.log, stores, both, [params] * 2, [points] * 2))
+            data = {"name": f"data{attempt}", "digest": "d"}
+            list(pool.map(Store.log_dataset, stores, both, [data] * 2))
+    run = stores[0]._client.get_run(run_id)
+    assert (run.data.params, run.data.metrics) == (params, dict.fromkeys(params, 1.0))
+    assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["data99"]

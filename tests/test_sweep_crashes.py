@@ -6,8 +6,9 @@ import fcntl
 import os
 import random
 import signal
+import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 from optuna.trial import TrialState
@@ -86,11 +87,17 @@ def test_a_torn_journal_is_cut_and_the_sweep_goes_on(fmexp):
 
 
 def stop_all(folder):
-    """SIGSTOP, but not to one that is just writing the journal: all others would wait for it."""
+    """SIGSTOP, but not to one that is just writing: all others would wait for it."""
     while True:
         kill_all(folder, signal.SIGSTOP)
-        with (folder / "optuna.journal").open() as journal, suppress(BlockingIOError):
+        store = sqlite3.connect(folder / "mlflow.db", timeout=0)
+        with (
+            closing(store),
+            (folder / "optuna.journal").open() as journal,
+            suppress(BlockingIOError, sqlite3.OperationalError),
+        ):
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            store.execute("begin immediate")
             return
         kill_all(folder, signal.SIGCONT)
         time.sleep(0.05)

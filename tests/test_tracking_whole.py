@@ -120,14 +120,25 @@ def test_a_process_stopped_while_it_opens_a_store_keeps_nobody_out(store_folder)
         Store(uri_of(store_folder), "test", store_folder)
 
 
+def test_a_store_that_somebody_is_writing_to_has_its_tables(store_folder):
+    from fmexp.tracking.store import _has_tables
+
+    with closing(sqlite3.connect(store_folder / "mlflow.db")) as writer:
+        writer.execute("begin exclusive")
+        assert _has_tables(store_folder / "mlflow.db")
+    assert not _has_tables(store_folder / "none.db")
+
+
 def test_one_stopped_while_it_makes_a_store_is_named_after_a_while(tmp_path, monkeypatch):
     from fmexp.errors import StoreError
     from fmexp.tracking import store
+    from fmexp.tracking.recorder import _in_words
 
     monkeypatch.setattr(store, "_LONGEST_WAIT_SECONDS", 0.1)
     held = store._locked(tmp_path / ".fmexp", alone=True)
-    with held, pytest.raises(StoreError, match=r"store.lock is held by a process that does not"):
+    with held, pytest.raises(StoreError) as raised:
         store.Store(uri_of(tmp_path), "test", tmp_path)
+    assert "store.lock is held by a process that does not go on" in _in_words(raised.value)
 
 
 def test_two_commands_that_make_a_sweeps_run_at_once_make_one(store, store_folder, monkeypatch):

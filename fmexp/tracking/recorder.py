@@ -159,8 +159,8 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ParentUnknownError):
         return f"its parent run {error} is not in the store"
     root: BaseException = error
-    while root.__cause__ or root.__context__:
-        root = root.__cause__ or root.__context__ or root
+    while under := root.__cause__ or (not root.__suppress_context__ and root.__context__):
+        root = under
     line = (str(root).strip().splitlines() or [""])[0]
     return without_password(f"{type(root).__name__}: {line[:300]}")
 

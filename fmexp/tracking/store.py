@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import sqlite3
 import time
 from contextlib import closing, contextmanager
@@ -28,7 +29,7 @@ from fmexp.tracking.locate import sqlite_path, without_password
 from fmexp.tracking.whole import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from fmexp.tracking.base import RunStart
@@ -40,6 +41,8 @@ _LONGEST_PARAM = 6000
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TAG = 8000
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST"}
+_RACE = re.compile("IntegrityError|UniqueViolation")
+"""In the message when another process wrote the same row between MLflow's look and its write."""
 
 
 class Store:
@@ -163,19 +166,15 @@ class Store:
         all_params = [Param(*item) for item in _cut_all(params or {}, _LONGEST_PARAM).items()]
         all_tags = [RunTag(*item) for item in _cut_all(tags or {}, _LONGEST_TAG).items()]
         while metrics or all_params or all_tags:  # as few calls as MLflow's limits allow
-            self._client.log_batch(
-                run_id, metrics[:_POINTS], all_params[:_NAMES], all_tags[:_NAMES]
-            )
+            batch = metrics[:_POINTS], all_params[:_NAMES], all_tags[:_NAMES]
+            _raced(self._client.log_batch, run_id, *batch)
             metrics, all_params, all_tags = (
                 metrics[_POINTS:], all_params[_NAMES:], all_tags[_NAMES:],
             )  # fmt: skip
 
     def log_dataset(self, run_id: str, dataset: dict[str, str]) -> None:
         """Log the dataset input."""
-        try:
-            self._client.log_inputs(run_id, [_dataset_input(dataset)])
-        except MlflowException:  # another run made the same dataset between MLflow's look and write
-            self._client.log_inputs(run_id, [_dataset_input(dataset)])
+        _raced(self._client.log_inputs, run_id, [_dataset_input(dataset)])
 
     def log_artifacts(self, run_id: str, folder: Path) -> None:
         """Copy everything in the folder to the run's artifacts."""
@@ -189,7 +188,11 @@ class Store:
     @staticmethod
     def refuses(error: Exception) -> bool:
         """Whether sending the same again cannot succeed."""
-        return isinstance(error, MlflowException) and error.error_code in _PERMANENT
+        return (
+            isinstance(error, MlflowException)
+            and error.error_code in _PERMANENT
+            and not _RACE.search(str(error))
+        )
 
     def _get_or_create(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -220,13 +223,23 @@ def summary(uri: str) -> str:
     return "; ".join([f"{len(experiments)} experiments, {len(running)} runs RUNNING", *names])
 
 
+def _raced(call: Callable[..., object], *arguments: object) -> None:
+    """Call, and again where somebody else has just written the same: now MLflow sees it."""
+    try:
+        call(*arguments)
+    except MlflowException as error:
+        if not _RACE.search(str(error)):
+            raise
+        call(*arguments)
+
+
 def _has_tables(database: Path) -> bool:
     """Whether they are made, or being made."""
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", 0, uri=True)) as opened:
             opened.execute("select 1 from alembic_version")
-    except sqlite3.Error:
-        return False
+    except sqlite3.Error as error:
+        return "locked" in str(error)  # by one that writes to them, and may be stopped
     return True
 
 
