@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag
 
 from fmexp.config import TorchAdamConfig
 from fmexp.data.rows import CSR
@@ -61,7 +62,7 @@ class AdamTrainer:
             self._set_gradient(rows, sums, (predictions - target).div_(len(target)))
             self._adam.step(self._gradient.all, learning_rate)
         means = torch.stack(losses).tolist()  # the only wait for the device in an epoch
-        return float(np.average(means, weights=sizes))
+        return float(np.dot(means, sizes)) / sum(sizes)
 
     @torch.inference_mode()
     def loss(self, part: Part) -> float:
@@ -99,13 +100,9 @@ class AdamTrainer:
         table, gradient = self._table, self._gradient
         sums[:, table.k] = 1.0
         sums *= slopes[:, None]
-        rows.set_gradient(gradient, sums, table)
+        rows.set_gradient(gradient, sums, table, self._reg_w, self._reg_V)
         if self._reg_w0:
             gradient.w0.add_(table.w0, alpha=self._reg_w0)
-        if self._reg_w or self._reg_V:
-            present = rows.share_present(table)
-            gradient.w.addcmul_(present, table.w, value=self._reg_w)
-            gradient.V.addcmul_(present[:, None], table.V, value=self._reg_V)
 
     def _batches(self, order: np.ndarray | None) -> Iterator[tuple[_Rows, torch.Tensor]]:
         """The batches of an epoch. All rows at once need no order: their mean is what counts."""
@@ -124,7 +121,7 @@ class AdamTrainer:
         """Mean over the rows, on the device."""
         if self._classification:
             return binary_cross_entropy_with_logits(scores, target)
-        return mse_loss(scores, target)
+        return (scores - target).square_().mean()
 
     def _moved(self, part: Part) -> tuple[_Rows, torch.Tensor]:
         """A part's rows and targets where training happens."""
@@ -165,10 +162,12 @@ class _Table:
         self.squares_column = self.squares[:, None]
         self._of_V = torch.ones_like(W[0])
         self._of_V[self.k] = 0.0
+        self._squared = torch.empty_like(self.features)
 
-    def set_squares(self) -> torch.Tensor:
-        """Bring |v_j|^2 up to date; shape (n_features,)."""
-        return torch.mv(self.features.square(), self._of_V, out=self.squares)
+    def squared_lengths(self) -> torch.Tensor:
+        """|v_j|^2, shape (n_features,)."""
+        torch.square(self.features, out=self._squared)
+        return torch.mv(self._squared, self._of_V)
 
     def parameters(self) -> Parameters:
         """A float64 copy."""
@@ -225,18 +224,24 @@ class _DenseRows:
 
     def sums(self, table: _Table) -> torch.Tensor:
         """S."""
-        table.set_squares()
+        table.squares.copy_(table.squared_lengths())
         return torch.mm(self._wide, table.W)
 
-    def set_gradient(self, gradient: _Table, R: torch.Tensor, table: _Table) -> None:
-        """X^T R and sum of r, less V (X^2)^T r."""
+    def set_gradient(
+        self, gradient: _Table, R: torch.Tensor, table: _Table, reg_w: float, reg_V: float
+    ) -> None:
+        """X^T R and sum of r, less V (X^2)^T r, plus L2 by the share of rows with a feature."""
         torch.mm(self._wide.t(), R, out=gradient.W)
         gradient.V.addcmul_(table.V, gradient.squares_column, value=2.0)
         gradient.unused.zero_()
+        if reg_w or reg_V:
+            gradient.w.addcmul_(self._present, table.w, value=reg_w)
+            gradient.V.addcmul_(self._present[:, None], table.V, value=reg_V)
 
-    def share_present(self, table: _Table) -> torch.Tensor:
+    @cached_property
+    def _present(self) -> torch.Tensor:
         """The share of rows in which a feature is not zero, shape (n_features,)."""
-        return (self._wide[:, : self._n] != 0).to(table.W.dtype).mean(0)
+        return (self._wide[:, : self._n] != 0).to(self._wide.dtype).mean(0)
 
     def taken(self, order: np.ndarray) -> _DenseRows:
         """The rows in another order."""
@@ -282,34 +287,33 @@ class _SparseRows:
 
     def sums(self, table: _Table) -> torch.Tensor:
         """S."""
-        table.set_squares()
         S = self._bag(table.features, self._values)
         squared_values = None if self._values is None else self._values.square()
-        sum_of_squares = self._bag(table.squares_column, squared_values)
+        sum_of_squares = self._bag(table.squared_lengths()[:, None], squared_values)
         S[:, table.k] += torch.add(table.w0, sum_of_squares[:, 0], alpha=-0.5)
         return S
 
-    def set_gradient(self, gradient: _Table, R: torch.Tensor, table: _Table) -> None:
-        """X^T R and sum of r, less V (X^2)^T r."""
+    def set_gradient(
+        self, gradient: _Table, R: torch.Tensor, table: _Table, reg_w: float, reg_V: float
+    ) -> None:
+        """X^T R and sum of r, less V (X^2)^T r, plus L2 by the share of rows with a feature."""
         entries, ids, k = torch.embedding(R, self._rows), self._ids.view(-1), table.k
-        if self._values is not None:
-            values = self._values.view(-1)
-            entries *= values[:, None]
-            gradient.squares.zero_().index_add_(0, ids, entries[:, k] * values)
-        gradient.features.zero_().index_add_(0, ids, entries)
-        of_squares = gradient.w[:, None] if self._values is None else gradient.squares_column
-        gradient.V.addcmul_(table.V, of_squares, value=-1.0)
+        slopes = entries[:, k]
+        if self._values is None:
+            of_V = reg_V / len(R) - slopes
+            if reg_w:
+                slopes += table.w[ids].mul_(reg_w / len(R))
+        else:
+            x = self._values.view(-1)
+            present = (x != 0).to(x.dtype).div_(len(R))
+            entries *= x[:, None]
+            of_V = torch.addcmul(present * reg_V, slopes, x, value=-1.0)
+            slopes += table.w[ids].mul_(present).mul_(reg_w)
+        of_V = torch.zeros_like(table.w).index_add_(0, ids, of_V)
+        torch.mul(table.features, of_V[:, None], out=gradient.features)
+        gradient.w.zero_()
+        gradient.features.index_add_(0, ids, entries)
         torch.sum(R[:, k], 0, out=gradient.w0)
-
-    def share_present(self, table: _Table) -> torch.Tensor:
-        """The share of rows in which a feature is not zero, shape (n_features,)."""
-        ids, n_rows = self._ids.view(-1), len(self._ids)
-        if self._indptr is not None:
-            n_rows = len(self._indptr) - 1
-        present = torch.ones_like(ids, dtype=table.W.dtype)
-        if self._values is not None:
-            present = (self._values.view(-1) != 0).to(present.dtype)
-        return torch.zeros_like(table.w).index_add_(0, ids, present).div_(n_rows)
 
     def _bag(self, matrix: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """The sum over a row's entries of weight times the feature's row of `matrix`."""
@@ -327,8 +331,8 @@ class _SparseRows:
             index = torch.from_numpy(shift + np.arange(len(shift)))
             rows = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(rows.device)
         index = index.to(rows.device)
-        values = None if self._values is None else self._values[index]
-        return _SparseRows(self._ids[index], values, rows, indptr)
+        values = None if self._values is None else self._values.index_select(0, index)
+        return _SparseRows(self._ids.index_select(0, index), values, rows, indptr)
 
     def between(self, begin: int, end: int) -> _SparseRows:
         """Rows begin to end."""
