@@ -6,7 +6,7 @@
 The problems are planted Factorization Machines with noise 0.8. All contestants get the same rows,
 the same k and the same epochs, one thread, and a learning rate of their own out of five (the one
 with the lowest held-out error after the last epoch). Each runs in a process of its own, which gives
-the peak memory. rows/s is processor time of one epoch, rmse/noise the held-out root of the mean
+the peak memory (the rows, which Python peers get from us, are in it). rows/s is processor time of one epoch, rmse/noise the held-out root of the mean
 squared error over that of the true model. "s to" is the processor time of the shortest training, at
 that rate, that gets the held-out error down to the goal of the problem (a multiple of the noise).
 Peers that are not installed are left out with a line: pip install modern-fm myfm; libFM if a binary
@@ -105,7 +105,7 @@ PROBLEMS = {
     "seed": Problem(100, 1000, 8, 0, 5, 1000, 1.2),
     "dense": Problem(20_000, 5_000, 64, 0, 16, 10, 1.03),
     "sparse8": Problem(1_000_000, 100_000, 9_825, 5, 8, 10, 1.06),
-    "sparse32": Problem(1_000_000, 100_000, 9_825, 5, 32, 5, 1.2),
+    "sparse32": Problem(1_000_000, 100_000, 9_825, 5, 32, 5, 1.35),
 }
 
 
@@ -242,6 +242,7 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
         torch.set_num_threads(1)
     X, y = problem.rows()
     held_out, target = X[problem.n_rows :], y[problem.n_rows :]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 
     def train(rate: float, epochs: int) -> tuple[float, float]:
         with np.errstate(all="ignore"):
@@ -255,7 +256,7 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
         best["seconds"] = min(best["seconds"], seconds / problem.epochs)
         if rmse < best["rmse"]:  # never where it is not a number
             best |= {"rmse": rmse, "rate": rate}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes()
     if best["rmse"] <= problem.goal * NOISE:
         step = max(1, problem.epochs // 20)
         for epochs in range(step, problem.epochs + 1, step):
@@ -264,6 +265,14 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
                 best["to_goal"] = seconds
                 break
     return best | {"peak_mb": peak}
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process, or a child of it, has held since its peak was reset."""
+    status = Path("/proc/self/status").read_text()
+    ours = float(status.partition("VmHWM:")[2].split()[0])
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (child or ours) / 1024
 
 
 def is_there(package: str) -> bool:

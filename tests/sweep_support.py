@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from fmexp.sweep.marks import counts
@@ -23,6 +24,13 @@ SOAK = os.environ.get("FMEXP_SOAK") == "1"
 FAST = ("data=planted", "training.epochs=20")
 SLOW = ("data=planted", "training.epochs=10000000")
 """A trial that lasts for minutes, to be stopped."""
+
+
+def thrice(test):
+    """Run it three times: which process is first, and when it is hit, is chance."""
+    return pytest.mark.usefixtures("repetition")(
+        pytest.mark.parametrize("repetition", range(3))(test)
+    )
 
 
 @dataclass

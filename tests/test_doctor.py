@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 
@@ -16,10 +17,11 @@ def test_an_empty_folder_is_healthy_and_stays_empty(fmexp):
 
 @pytest.mark.usefixtures("store_folder")
 def test_a_killed_run_is_closed(fmexp):
-    process = fmexp.start("run", "training.epochs=1000000000")
+    process = fmexp.start("run", "data=planted", "data.rows=50000", "training.epochs=1000000000")
     events = fmexp.folder / ".fmexp" / "spool"
     while not any(path.stat().st_size > 5000 for path in events.glob("*/*/events.jsonl")):
         assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     printed = fmexp("doctor")

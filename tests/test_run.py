@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -105,10 +106,12 @@ def test_unscaled_columns_diverge_with_the_cause_named(fmexp):
 @pytest.mark.usefixtures("store_folder")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_keeps_what_it_learned(fmexp, number):
-    process = fmexp.start("run", "training.epochs=1000000000", start_new_session=True)
+    endless = ("run", "data=planted", "data.rows=50000", "training.epochs=1000000000")
+    process = fmexp.start(*endless, start_new_session=True)
     spool = fmexp.folder / ".fmexp" / "spool"
-    while not any(path.stat().st_size > 20000 for path in spool.glob("*/*/events.jsonl")):
+    while not any(path.stat().st_size > 5000 for path in spool.glob("*/*/events.jsonl")):
         assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err

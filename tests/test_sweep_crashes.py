@@ -23,12 +23,12 @@ from tests.sweep_support import (
     left_in,
     processes_in,
     study_in,
+    thrice,
     until,
 )
 from tests.tracking_support import store_folder, stored  # noqa: F401 -- a fixture
 
-ROUNDS, KILLS = (10, 5) if SOAK else (1, 3)
-TOTAL = 60 if SOAK else 30
+ROUNDS, KILLS, TOTAL = (10, 5, 60) if SOAK else (3, 1, 12)
 SWEEP = ("run", "-m", "data=planted", "training.epochs=1500", "hydra.sweeper.n_jobs=2",
          f"hydra.sweeper.n_trials={TOTAL}")  # fmt: skip
 
@@ -74,16 +74,17 @@ def test_kills_of_everything_lose_and_double_nothing(fmexp, folder, round_number
     assert len(set(retried)) == len(retried)
 
 
-def test_a_torn_journal_is_cut_and_the_sweep_goes_on(fmexp):
+@pytest.mark.parametrize("torn", ['{"op_code":6,"worker_id":"torn', '{"op_code":6', "{"])
+def test_a_torn_journal_is_cut_and_the_sweep_goes_on(fmexp, torn):
     sweep = ("run", "-m", *FAST, "tracking=none")
     fmexp(*sweep, "hydra.sweeper.n_trials=3")
     journal = fmexp.folder / "optuna.journal"
     with journal.open("a") as file:
-        file.write('{"op_code":6,"worker_id":"torn')
+        file.write(torn)
     fmexp(*sweep, "hydra.sweeper.n_trials=5")
     assert len(set(left_in(fmexp.folder).points)) == 5
     (aside,) = fmexp.folder.glob("optuna.journal.torn-*")
-    assert aside.read_text() == '{"op_code":6,"worker_id":"torn'
+    assert aside.read_text() == torn
 
 
 def stop_all(folder):
@@ -103,9 +104,10 @@ def stop_all(folder):
         time.sleep(0.05)
 
 
+@thrice
 def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder):
     fmexp.env["FMEXP_LEASE_SECONDS"] = "2"
-    sweep = ("run", "-m", "data=planted", "training.epochs=30000", "hydra.sweeper.n_trials=2")
+    sweep = ("run", "-m", "data=planted", "training.epochs=10000", "hydra.sweeper.n_trials=2")
     stopped = fmexp.start(*sweep)
     until(lambda: has_begun(folder))
     stop_all(folder)

@@ -12,13 +12,21 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
-from tests.conftest import Command
-from tests.sweep_support import FAST, SLOW, assert_in_agreement, has_begun, left_in, until
+from tests.sweep_support import (
+    FAST,
+    SLOW,
+    assert_in_agreement,
+    has_begun,
+    left_in,
+    thrice,
+    until,
+)
 from tests.tracking_support import store_folder  # noqa: F401 -- a fixture
 
 QUIET = ("run", "-m", *FAST, "tracking=none")
 
 
+@thrice
 def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):  # noqa: F811
     printed = fmexp(
         "run", "-m", *FAST, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=3",
@@ -63,19 +71,20 @@ sys.exit(main())
 """
 
 
-def test_an_exception_is_a_result_and_too_many_end_the_sweep(fmexp, store_folder):  # noqa: F811
+def run_broken(fmexp, most: float) -> subprocess.CompletedProcess[str]:
     sweep = ("run", "-m", *FAST, "hydra.sweeper.enqueue=[{model.k: 5}]", "hydra.sweeper.n_trials=4")
-    printed = []
-    for most in (0.2, 0.5):
-        command = [sys.executable, "-c", BROKEN, *sweep, f"hydra.sweeper.max_failure_rate={most}"]
-        done = subprocess.run(
-            command, cwd=fmexp.folder, env=fmexp.environment(), capture_output=True, text=True,
-            timeout=240, check=False,
-        )  # fmt: skip
-        assert done.returncode == (1 if most == 0.2 else 0), done.stderr
-        printed.append(done.stdout)
-    assert "too many failures" in printed[0]
-    assert "failed e.g. trial 1: RuntimeError: k = 5 does not work" in printed[1]
+    return subprocess.run(
+        [sys.executable, "-c", BROKEN, *sweep, f"hydra.sweeper.max_failure_rate={most}"],
+        cwd=fmexp.folder, env=fmexp.environment(), capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+
+
+@thrice
+def test_an_exception_is_a_result(fmexp, store_folder):  # noqa: F811
+    done = run_broken(fmexp, 0.5)
+    assert done.returncode == 0, done.stderr
+    assert "failed e.g. trial 1: RuntimeError: k = 5 does not work" in done.stdout
     left = left_in(fmexp.folder)
     assert left.outcomes == {"completed": 3, "failed": 1}
     assert_in_agreement(left)
@@ -85,8 +94,17 @@ def test_an_exception_is_a_result_and_too_many_end_the_sweep(fmexp, store_folder
     assert failed.tags["fmexp.reason"] == "RuntimeError: k = 5 does not work"
 
 
+def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(fmexp, store_folder):  # noqa: F811
+    done = run_broken(fmexp, 0.2)
+    assert done.returncode == 1, done.stderr
+    assert "too many failures" in done.stdout
+    assert run_broken(fmexp, 0.5).returncode == 0
+    assert left_in(fmexp.folder).outcomes == {"completed": 3, "failed": 1}
+
+
+@thrice
 @pytest.mark.parametrize(
-    ("backend", "epochs", "jobs"), [("numpy_sgd", 4000, 2), ("torch_adam", 600, 3)]
+    ("backend", "epochs", "jobs"), [("numpy_sgd", 3000, 2), ("torch_adam", 400, 3)]
 )
 def test_hopeless_trials_are_pruned_from_threads_and_processes(fmexp, backend, epochs, jobs):
     fmexp(
@@ -107,6 +125,7 @@ def test_hopeless_trials_are_pruned_from_threads_and_processes(fmexp, backend, e
     )
 
 
+@thrice
 def test_ctrl_c_ends_at_the_next_epoch_and_prints_the_command_that_goes_on(fmexp, store_folder):  # noqa: F811
     sweep = ("run", "-m", *SLOW, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2")
     command = fmexp.start(*sweep, start_new_session=True)
@@ -123,24 +142,31 @@ def test_ctrl_c_ends_at_the_next_epoch_and_prints_the_command_that_goes_on(fmexp
     assert {t.user_attrs["retry_of"] for t in waiting if t.user_attrs} == {0, 1}
 
 
-def test_an_edited_file_changes_nothing_of_a_sweep_that_runs(fmexp, tmp_path):
-    values = []
-    for edited in (False, True):
-        there = Command(tmp_path / str(edited))
-        file = there.folder / "conf" / "experiment" / "mine.yaml"
-        file.parent.mkdir(parents=True)
-        text = "# @package _global_\ntraining: {{epochs: {}}}\n"
-        file.write_text(text.format(300))
-        command = there.start("run", "-m", "--config-dir=conf", "experiment=mine", "data=planted",
-                              "backend=torch_adam", "tracking=none", "hydra.sweeper.n_trials=4",
-                              "hydra/sweeper/sampler=random", "hydra.sweeper.n_jobs=2")  # fmt: skip
-        until(lambda folder=there.folder: has_begun(folder))
-        if edited:
-            file.write_text(text.format(1))
-        out, err = command.communicate(timeout=240)
-        assert command.returncode == 0, out + err
-        values.append({t.number: t.value for t in left_in(there.folder).trials})
-    assert values[0] == values[1]
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["hydra.sweeper.n_jobs=1"],
+        ["hydra.sweeper.n_jobs=2", "hydra/launcher=joblib"],
+        ["hydra.sweeper.n_jobs=2", "backend=torch_adam", "training.epochs=400"],
+    ],
+    ids=["alone", "launched", "processes"],
+)
+def test_an_edited_file_changes_nothing_of_a_sweep_that_runs(fmexp, how):
+    file = fmexp.folder / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    text = "# @package _global_\ntraining: {{epochs: 5000, learning_rate_decay: {}}}\n"
+    file.write_text(text.format(0.125))
+    sweep = ("run", "-m", "--config-dir=conf", "experiment=mine", "data=planted",
+             "hydra.sweeper.n_trials=4", *how)  # fmt: skip
+    fmexp.use_made_store()
+    command = fmexp.start(*sweep)
+    until(lambda: has_begun(fmexp.folder))
+    file.write_text(text.format(7))
+    out, err = command.communicate(timeout=240)
+    assert command.returncode == 0, out + err
+    left = left_in(fmexp.folder)
+    assert len(left.counted) == 4
+    assert {run.params["training.learning_rate_decay"] for run in left.runs} == {"0.125"}
 
 
 def test_a_timeout_ends_the_command_well(fmexp):

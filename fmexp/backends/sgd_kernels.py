@@ -399,9 +399,9 @@ def _score_sparse_row(
 @_inlined
 def _announce_sparse_rows(
     indptr: Any, indices: Any, values: Any, one_hot: bool, target: Any, order: Any, shuffled: bool,
-    table: Any, width: int, line: int, t: int,
+    table: Any, width: int, line: int, near: bool, t: int,
 ) -> None:  # fmt: skip
-    """Prefetch what visits t + 8, 16 and 24 will read.
+    """Prefetch what visits t + 8, 16 and 24 will read; not of a table that is `near`.
 
     A row number leads to a row pointer, that to feature numbers, these to rows of the table: each
     is asked for when the one before it has arrived. `line` is the numbers in a cache line.
@@ -418,6 +418,8 @@ def _announce_sparse_rows(
         for entry in range(begin, end, line):
             _prefetch(values, entry)
         _prefetch(values, end - 1)
+    if near:
+        return
     row = _at(order, t + 8) if shuffled else t + 8
     for entry in range(_at(indptr, row), _at(indptr, row + 1)):
         first = np.int64(_at(indices, entry)) * width
@@ -440,7 +442,8 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
         indptr, indices, values, target, order, table, bias, learning_rate, reg_w0, reg_w, reg_V
     ):
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, lanes)
-        far = shuffled or table.size * table.itemsize > NEAR
+        near = table.size * table.itemsize <= NEAR
+        far = shuffled or not near
         starts, ids, xs, ys = (
             _pointer(indptr),
             _pointer(indices),
@@ -455,7 +458,7 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
             i = _at(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
                 _announce_sparse_rows(
-                    starts, ids, xs, one_hot, ys, visits, shuffled, parameters, width, line, t
+                    starts, ids, xs, one_hot, ys, visits, shuffled, parameters, width, line, near, t
                 )
             begin, end = _at(starts, i), _at(starts, i + 1)
             s, score = _score_sparse_row(

@@ -165,7 +165,7 @@ def _in_words(error: Exception) -> str:
     return without_password(f"{type(root).__name__}: {line[:300]}")
 
 
-def _load_mlflow() -> None:
+def load_mlflow() -> None:
     """MLflow as mlflow-skinny, without what recording has no use for: a third of the time."""
     left_out = ("matplotlib", "pandas", "pyarrow", "scipy", "sklearn")
     for package in left_out:
@@ -183,7 +183,7 @@ def main() -> None:
         signal.signal(ignored, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # what MLflow prints must not be taken for an answer
-    _load_mlflow()  # its seconds pass while the order is on its way
+    load_mlflow()  # its seconds pass while the order is on its way
     order = b""
     while not order.endswith(b"\n"):
         order += os.read(0, 1) or sys.exit()  # the trainer is gone
