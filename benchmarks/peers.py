@@ -5,19 +5,19 @@
 
 The problems are planted Factorization Machines with noise 0.8. All contestants get the same rows,
 the same k and the same epochs, one thread, and a learning rate of their own out of five (the one
-with the lowest held-out error after the last epoch). Each runs in a process of its own, which gives
-the peak memory (the rows, which Python peers get from us, are in it). rows/s is processor time of one epoch, rmse/noise the held-out root of the mean
-squared error over that of the true model. "s to" is the processor time of the shortest training, at
-that rate, that gets the held-out error down to the goal of the problem (a multiple of the noise).
-Peers that are not installed are left out with a line: pip install modern-fm myfm; libFM if a binary
-of that name is on PATH.
+with the lowest held-out error after the last epoch). rows/s is processor time of one epoch,
+rmse/noise the held-out root of the mean squared error over that of the true model. "s to" is the
+processor time of the shortest training, at that rate, that gets the held-out error down to the goal
+of the problem (a multiple of the noise). Each runs in a process of its own, which gives the peak
+memory in MB, the rows included; not that of libFM, which is a further process. Peers that are not
+installed are left out with a line: pip install modern-fm myfm; libFM if a binary of that name is on
+PATH.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -268,11 +268,8 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process, or a child of it, has held since its peak was reset."""
-    status = Path("/proc/self/status").read_text()
-    ours = float(status.partition("VmHWM:")[2].split()[0])
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (child or ours) / 1024
+    """The most memory that this process has held since its peak was reset."""
+    return float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def is_there(package: str) -> bool:
@@ -305,11 +302,12 @@ def main() -> int:
             seconds = got["seconds"]
             first = first or seconds
             error = f"{got['rmse'] / NOISE:.3f}" if np.isfinite(got["rmse"]) else "-"
+            memory = "-" if "libFM" in contestant else f"{got['peak_mb']:,.0f}"
             to_goal = f"{got['to_goal']:.3f}" if np.isfinite(got["to_goal"]) else "-"
             print(
                 f"{contestant:30} {problem.n_rows / seconds:12,.0f} {1 / seconds:10,.1f} "
                 f"{seconds / first:7.1f} {error:>10} {got['rate']:6g} "
-                f"{got['peak_mb']:6,.0f} {to_goal:>9}",
+                f"{memory:>6} {to_goal:>9}",
                 flush=True,
             )
     return 0
