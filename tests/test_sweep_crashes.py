@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 import pytest
 from optuna.trial import TrialState
 
+from fmexp.sweep.leases import PREFIX
 from fmexp.tracking.spool import spooled_runs
 from tests.sweep_support import (
     FAST,
@@ -125,15 +126,22 @@ def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder)
     assert_in_agreement(left)
 
 
+def busy_workers(folder) -> set[int]:
+    """The processes that have a trial."""
+    study = study_in(folder)
+    running = [t for t in study.trials if t.state is TrialState.RUNNING]
+    ids = {t.user_attrs["worker"] for t in running if "worker" in t.user_attrs}
+    return {study.user_attrs[f"{PREFIX}{each}"]["pid"] for each in ids}
+
+
 def test_who_is_left_runs_a_killed_workers_trial_again(fmexp, folder):
     sweep = ("run", "-m", "data=planted", "backend=torch_adam", "training.epochs=1500",
              "tracking=none", "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2")  # fmt: skip
     fmexp.env["FMEXP_LEASE_SECONDS"] = "3"
     command = fmexp.start(*sweep)
     until(lambda: has_begun(folder, 2))
-    victim = max(processes_in(folder))
-    assert victim != command.pid
-    os.kill(victim, signal.SIGKILL)
+    until(lambda: len(busy_workers(folder)) == 2)
+    os.kill(max(busy_workers(folder)), signal.SIGKILL)
     out, err = command.communicate(timeout=240)
     assert command.returncode == 0, err
     assert "5 of 5 trials" in out
