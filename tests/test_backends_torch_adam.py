@@ -8,7 +8,7 @@ import pytest
 
 from fmexp import fm
 from fmexp.data.dataset import Part
-from fmexp.data.rows import Features
+from fmexp.data.rows import CSR, Features
 from tests.training_fakes import make_config, random_parameters, random_rows, to_csr
 
 torch = pytest.importorskip("torch")
@@ -29,7 +29,7 @@ def start(p: fm.Parameters, features: Features, y: np.ndarray, **keys: Any) -> A
     return torch_adam.start(config, Part(features, y, np.arange(len(y))), p)
 
 
-KINDS = ["dense", "csr", "one-hot", "csr of one length", "one-hot of one length"]
+KINDS = ["dense", "csr", "one-hot", "csr of one length", "one-hot of one length", "stored zeros"]
 
 
 def rows_of(kind: str, X: np.ndarray) -> tuple[np.ndarray, Features]:
@@ -38,6 +38,9 @@ def rows_of(kind: str, X: np.ndarray) -> tuple[np.ndarray, Features]:
         assert ((X != 0).sum(axis=1) == 3).all()
     if "one-hot" in kind:
         X = (X != 0).astype(float)
+    if kind == "stored zeros":
+        every = np.tile(np.arange(12, dtype=np.int32), len(X))
+        return X, CSR(np.arange(0, X.size + 1, 12), every, X.ravel(), 12)
     return X, X if kind == "dense" else to_csr(X, one_hot="one-hot" in kind)
 
 
@@ -90,17 +93,19 @@ def test_an_epoch_of_batches_is_one_step_for_each_batch_of_rows(kind, shuffled):
     X, features = rows_of(kind, X)
     order = np.random.default_rng(5).permutation(30) if shuffled else np.arange(30)
     batched = start(p, features, y, batch_size=8, **L2)
-    batched.train_epoch(0.01, order if shuffled else None)
+    mean_loss = batched.train_epoch(0.01, order if shuffled else None)
     carried: Any = None
+    total = 0.0
     for begin in range(0, 30, 8):
         rows = order[begin : begin + 8]
         whole = start(p, X[rows], y[rows], **L2)
         if carried is not None:  # carry on where the batch before it ended
             whole._table.all.copy_(carried.theta)
             carried.theta, whole._adam = whole._table.all, carried
-        whole.train_epoch(0.01, None)
+        total += whole.train_epoch(0.01, None) * len(rows)
         carried, found = whole._adam, whole.parameters()
     expected = batched.parameters()
+    assert mean_loss == pytest.approx(total / 30, rel=1e-12)
     assert found.w0 == pytest.approx(expected.w0, abs=1e-12)
     np.testing.assert_allclose(found.w, expected.w, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.V, expected.V, rtol=0, atol=1e-12)
