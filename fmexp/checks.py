@@ -6,10 +6,22 @@ import difflib
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from fmexp.config import Config, NotebookConfig, PlantedConfig, flatten
 from fmexp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def parse(tree: dict[str, Any]) -> Config:
@@ -178,9 +190,13 @@ def _nearest(path: str, prefix: str, known_here: dict[str, Any]) -> str:
         for leaf in (key.rpartition(".")[2],)
         for alias in (leaf, "".join(word[0] for word in leaf.split("_")))
     }
-    near = [prefix + n for n in difflib.get_close_matches(last, known_here, n=1, cutoff=0.75)]
-    near = near or difflib.get_close_matches(path, known, n=1, cutoff=0.75)
-    near = near or [by_leaf[a] for a in difflib.get_close_matches(last, by_leaf, n=1, cutoff=0.75)]
+
+    def close(name: str, to: Iterable[str]) -> list[str]:
+        return difflib.get_close_matches(name, to, n=1, cutoff=0.75)
+
+    near = [by_leaf[last]] if last in by_leaf else []  # so that training.lr is the learning rate
+    near = near or [prefix + name for name in close(last, known_here)] or close(path, known)
+    near = near or [by_leaf[alias] for alias in close(last, by_leaf)]
     here = ", ".join(known_here)
     return (
         f"; did you mean {near[0]}?"

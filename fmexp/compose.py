@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -53,10 +53,16 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Hydra's own flags and the overrides, as in any Hydra app."""
     parser = get_args_parser()
     parser.prog = "fmexp run"
+    parser.error = _refuse  # type: ignore[method-assign]
     arguments = parser.parse_intermixed_args(argv)
     if arguments.config_path:
         raise ConfigError("--config-path would hide fmexp's own configuration; use --config-dir")
     return arguments
+
+
+def _refuse(message: str) -> NoReturn:
+    """Instead of argparse's list of all flags, which fmexp's keys are not among."""
+    raise ConfigError(f"{message}; keys are set as KEY=VALUE, for example backend=torch_adam")
 
 
 def asks_hydra(arguments: argparse.Namespace) -> bool:

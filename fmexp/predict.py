@@ -6,6 +6,7 @@ import csv
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -61,11 +62,13 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
     kept = find_model(run, uri)
     unknown: Counter[str] = Counter()
     n_rows = 0
+    tables = iter(new_rows.batches(data, kept.encoder, encoding))
+    first = list(islice(tables, 1))  # a mistake shows before anything is written
     with _output(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         labels = kept.encoder.labels
         writer.writerow(["y_pred", "label"] if labels else ["y_pred"])
-        for table in new_rows.batches(data, kept.encoder, encoding):
+        for table in chain(first, tables):
             predicted = kept.predict(table)
             columns = [predicted.tolist()]
             if labels:

@@ -53,6 +53,7 @@ def summary(
     rows = {
         "outcome": f"{result.fit.outcome}. {result.fit.reason}".rstrip(". ") + ".",
         "quality": _quality(config, result.fit),
+        "perhaps": _advice(result.fit),
         "noise": f"the true model has {data.noise_floor:.6g}" if data.noise_floor else "",
         "time": f"{_span(result.fit.fit_seconds)} s of training, {_span(seconds)} s in all",
     }
@@ -79,6 +80,12 @@ def _quality(config: Config, fit: Fit) -> str:
         f"val/{config.loss} {fit.best_validation:.6g} at epoch {fit.best_epoch:,} of "
         f"{fit.epochs:,} (predicting the mean: {fit.baseline:.6g}; {compared})"
     )
+
+
+def _advice(fit: Fit) -> str:
+    if fit.epochs < 2 or fit.best_epoch != fit.epochs:
+        return ""
+    return "still falling at the last epoch: more training.epochs, or a larger learning_rate"
 
 
 def _span(seconds: float) -> str:

@@ -50,6 +50,8 @@ MISTAKES = [
     (["trainign.epochs=3"], "trainign.epochs is not a key; did you mean training.epochs?"),
     (["+typo=1"], "typo is not a key; known keys: seed, task, model"),
     (["lr=0.1"], "lr is not a key; did you mean training.learning_rate?"),
+    (["training.lr=0.1"], "training.lr is not a key; did you mean training.learning_rate?"),
+    (["--backend", "torch_adam"], "keys are set as KEY=VALUE, for example backend=torch_adam"),
     (["lr"], "'lr' is not an override; write key=value"),
     (["model.k=[4"], "'model.k=[4' is not an override"),
     (["~model.k"], "model.k must be given"),

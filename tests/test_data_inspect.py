@@ -71,6 +71,11 @@ def test_without_a_target_the_columns_are_shown_and_it_is_asked_for(tmp_path: Pa
         ([f"n{i if i < 28 else 1},{i}" for i in range(30)], "27 of 28 categories occur once"),
         ([f"'1,{i % 9}',{i}".replace("'", '"') for i in range(30)], "a: decimal commas?"),
         ([f"{'x' * (i % 3)},{i}" for i in range(30)], "a: 10 empty cells are a category"),
+        ([f"{'x' * (i % 3)},{i}" for i in range(30)], "3 categories: (empty), x, xx"),
+        (
+            [f"2025-01-{i % 9 + 1:02},{i}" for i in range(30)],
+            "a: dates, each a category of its own",
+        ),
     ],
 )
 def test_what_looks_suspicious_is_said(tmp_path: Path, rows: list[str], words: str) -> None:

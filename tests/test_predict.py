@@ -53,10 +53,15 @@ def test_columns_in_another_order_further_ones_and_unknown_categories(
     assert "2 rows have a 'colour' that training did not have" in capsys.readouterr().err
 
 
-def test_a_missing_column_is_refused_by_name_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_missing_column_is_refused_by_name_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(DataError, match=r"new.csv has no column 'colour'; the model needs"):
         predictions(trained(), tmp_path, lines("color,size", "red,1"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "new.csv"]
+    with pytest.raises(DataError, match="has no column 'colour'"):
+        predict_file(str(tmp_path), str(tmp_path / "new.csv"), None, "")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("cell", ["", "big", "inf"])

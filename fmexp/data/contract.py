@@ -29,6 +29,8 @@ MISSING = frozenset(
 )
 """Cells of a numeric column that stand for a missing number."""
 
+MISSING_HINT = "(data.missing=mean fills features; `fmexp data`: --missing mean)"
+
 TARGETS = ("target", "y", "label", "rating")
 """Names that mark the target where data.target does not."""
 

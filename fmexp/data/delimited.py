@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fmexp.data import files
-from fmexp.data.contract import MISSING, is_number, sample_rows
+from fmexp.data.contract import MISSING, MISSING_HINT, is_number, sample_rows
 from fmexp.data.table import Column, Dictionary, Table, Text, arrow_values
 from fmexp.errors import DataError
 
@@ -249,7 +249,7 @@ def _mistakes(
             if not numbers[name]:
                 yield (
                     f"line {line}, column {name!r}: expected a number, got a missing value "
-                    f"{cell!r} (data.missing=mean fills features)"
+                    f"{cell!r} {MISSING_HINT}"
                 )
         elif name in numbers and not (is_number(cell) and np.isfinite(float(cell))):
             yield f"line {line}, column {name!r}: expected a finite number, got {cell[:60]!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from fmexp.data.encode import Encoder
 
 Files = CsvConfig | ParquetConfig | LibsvmConfig
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ def _contract_lines(data: Look) -> list[str]:
         holds = f"{np.nanmin(x):g} to {np.nanmax(x):g}" + (f", {missing:,} missing" * (missing > 0))
         rows.append(("numeric", column.name, holds))
     for field in encoder.categorical:
-        examples = ", ".join(field.categories[:3])
+        examples = ", ".join(name or "(empty)" for name in field.categories[:3])
         holds = f"{len(field.categories):,} categories: {examples[:40]}"
         rows.append(("categorical", field.name, holds))
     low, high = encoder.target_range
@@ -237,6 +240,12 @@ def _suspicious(data: Look) -> list[str]:
         commas = sum(contract.is_number(name.replace(",", ".", 1)) for name in text.names)
         if commas > 0.9 * len(text.names) and any("," in name for name in text.names):
             found.append(f"{field.name}: decimal commas? Numbers need a point")
+        dates = [bool(_DATE.match(name)) for name in text.names if name]
+        if dates and all(dates):
+            found.append(
+                f"{field.name}: dates, each a category of its own, and new ones will be unknown; "
+                f"data.drop to leave it, split.by=time:{field.name} to test on later rows"
+            )
         if "" in text.names and counts[text.names.index("")]:
             empty = int(counts[text.names.index("")])
             found.append(f"{field.name}: {empty:,} empty cells are a category of their own")

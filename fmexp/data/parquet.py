@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.contract import sample_rows
+from fmexp.data.contract import MISSING_HINT, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
 
@@ -122,7 +122,7 @@ def _explain(file: Path, table: Table, reading: Reading, before: int) -> None:
         mistakes += [(before + int(i) + 1, name, x[i]) for i in wrong]
     lines = [
         f"row {row}, column {name!r}: expected a finite number, got "
-        + ("a missing value (data.missing=mean fills features)" if np.isnan(x) else f"{x}")
+        + (f"a missing value {MISSING_HINT}" if np.isnan(x) else f"{x}")
         for row, name, x in sorted(mistakes, key=lambda mistake: mistake[:2])[:10]
     ]
     raise DataError("\n".join([f"{file} cannot be used:", *lines]))

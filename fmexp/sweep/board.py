@@ -83,7 +83,7 @@ class Board:
         left = f", {_span((total - done) / rate)} left" if rate and done < total else ""
         best = ranking(self._study)[:1]
         found = (
-            f"best {self._plan.objective} {best[0].value:.6g} at "
+            f"{self._plan.objective} {best[0].value:.6g} at "
             f"{point_in_words(self._space.point(best[0]))}"
             if best
             else "none complete yet"
