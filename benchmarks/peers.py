@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOISE = 0.8
+PEAK = Path("/proc/self/status")
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03, 0.06), "adam": (0.003, 0.01, 0.03, 0.1, 0.3)}
 
 
@@ -56,10 +57,6 @@ class Problem:
     k: int
     epochs: int = field(compare=False)
     goal: float = field(compare=False)
-
-    def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Dense rows or feature numbers (n, fields), and targets, the held-out ones last."""
-        return planted_rows(self)
 
     def features(self, X: np.ndarray) -> np.ndarray | CSR:
         """As fmexp takes them."""
@@ -79,8 +76,8 @@ class Problem:
 
 
 @lru_cache
-def planted_rows(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """See `Problem.rows`."""
+def rows_of(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Dense rows or feature numbers (n, fields), and targets, the held-out ones last."""
     g, n = np.random.default_rng(0), problem.n_rows + problem.n_held_out
     n_features, fields, k = problem.n_features, problem.fields, problem.k
     width = fields or n_features
@@ -113,7 +110,7 @@ def fmexp_run(problem: Problem, rate: float, *overrides: str) -> tuple[float, Ca
     """Seconds of the epochs, and the scoring function."""
     arguments = [f"model.k={problem.k}", *overrides]
     config = compose(parse_arguments(arguments)).config
-    X, y = problem.rows()
+    X, y = rows_of(problem)
     train = slice(0, problem.n_rows)
     part = Part(problem.features(X[train]), y[train], np.arange(problem.n_rows))
     parameters = fm.initial_parameters(problem.n_features, problem.k, 0.05, 0)
@@ -135,7 +132,7 @@ def fmexp_run(problem: Problem, rate: float, *overrides: str) -> tuple[float, Ca
 
 def notebook_loop(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:
     """One update per row in NumPy calls, as in the notebook; 20,000 rows at most are timed."""
-    X, y = problem.rows()
+    X, y = rows_of(problem)
     parameters = fm.initial_parameters(problem.n_features, problem.k, 0.05, 0)
     w0, w, V = 0.0, parameters.w, parameters.V
     n_timed = min(problem.n_rows, 20_000)
@@ -166,7 +163,7 @@ def modern_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]
     """modern-fm, AdaGrad, one row at a time, one thread."""
     from modern_fm import FMRegressor
 
-    X, y = problem.rows()
+    X, y = rows_of(problem)
     rows = problem.scipy(X[: problem.n_rows])
     model = FMRegressor(
         problem.k, learning_rate=rate, max_iter=problem.epochs, n_jobs=1, random_state=0,
@@ -181,7 +178,7 @@ def my_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:  #
     """myfm: Gibbs sampling, another method; an epoch is an iteration."""
     import myfm
 
-    X, y = problem.rows()
+    X, y = rows_of(problem)
     model = myfm.MyFMRegressor(rank=problem.k, random_seed=0)
     began = time.process_time()
     model.fit(problem.scipy(X[: problem.n_rows]), y[: problem.n_rows], n_iter=problem.epochs)
@@ -204,7 +201,7 @@ def lib_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:
 @lru_cache
 def libsvm_files(problem: Problem) -> Path:
     """A folder with the rows as text, removed when the process ends."""
-    X, y = problem.rows()
+    X, y = rows_of(problem)
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     for name, part in (("train", slice(problem.n_rows)), ("test", slice(problem.n_rows, None))):
@@ -240,9 +237,10 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
         import torch
 
         torch.set_num_threads(1)
-    X, y = problem.rows()
+    X, y = rows_of(problem)
     held_out, target = X[problem.n_rows :], y[problem.n_rows :]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    if PEAK.exists():
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 
     def train(rate: float, epochs: int) -> tuple[float, float]:
         with np.errstate(all="ignore"):
@@ -256,7 +254,7 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
         best["seconds"] = min(best["seconds"], seconds / problem.epochs)
         if rmse < best["rmse"]:  # never where it is not a number
             best |= {"rmse": rmse, "rate": rate}
-    peak = peak_megabytes()
+    peak = float("nan") if contestant.startswith("libFM") else peak_megabytes()
     if best["rmse"] <= problem.goal * NOISE:
         step = max(1, problem.epochs // 20)
         for epochs in range(step, problem.epochs + 1, step):
@@ -268,8 +266,10 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held since its peak was reset."""
-    return float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    """The most memory that this process has held since its peak was reset; NaN but on Linux."""
+    if not PEAK.exists():
+        return float("nan")
+    return float(PEAK.read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def is_there(package: str) -> bool:
@@ -302,7 +302,7 @@ def main() -> int:
             seconds = got["seconds"]
             first = first or seconds
             error = f"{got['rmse'] / NOISE:.3f}" if np.isfinite(got["rmse"]) else "-"
-            memory = "-" if "libFM" in contestant else f"{got['peak_mb']:,.0f}"
+            memory = f"{got['peak_mb']:,.0f}" if np.isfinite(got["peak_mb"]) else "-"
             to_goal = f"{got['to_goal']:.3f}" if np.isfinite(got["to_goal"]) else "-"
             print(
                 f"{contestant:30} {problem.n_rows / seconds:12,.0f} {1 / seconds:10,.1f} "

@@ -62,7 +62,7 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
     kept = find_model(run, uri)
     unknown: Counter[str] = Counter()
     n_rows = 0
-    tables = iter(new_rows.batches(data, kept.encoder, encoding))
+    tables = new_rows.batches(data, kept.encoder, encoding)
     first = list(islice(tables, 1))  # a mistake shows before anything is written
     with _output(out) as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from fmexp.environment import program
+from fmexp.tracking.base import Outcome
 
 if TYPE_CHECKING:
     from fmexp.config import Config
@@ -83,9 +84,10 @@ def _quality(config: Config, fit: Fit) -> str:
 
 
 def _advice(fit: Fit) -> str:
-    if fit.epochs < 2 or fit.best_epoch != fit.epochs:
+    if fit.outcome is not Outcome.COMPLETED or not 1 < fit.epochs == fit.best_epoch:
         return ""
-    return "still falling at the last epoch: more training.epochs, or a larger learning_rate"
+    more = f"training.epochs={2 * fit.epochs} or a larger training.learning_rate"
+    return f"it was still getting better in its last epoch: try {more}"
 
 
 def _span(seconds: float) -> str:

@@ -42,8 +42,8 @@ def files(folder: Path) -> Path:
     return folder / "files"
 
 
-def content_of(start: RunStart, artifacts: Path) -> Content:
-    return Content(start.params, POINTS, artifacts, (Outcome.DIVERGED, 2000))
+def content_of(artifacts: Path) -> Content:
+    return Content(POINTS, artifacts, (Outcome.DIVERGED, 2000))
 
 
 def everything(folder: Path, run_id: str) -> dict[str, list[tuple]]:
@@ -63,7 +63,7 @@ def everything(folder: Path, run_id: str) -> dict[str, list[tuple]]:
 
 def test_every_table_holds_what_the_api_would_have_written(store, store_folder, tmp_path):
     artifacts = files(tmp_path)
-    content = content_of(START, artifacts)
+    content = content_of(artifacts)
     whole, is_whole = store.create("key", START, {"more": "1"}, 500, "parent", content)
     assert is_whole
     store._tables._usable = False
@@ -84,7 +84,7 @@ def test_a_second_attempt_is_the_same_run(store, store_folder, tmp_path):
     with pytest.raises(RunExistsError):
         store.create("key", START, {}, 500, None)
     with pytest.raises(RunExistsError):
-        store.create("key", START, {}, 500, None, content_of(START, files(tmp_path)))
+        store.create("key", START, {}, 500, None, content_of(files(tmp_path)))
     assert len(everything(store_folder, first)["runs"]) == 1
 
 
@@ -98,8 +98,8 @@ def test_a_second_attempt_is_the_same_run(store, store_folder, tmp_path):
     ],
 )
 def test_what_the_api_may_refuse_is_left_to_it(store, store_folder, tmp_path, start):
-    content = content_of(start, files(tmp_path))
-    assert store._tables.insert("key", start.name, 500, start.tags, content) == ""
+    content = content_of(files(tmp_path))
+    assert store._tables.insert("key", start.name, 500, start.tags, start.params, content) == ""
     assert not (store_folder / "mlruns").exists()
 
 
@@ -109,8 +109,8 @@ def test_tables_that_we_do_not_know_are_left_to_the_api(store, monkeypatch, tmp_
     known = whole._KNOWN | {"SqlParam": "key value run_uuid a_new_column"}
     monkeypatch.setattr(whole, "_KNOWN", known)
     tables = whole.Tables(store._tables._store, store.experiment_id, "mlruns")
-    content = content_of(START, files(tmp_path))
-    assert tables.insert("key", START.name, 500, START.tags, content) == ""
+    content = content_of(files(tmp_path))
+    assert tables.insert("key", START.name, 500, START.tags, {}, content) == ""
 
 
 def test_a_process_stopped_while_it_opens_a_store_keeps_nobody_out(store_folder):

@@ -162,12 +162,16 @@ class _Table:
         self.squares_column = self.squares[:, None]
         self._of_V = torch.ones_like(W[0])
         self._of_V[self.k] = 0.0
-        self._squared = torch.empty_like(self.features)
 
     def squared_lengths(self) -> torch.Tensor:
         """|v_j|^2, shape (n_features,)."""
-        torch.square(self.features, out=self._squared)
-        return torch.mv(self._squared, self._of_V)
+        torch.square(self.features, out=self._room)
+        return torch.mv(self._room, self._of_V)
+
+    @cached_property
+    def _room(self) -> torch.Tensor:
+        """For the squares: a new tensor at each step would cost more than they do."""
+        return torch.empty_like(self.features)
 
     def parameters(self) -> Parameters:
         """A float64 copy."""

@@ -64,18 +64,17 @@ class RunStart:
 
 @dataclass(frozen=True)
 class Content:
-    """What a run holds besides its name and tags.
+    """What a run that has ended holds besides its name, params and tags.
 
     Attributes:
         points: (name, step, time in milliseconds, finite value).
-        artifacts: a folder to copy, if there is one.
+        artifacts: the folder to copy; it need not be there.
         ended: how, and when in milliseconds; None while something is to be added by the API.
     """
 
-    params: dict[str, str]
-    points: list[tuple[str, int, int, float]] = field(default_factory=list)
-    artifacts: Path | None = None
-    ended: tuple[Outcome, int] | None = None
+    points: list[tuple[str, int, int, float]]
+    artifacts: Path
+    ended: tuple[Outcome, int] | None
 
 
 class Run(Protocol):

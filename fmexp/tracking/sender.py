@@ -210,7 +210,6 @@ class Sender:
         if end is None or end.provisional or end.reason == KILLED or end.links or end.children:
             return None
         return Content(
-            record.start.params,
             self._points(record, end),
             run.folder / "artifacts",
             None if _kept_dataset(run, record.start) else (end.outcome, end.time),

@@ -9,7 +9,6 @@ import re
 import sqlite3
 import time
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -24,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from fmexp.errors import StoreError
-from fmexp.tracking.base import STATUS, Content, Outcome, RunExistsError
+from fmexp.tracking.base import STATUS, Outcome, RunExistsError
 from fmexp.tracking.locate import sqlite_path, without_password
 from fmexp.tracking.whole import Tables
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from fmexp.tracking.base import RunStart
+    from fmexp.tracking.base import Content, RunStart
 
 RUN_KEY_TAG = "fmexp.run_key"
 _NAMES = 100  # params, and tags, in one log_batch
@@ -126,7 +125,7 @@ class Store:
 
         Args:
             key: its unique name.
-            start: gives name and tags.
+            start: gives name, tags and, with `content`, params.
             more_tags: beside those.
             started: milliseconds.
             parent_id: run id of its parent, if it has one.
@@ -139,10 +138,9 @@ class Store:
             RunExistsError: it is there, and this store can tell.
         """
         tags = _all_tags(key, start, more_tags, parent_id)
-        whole = content or Content({})
-        whole = replace(whole, params=_cut_all(whole.params, _LONGEST_PARAM))
+        params = _cut_all(start.params, _LONGEST_PARAM) if content else {}
         try:
-            run_id = self._tables.insert(key, start.name, started, tags, whole)
+            run_id = self._tables.insert(key, start.name, started, tags, params, content)
         except MlflowException:
             if self.find(key):  # a key makes an id, and an id is there once
                 raise RunExistsError(key) from None

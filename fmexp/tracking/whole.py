@@ -49,9 +49,15 @@ class Tables:
         )
 
     def insert(
-        self, key: str, run_name: str, started: int, tags: dict[str, str], content: Content
+        self,
+        key: str,
+        run_name: str,
+        started: int,
+        tags: dict[str, str],
+        params: dict[str, str],
+        content: Content | None,
     ) -> str:
-        """Write a run, which began at `started` (milliseconds).
+        """Write a run, which began at `started` (milliseconds); without content it is RUNNING.
 
         Its id follows from the unique key, so that a second attempt is the same run.
 
@@ -60,20 +66,14 @@ class Tables:
         """
         run_id = uuid.uuid5(uuid.NAMESPACE_OID, key).hex
         uri = append_to_uri_path(self._location, run_id, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME)
-        names = {*tags, *content.params, *(point[0] for point in content.points)}
-        if not (
-            self._usable
-            and all(_PLAIN.fullmatch(name) and len(name) <= _LONGEST_NAME for name in names)
-            and "mlflow.runName" not in names
-            and len(run_name) <= _LONGEST_NAME
-            and len(uri) <= _LONGEST_URI
-        ):
+        points = content.points if content else []
+        names = {*tags, *params, *(point[0] for point in points)}
+        if not self._would_take(run_name, uri, names):
             return ""
-        artifacts = content.artifacts
-        if artifacts and artifacts.is_dir() and any(artifacts.iterdir()):
-            get_artifact_repository(uri).log_artifacts(str(artifacts))
+        if content and content.artifacts.is_dir() and any(content.artifacts.iterdir()):
+            get_artifact_repository(uri).log_artifacts(str(content.artifacts))
         status, ended = "RUNNING", None
-        if content.ended:
+        if content and content.ended:
             status, ended = STATUS[content.ended[0]], content.ended[1]
         row = {
             "run_uuid": run_id,
@@ -90,24 +90,39 @@ class Tables:
             "artifact_uri": uri,
             "experiment_id": int(self._experiment_id),
         }
-        points = [
-            {"key": name, "step": step, "timestamp": time, "value": value, "is_nan": False}
-            for name, step, time, value in dict.fromkeys(content.points)
-        ]
-        points.sort(key=lambda p: (p["step"], p["timestamp"], p["value"]))  # the last is the latest
-        latest = {point["key"]: point for point in points}
+        metrics = _in_order(points)
+        latest = {metric["key"]: metric for metric in metrics}
         with self._store.ManagedSessionMaker(read_only=False) as session:
             for model, rows in (
                 (models.SqlRun, [row]),
                 (models.SqlTag, _pairs(tags | {"mlflow.runName": run_name})),
-                (models.SqlParam, _pairs(content.params)),
-                (models.SqlMetric, points),
+                (models.SqlParam, _pairs(params)),
+                (models.SqlMetric, metrics),
                 (models.SqlLatestMetric, list(latest.values())),
             ):
                 if rows:
                     table = insert(model.__table__)
                     session.execute(table, [each | {"run_uuid": run_id} for each in rows])
         return run_id
+
+    def _would_take(self, run_name: str, uri: str, names: set[str]) -> bool:
+        """Whether the API would, as they are."""
+        return (
+            self._usable
+            and all(_PLAIN.fullmatch(name) and len(name) <= _LONGEST_NAME for name in names)
+            and "mlflow.runName" not in names
+            and len(run_name) <= _LONGEST_NAME
+            and len(uri) <= _LONGEST_URI
+        )
+
+
+def _in_order(points: list[tuple[str, int, int, float]]) -> list[dict[str, Any]]:
+    """Their rows, each once; the last of a name is its latest."""
+    metrics = [
+        {"key": name, "step": step, "timestamp": time, "value": value, "is_nan": False}
+        for name, step, time, value in dict.fromkeys(points)
+    ]
+    return sorted(metrics, key=lambda row: (row["step"], row["timestamp"], row["value"]))
 
 
 def _pairs(texts: dict[str, str]) -> list[dict[str, str]]:
