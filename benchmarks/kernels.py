@@ -87,15 +87,18 @@ class Sparse:
         order = self.shuffled if way == "shuffled" else AS_THEY_COME
         a, b = (kernels.aligned_zeros(self.n_features, width, number) for _ in "ab")
         a[:, :lanes] = b[:, :lanes] = np.random.default_rng(2).normal(0, 0.01, a[:, :lanes].shape)
+        apart = width == lanes
+        w_a, w_b = (np.zeros(len(v), number) if apart else v[:, lanes] for v in (a, b))
         w0_a, w0_b = np.zeros(1, number), np.zeros(1, number)
         train = kernels.train_sparse(lanes, dtype, one_hot, logistic=False)
         rows = [pointer(array) for array in (self.indptr, self.indices, values)]
         rest = [pointer(y), pointer(order), ctypes.c_int64(n_rows), pointer(b)]
-        rest += [ctypes.c_int64(width), pointer(w0_b), *map(REAL[dtype], (0.01, 0, 0))]
+        rest += [ctypes.c_int64(width), pointer(w_b), ctypes.c_int64(1 if apart else width)]
+        rest += [pointer(w0_b), *map(REAL[dtype], (0.01, 0, 0))]
         theirs = library.train_one_hot if one_hot else library.train_csr
 
         def ours() -> None:
-            train(self.indptr, self.indices, values, y, order, a, w0_a, 0.01, 0.0, 0.0, 0.0)
+            train(self.indptr, self.indices, values, y, order, a, w_a, w0_a, 0.01, 0.0, 0.0, 0.0)
 
         times = seconds(ours, lambda: theirs(*rows[: 2 if one_hot else 3], *rest))
         line(f"sparse k={lanes} {dtype} {kind} {way}, M rows/s", n_rows / 1e6, *times)

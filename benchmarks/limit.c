@@ -14,11 +14,12 @@ static inline REAL sum(vec v) {
     return total;
 }
 
-/* CSR rows; a row of the table is v_j, w_j, padding. values NULL: all are 1. order NULL: as they come. */
+/* CSR rows; row j of the table begins with v_j, w_j is weights[j * step]. values NULL: all are 1.
+ * order NULL: as they come. */
 static inline __attribute__((always_inline)) double csr(
     const int64_t *indptr, const int32_t *indices, const REAL *values, const REAL *target,
-    const int64_t *order, int64_t n_rows, REAL *table, int64_t width, REAL *bias, REAL rate,
-    REAL reg_w, REAL reg_V) {
+    const int64_t *order, int64_t n_rows, REAL *table, int64_t width, REAL *weights,
+    int64_t step, REAL *bias, REAL rate, REAL reg_w, REAL reg_V) {
     double total = 0;
     REAL w0 = *bias, keep_w = 1 - rate * reg_w, keep_V = 1 - rate * reg_V;
     for (int64_t t = 0; t < n_rows; t++) {
@@ -26,20 +27,21 @@ static inline __attribute__((always_inline)) double csr(
         vec s = {0}, q = {0};
         REAL linear = 0;
         for (int64_t e = begin; e < end; e++) {
-            REAL *row = table + indices[e] * width, x = values ? values[e] : 1;
-            vec a = *(vec *)row * x;
+            REAL x = values ? values[e] : 1;
+            vec a = *(vec *)(table + indices[e] * width) * x;
             s += a;
             q += a * a;
-            linear += row[K] * x;
+            linear += weights[indices[e] * step] * x;
         }
         REAL error = linear + (REAL)0.5 * sum(s * s - q) - target[i] + w0, g = rate * error;
         total += (double)error * error;
         w0 -= g;
         s *= g;
         for (int64_t e = begin; e < end; e++) {
-            REAL *row = table + indices[e] * width, x = values ? values[e] : 1;
-            *(vec *)row = *(vec *)row * (keep_V + g * x * x) - s * x;
-            row[K] = row[K] * keep_w - g * x;
+            REAL *v = table + indices[e] * width, *w = weights + indices[e] * step;
+            REAL x = values ? values[e] : 1;
+            *(vec *)v = *(vec *)v * (keep_V + g * x * x) - s * x;
+            *w = *w * keep_w - g * x;
         }
     }
     *bias = w0;
@@ -48,16 +50,18 @@ static inline __attribute__((always_inline)) double csr(
 
 double train_csr(
     const int64_t *indptr, const int32_t *indices, const REAL *values, const REAL *target,
-    const int64_t *order, int64_t n_rows, REAL *table, int64_t width, REAL *bias, REAL rate,
-    REAL reg_w, REAL reg_V) {
-    return csr(indptr, indices, values, target, order, n_rows, table, width, bias, rate, reg_w,
-               reg_V);
+    const int64_t *order, int64_t n_rows, REAL *table, int64_t width, REAL *weights,
+    int64_t step, REAL *bias, REAL rate, REAL reg_w, REAL reg_V) {
+    return csr(indptr, indices, values, target, order, n_rows, table, width, weights, step, bias,
+               rate, reg_w, reg_V);
 }
 
 double train_one_hot(
     const int64_t *indptr, const int32_t *indices, const REAL *target, const int64_t *order,
-    int64_t n_rows, REAL *table, int64_t width, REAL *bias, REAL rate, REAL reg_w, REAL reg_V) {
-    return csr(indptr, indices, 0, target, order, n_rows, table, width, bias, rate, reg_w, reg_V);
+    int64_t n_rows, REAL *table, int64_t width, REAL *weights, int64_t step, REAL *bias,
+    REAL rate, REAL reg_w, REAL reg_V) {
+    return csr(indptr, indices, 0, target, order, n_rows, table, width, weights, step, bias, rate,
+               reg_w, reg_V);
 }
 
 /* Dense rows of n numbers; V is (n, K). Four partial sums hide the latency of an addition. */

@@ -139,13 +139,16 @@ class DenseLayout:
 
 
 class SparseLayout:
-    """CSR rows: v_j and w_j lie side by side, so that a feature is one place in memory."""
+    """CSR rows: v_j on whole cache lines, w_j beside it if there is room (`table_width`)."""
 
     def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:
         self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k
         self._dtype, self._logistic = dtype, logistic
         width = sgd_kernels.table_width(self._lanes, dtype)
-        self._table = sgd_kernels.aligned_zeros(len(parameters.w), width, dtype)
+        n_features = len(parameters.w)
+        self._table = sgd_kernels.aligned_zeros(n_features, width, dtype)
+        apart = width == self._lanes
+        self._w = np.zeros(n_features, dtype) if apart else self._table[:, self._lanes]
         wide = self._lanes > sgd_kernels.MAX_LANES
         self._sums = np.zeros(self._lanes, dtype) if wide else None
         self.factors()[:] = parameters.V
@@ -174,21 +177,21 @@ class SparseLayout:
         dtype, one_hot, logistic = self._dtype.name, _is_one_hot(rows), self._logistic
         if self._sums is not None:
             wide = sgd_kernels.train_wide(dtype, one_hot, logistic)
-            return wide(*rows, target, order, self._table, self._sums, *rest)
+            return wide(*rows, target, order, self._table, self._w, self._sums, *rest)
         kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, logistic)
-        return kernel(*rows, target, order, self._table, *rest)
+        return kernel(*rows, target, order, self._table, self._w, *rest)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`."""
-        dtype, one_hot = self._dtype.name, _is_one_hot(rows)
+        dtype, one_hot, table, w = self._dtype.name, _is_one_hot(rows), self._table, self._w
         if self._sums is not None:
-            sgd_kernels.score_wide(dtype, one_hot)(*rows, self._table, self._sums, bias, out)
+            sgd_kernels.score_wide(dtype, one_hot)(*rows, table, w, self._sums, bias, out)
         else:
-            sgd_kernels.score_sparse(self._lanes, dtype, one_hot)(*rows, self._table, bias, out)
+            sgd_kernels.score_sparse(self._lanes, dtype, one_hot)(*rows, table, w, bias, out)
 
     def weights(self) -> np.ndarray:
         """View of w."""
-        return np.asarray(self._table[:, self._lanes])
+        return np.asarray(self._w)
 
     def factors(self) -> np.ndarray:
         """View of V, without the padding."""

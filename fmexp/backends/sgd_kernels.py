@@ -110,7 +110,7 @@ for _operators, _instruction in (
 
 @intrinsic
 def _pointer(typing: Any, array: Any) -> Any:  # noqa: ARG001
-    """Where a C-contiguous array begins.
+    """Where an array begins.
 
     Kernels work on pointers, since Numba counts references to arrays that are handed to a helper:
     two atomic operations each, which cost more than the helper.
@@ -283,12 +283,12 @@ def aligned_zeros(n_rows: int, n_columns: int, dtype: np.dtype[Any]) -> np.ndarr
 
 
 def table_width(lanes: int, dtype: np.dtype[Any]) -> int:
-    """Numbers in a row of the table of parameters: lanes, then w_j, up to a whole cache line.
+    """Numbers in a row of the table of factors.
 
-    Four lanes of float32 and their weight take half a line.
+    Lanes that fill whole cache lines are all of it. Where they do not, w_j comes next: it is in the
+    line that is there already. Elsewhere it would take a line of its own, so w is an array.
     """
-    line = CACHE_LINE // dtype.itemsize
-    return line // 2 if lanes < line // 2 else -(-(lanes + 1) // line) * line
+    return 2 * lanes if lanes * dtype.itemsize < CACHE_LINE else lanes
 
 
 # ---------------------------------------------------------------------------------------------
@@ -374,24 +374,25 @@ def _loss_and_step(
     return np.float64(error) * np.float64(error), rate * error
 
 
-# Sparse rows. A table has rows of `table_width`: v_j, w_j, padding. `x = one if one_hot` costs
-# nothing: one_hot is known when a kernel is compiled.
+# Sparse rows. A table has rows of `width` numbers: v_j, and w_j if there is room (`table_width`);
+# w_j is at `weights[j * step]`. `x = one if one_hot` costs nothing: one_hot is known when a kernel
+# is compiled, as are width, lanes and step.
 
 
 @_inlined
 def _score_sparse_row(
-    indices: Any, values: Any, one_hot: bool, table: Any, width: int, lanes: int, begin: int,
-    end: int, zeros: Any, one: Any,
+    indices: Any, values: Any, one_hot: bool, table: Any, width: int, weights: Any, step: int,
+    begin: int, end: int, zeros: Any, one: Any,
 ) -> Any:  # fmt: skip
     """s, and the score without w0: sum_j w_j x_j + 1/2 sum_f (s_f^2 - sum_j v_jf^2 x_j^2)."""
     s, squares, linear = zeros, zeros, one - one
     for entry in range(begin, end):
-        row = np.int64(_at(indices, entry)) * width
+        j = np.int64(_at(indices, entry))
         x = one if one_hot else _at(values, entry)
-        a = _load(table, row, zeros) * _fill(x, zeros)
+        a = _load(table, j * width, zeros) * _fill(x, zeros)
         s += a
         squares += a * a
-        linear += _at(table, row + lanes) * x
+        linear += _at(weights, j * step) * x
     pairs = _sum(s * s - squares)
     return s, linear + pairs / (one + one)
 
@@ -399,7 +400,7 @@ def _score_sparse_row(
 @_inlined
 def _announce_sparse_rows(
     indptr: Any, indices: Any, values: Any, one_hot: bool, target: Any, order: Any, shuffled: bool,
-    table: Any, width: int, line: int, near: bool, t: int,
+    table: Any, width: int, weights: Any, step: int, line: int, near: bool, t: int,
 ) -> None:  # fmt: skip
     """Prefetch what visits t + 8, 16 and 24 will read; not of a table that is `near`.
 
@@ -422,25 +423,29 @@ def _announce_sparse_rows(
         return
     row = _at(order, t + 8) if shuffled else t + 8
     for entry in range(_at(indptr, row), _at(indptr, row + 1)):
-        first = np.int64(_at(indices, entry)) * width
+        j = np.int64(_at(indices, entry))
         for column in range(0, width, line):
-            _prefetch(table, first + column)
+            _prefetch(table, j * width + column)
+        if step == 1:
+            _prefetch(weights, j)
 
 
 @functools.cache
 def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float]:
     """One pass over CSR rows; returns the sum of the losses, each taken before its update.
 
-    Of the compiled function's arguments, `table` and `bias` ([w0]) are updated; `order` is a
-    permutation of the rows, or empty for as they come; `values` is not read for one-hot rows.
+    Of the compiled function's arguments, `table`, `weights` and `bias` ([w0]) are updated; `order`
+    is a permutation of the rows, or empty for as they come; `values` is not read for one-hot rows.
     """
     number = np.dtype(dtype).type
     one, zero = number(1), number(0)
     width, line = table_width(lanes, np.dtype(dtype)), CACHE_LINE // np.dtype(dtype).itemsize
+    step = 1 if width == lanes else width
 
     def one_pass(
-        indptr, indices, values, target, order, table, bias, learning_rate, reg_w0, reg_w, reg_V
-    ):
+        indptr, indices, values, target, order, table, weights, bias, learning_rate, reg_w0,
+        reg_w, reg_V,
+    ):  # fmt: skip
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, lanes)
         near = table.size * table.itemsize <= NEAR
         far = shuffled or not near
@@ -450,7 +455,7 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
             _pointer(values),
             _pointer(target),
         )
-        visits, parameters = _pointer(order), _pointer(table)
+        visits, V, w = _pointer(order), _pointer(table), _pointer(weights)
         rate, w0, total = number(learning_rate), bias[0], 0.0
         keep_w0 = one - rate * number(reg_w0)
         keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
@@ -458,22 +463,23 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
             i = _at(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
                 _announce_sparse_rows(
-                    starts, ids, xs, one_hot, ys, visits, shuffled, parameters, width, line, near, t
+                    starts, ids, xs, one_hot, ys, visits, shuffled, V, width, w, step, line, near, t
                 )
             begin, end = _at(starts, i), _at(starts, i + 1)
             s, score = _score_sparse_row(
-                ids, xs, one_hot, parameters, width, lanes, begin, end, zeros, one
+                ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
             )
             loss, g = _loss_and_step(score, w0, _at(ys, i), rate, logistic)
             total += loss
             w0 = w0 * keep_w0 - g
             s *= _fill(g, zeros)
             for entry in range(begin, end):
-                row = np.int64(_at(ids, entry)) * width
+                j = np.int64(_at(ids, entry))
                 x = one if one_hot else _at(xs, entry)
                 scale = _fill(keep_V + g * (x * x), zeros)
-                _store(parameters, row, _load(parameters, row, zeros) * scale - s * _fill(x, zeros))
-                _put(parameters, row + lanes, _at(parameters, row + lanes) * keep_w - g * x)
+                v = _load(V, j * width, zeros) * scale
+                _store(V, j * width, v - s * _fill(x, zeros))
+                _put(w, j * step, _at(w, j * step) * keep_w - g * x)
         bias[0] = w0
         return total
 
@@ -486,14 +492,15 @@ def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
     number = np.dtype(dtype).type
     one, zero = number(1), number(0)
     width = table_width(lanes, np.dtype(dtype))
+    step = 1 if width == lanes else width
 
-    def score(indptr, indices, values, table, bias, scores):
+    def score(indptr, indices, values, table, weights, bias, scores):
         starts, ids, xs = _pointer(indptr), _pointer(indices), _pointer(values)
-        parameters, zeros, w0 = _pointer(table), _zeros(zero, lanes), bias[0]
+        V, w, zeros, w0 = _pointer(table), _pointer(weights), _zeros(zero, lanes), bias[0]
         for i in range(len(scores)):
             begin, end = _at(starts, i), _at(starts, i + 1)
             _s, without_w0 = _score_sparse_row(
-                ids, xs, one_hot, parameters, width, lanes, begin, end, zeros, one
+                ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
             )
             scores[i] = without_w0 + w0
 
@@ -505,7 +512,7 @@ def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
 
 @_inlined
 def _score_wide_row(
-    indices: Any, values: Any, one_hot: bool, table: Any, width: int, sums: Any, lanes: int,
+    indices: Any, values: Any, one_hot: bool, table: Any, lanes: int, weights: Any, sums: Any,
     begin: int, end: int, zeros: Any, one: Any,
 ) -> Any:  # fmt: skip
     """As `_score_sparse_row`; s goes into `sums`."""
@@ -513,7 +520,7 @@ def _score_wide_row(
     for block in range(0, lanes, MAX_LANES):
         s, squares = zeros, zeros
         for entry in range(begin, end):
-            row = np.int64(_at(indices, entry)) * width
+            row = np.int64(_at(indices, entry)) * lanes
             x = one if one_hot else _at(values, entry)
             a = _load(table, row + block, zeros) * _fill(x, zeros)
             s += a
@@ -522,7 +529,7 @@ def _score_wide_row(
         pairs += _sum(s * s - squares)
     for entry in range(begin, end):
         x = one if one_hot else _at(values, entry)
-        linear += _at(table, np.int64(_at(indices, entry)) * width + lanes) * x
+        linear += _at(weights, np.int64(_at(indices, entry))) * x
     return linear + pairs / (one + one)
 
 
@@ -533,38 +540,36 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float
     one, zero = number(1), number(0)
 
     def one_pass(
-        indptr, indices, values, target, order, table, sums, bias, learning_rate, reg_w0, reg_w,
-        reg_V,
+        indptr, indices, values, target, order, table, weights, sums, bias, learning_rate, reg_w0,
+        reg_w, reg_V,
     ):  # fmt: skip
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, MAX_LANES)
-        width, lanes = table.shape[1], len(sums)
+        lanes = len(sums)
         starts, ids, xs, ys = (
             _pointer(indptr),
             _pointer(indices),
             _pointer(values),
             _pointer(target),
         )
-        visits, parameters, all_s = _pointer(order), _pointer(table), _pointer(sums)
+        visits, V, w, all_s = _pointer(order), _pointer(table), _pointer(weights), _pointer(sums)
         rate, w0, total = number(learning_rate), bias[0], 0.0
         keep_w0 = one - rate * number(reg_w0)
         keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             begin, end = _at(starts, i), _at(starts, i + 1)
-            score = _score_wide_row(
-                ids, xs, one_hot, parameters, width, all_s, lanes, begin, end, zeros, one
-            )
+            score = _score_wide_row(ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one)
             loss, g = _loss_and_step(score, w0, _at(ys, i), rate, logistic)
             total += loss
             w0 = w0 * keep_w0 - g
             for entry in range(begin, end):
-                row = np.int64(_at(ids, entry)) * width
+                j = np.int64(_at(ids, entry))
                 x = one if one_hot else _at(xs, entry)
                 scale, gx = _fill(keep_V + g * (x * x), zeros), _fill(g * x, zeros)
-                for block in range(0, lanes, MAX_LANES):
-                    v = _load(parameters, row + block, zeros) * scale
-                    _store(parameters, row + block, v - _load(all_s, block, zeros) * gx)
-                _put(parameters, row + lanes, _at(parameters, row + lanes) * keep_w - g * x)
+                for block in range(j * lanes, j * lanes + lanes, MAX_LANES):
+                    s = _load(all_s, block - j * lanes, zeros)
+                    _store(V, block, _load(V, block, zeros) * scale - s * gx)
+                _put(w, j, _at(w, j) * keep_w - g * x)
         bias[0] = w0
         return total
 
@@ -577,14 +582,14 @@ def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
     number = np.dtype(dtype).type
     one, zero = number(1), number(0)
 
-    def score(indptr, indices, values, table, sums, bias, scores):
+    def score(indptr, indices, values, table, weights, sums, bias, scores):
         starts, ids, xs = _pointer(indptr), _pointer(indices), _pointer(values)
-        parameters, all_s, zeros, w0 = _pointer(table), _pointer(sums), _zeros(zero, 64), bias[0]
-        width, lanes = table.shape[1], len(sums)
+        V, w, all_s = _pointer(table), _pointer(weights), _pointer(sums)
+        zeros, w0, lanes = _zeros(zero, MAX_LANES), bias[0], len(sums)
         for i in range(len(scores)):
             begin, end = _at(starts, i), _at(starts, i + 1)
             without_w0 = _score_wide_row(
-                ids, xs, one_hot, parameters, width, all_s, lanes, begin, end, zeros, one
+                ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one
             )
             scores[i] = without_w0 + w0
 
