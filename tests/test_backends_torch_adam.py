@@ -46,9 +46,11 @@ def rows_of(kind: str, X: np.ndarray) -> tuple[np.ndarray, Features]:
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_gradients_are_those_of_the_definition(kind, task):
+@pytest.mark.parametrize("n_rows", [30, 3])  # more entries than features, and fewer
+def test_its_gradients_are_those_of_the_definition(n_rows, kind, task):
     p, X, y = problem(task)
-    X, features = rows_of(kind, X)
+    X, features = rows_of(kind, X[:n_rows])
+    y = y[:n_rows]
     trainer = start(p, features, y, task=task, **L2)
     trainer.train_epoch(0.01, None)
     found, expected = trainer.gradients(), fm.gradients(p, X, y, task, **L2)
@@ -59,13 +61,15 @@ def test_its_gradients_are_those_of_the_definition(kind, task):
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_and_losses_are_those_of_the_definition(kind, task):
+@pytest.mark.parametrize("n_rows", [30, 3])
+def test_scores_and_losses_are_those_of_the_definition(n_rows, kind, task):
     p, X, y = problem(task)
-    X, features = rows_of(kind, X)
+    X, features = rows_of(kind, X[:n_rows])
+    y = y[:n_rows]
     trainer = start(p, features, y, task=task)
     np.testing.assert_allclose(trainer.scores(features), fm.scores(p, X), rtol=0, atol=1e-12)
     expected = fm.losses(task, fm.scores(p, X), y).mean()
-    assert trainer.loss(Part(features, y, np.arange(30))) == pytest.approx(expected, rel=1e-12)
+    assert trainer.loss(Part(features, y, np.arange(n_rows))) == pytest.approx(expected, rel=1e-12)
     assert trainer.train_epoch(0.01, None) == pytest.approx(expected, rel=1e-12)
 
 

@@ -262,7 +262,8 @@ class _SparseRows:
     `ids` and `values` (None: all 1) are (n_rows, length) where all rows have as many entries, as
     one-hot rows do; else they are (n_entries,), and `indptr` says where rows begin. That one stays
     in the host's memory: where a batch begins must not wait for a device. `rows` is the row of
-    each entry.
+    each entry. `_v` is (v_j, 0) of each entry once `sums` was called, where a batch has fewer
+    entries than there are features: one pass over them costs less than one over the table.
     """
 
     def __init__(
@@ -274,6 +275,7 @@ class _SparseRows:
     ) -> None:
         self._ids, self._values, self._rows, self._indptr = ids, values, rows, indptr
         self._offsets = None if indptr is None else torch.from_numpy(indptr[:-1]).to(ids.device)
+        self._v: torch.Tensor | None = None
 
     @classmethod
     def of(cls, features: CSR, device: torch.device, dtype: torch.dtype) -> _SparseRows:
@@ -291,10 +293,17 @@ class _SparseRows:
 
     def sums(self, table: _Table) -> torch.Tensor:
         """S."""
-        S = self._bag(table.features, self._values)
-        squared_values = None if self._values is None else self._values.square()
-        sum_of_squares = self._bag(table.squared_lengths()[:, None], squared_values)
-        S[:, table.k] += torch.add(table.w0, sum_of_squares[:, 0], alpha=-0.5)
+        S, k = self._bag(table.features, self._values), table.k
+        if self._indptr is None and self._ids.numel() < len(table.w):
+            self._v = torch.embedding(table.features, self._ids.view(-1))
+            self._v[:, k] = 0.0
+            parts = self._v if self._values is None else self._v * self._values.view(-1, 1)
+            parts = parts.view(len(S), -1)
+            sum_of_squares = torch.linalg.vecdot(parts, parts)
+        else:
+            squared_values = None if self._values is None else self._values.square()
+            sum_of_squares = self._bag(table.squared_lengths()[:, None], squared_values)[:, 0]
+        S[:, k] += torch.add(table.w0, sum_of_squares, alpha=-0.5)
         return S
 
     def set_gradient(
@@ -313,9 +322,13 @@ class _SparseRows:
             entries *= x[:, None]
             of_V = torch.addcmul(present * reg_V, slopes, x, value=-1.0)
             slopes += table.w[ids].mul_(present).mul_(reg_w)
-        of_V = torch.zeros_like(table.w).index_add_(0, ids, of_V)
-        torch.mul(table.features, of_V[:, None], out=gradient.features)
-        gradient.w.zero_()
+        if self._v is None:
+            of_V = torch.zeros_like(table.w).index_add_(0, ids, of_V)
+            torch.mul(table.features, of_V[:, None], out=gradient.features)
+            gradient.w.zero_()
+        else:
+            entries.addcmul_(self._v, of_V[:, None])
+            gradient.features.zero_()
         gradient.features.index_add_(0, ids, entries)
         torch.sum(R[:, k], 0, out=gradient.w0)
 
