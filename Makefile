@@ -46,24 +46,22 @@ soak: .venv/dev ## kill, race and repeat far more often than the tests do (half 
 clean: ## remove .venv and what tools left
 	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# The environment is made anew when the pins change.
-.venv/installed: constraints.txt pyproject.toml
+# The environment is made anew when the pins change. Each of these is one call of pip; all cores
+# compile what pip would compile with one, tests of other packages left out.
+.venv/made: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fmexp needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/torch: EXTRAS := [torch]
+.venv/dev: EXTRAS := [torch,dev]
+.venv/bench: EXTRAS := [torch,dev,bench]
+.venv/dev .venv/bench: HOLDS := .venv/torch
+.venv/bench: HOLDS += .venv/dev
+.venv/installed .venv/torch .venv/dev .venv/bench: .venv/made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.$(EXTRAS)'
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib >/dev/null || true # a file needs Python 3.12
 	$(BIN)/python -m fmexp.backends.warm
-	touch $@
-
-.venv/torch: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
-	touch $@
-
-.venv/dev: .venv/torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,dev]'
-	touch $@
-
-.venv/bench: .venv/dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,dev,bench]'
-	touch $@
+	touch .venv/installed $(HOLDS) $@
