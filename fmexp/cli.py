@@ -80,7 +80,7 @@ def _dispatch(argv: list[str]) -> int:
         raise UserError("fmexp runs on Linux and macOS; on Windows use it within WSL")
     if argv[:1] == ["run"]:
         return _run(argv[1:])
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv or ["--help"])
     return int(arguments.command(arguments))
 
 

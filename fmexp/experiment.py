@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmexp import artifacts, environment, metrics
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its key and name in the record, and what training gave."""
+    """A finished run: its key and name in the record, what training gave, the final metrics."""
 
     key: str
     name: str
     fit: Fit
+    metrics: dict[str, float]
 
 
 def run(
@@ -64,7 +67,7 @@ def run(
     note = {"mlflow.note.content": in_words(config, data, fitted)}
     found = final_metrics(config, fitted) | held_out_metrics(config, data, fitted)
     tracked.finish(fitted.outcome, fitted.reason, found, note)
-    return Result(tracked.key, start.name, fitted)
+    return Result(tracked.key, start.name, fitted, found)
 
 
 def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
@@ -94,9 +97,11 @@ def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
 
 
 def default_name(config: Config) -> str:
-    """A run name that says what is in it."""
-    rate = f"{config.training.learning_rate:g}"
-    return f"{config.data.name}-{config.backend.name}-k{config.model.k}-lr{rate}"
+    """A run name that says what is in it: of a file its name and target, of other data theirs."""
+    of_file = [Path(getattr(config.data, "path", "")).stem, getattr(config.data, "target", None)]
+    words = [word for word in dict.fromkeys(of_file) if word and re.fullmatch(r"[\w.-]+", word)]
+    model = f"k{config.model.k}-lr{config.training.learning_rate:g}"
+    return "-".join([*(words or [config.data.name]), config.backend.name, model])
 
 
 def parts(data: Dataset) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def summary(
     """Outcome, quality beside that of predicting the mean, time, where the record is."""
     rows = {
         "outcome": f"{result.fit.outcome}. {result.fit.reason}".rstrip(". ") + ".",
-        "quality": _quality(config, result.fit),
+        "quality": _quality(config, result.fit) + _classes(result.metrics),
         "perhaps": _advice(result.fit),
         "noise": f"the true model has {data.noise_floor:.6g}" if data.noise_floor else "",
         "time": f"{_span(result.fit.fit_seconds)} s of training, {_span(seconds)} s in all",
@@ -81,6 +81,12 @@ def _quality(config: Config, fit: Fit) -> str:
         f"val/{config.loss} {fit.best_validation:.6g} at epoch {fit.best_epoch:,} of "
         f"{fit.epochs:,} (predicting the mean: {fit.baseline:.6g}; {compared})"
     )
+
+
+def _classes(metrics: dict[str, float]) -> str:
+    """How often and how surely a classifier is right on the validation part."""
+    names = {"best/val_accuracy": "accuracy", "best/val_auc": "AUC"}
+    return "".join(f"; {names[key]} {metrics[key]:.4g}" for key in names if key in metrics)
 
 
 def _advice(fit: Fit) -> str:

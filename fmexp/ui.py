@@ -68,7 +68,7 @@ def serve(uri: str, host: str, port: int, folder: Path) -> int:
         raise UserError(f"there is no store {database} yet; `fmexp run` makes it")
     _check_port(host, port)
     drain(folder)
-    print(f"starting MLflow's UI on {without_password(uri)} ...", flush=True)
+    print(f"starting MLflow's UI on {without_password(uri)}: some seconds ...", flush=True)
     with (
         contextlib.suppress(_Stop),
         _stopped_by_signals(),

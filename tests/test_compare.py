@@ -12,7 +12,7 @@ import pytest
 
 from fmexp.compare.choose import choose, n_choices
 from fmexp.compare.command import compare, gather
-from fmexp.compare.show import Comparison
+from fmexp.compare.show import Comparison, shorter
 from fmexp.errors import UserError
 from fmexp.tracking.records import Record, Records
 from tests.recorded_support import record
@@ -188,3 +188,10 @@ def test_the_number_of_comparisons_to_pick_from(
     pair = fake("a", *a), fake("b", *b)
     assert n_choices(FakeStore(), *pair, picked_from=0) == n  # type: ignore[arg-type]
     assert n_choices(FakeStore(), *reversed(pair), picked_from=0) == n  # type: ignore[arg-type]
+
+
+def test_numbers_are_shown_to_six_digits_unless_that_makes_them_equal() -> None:
+    assert shorter(["0.0035938136638046258", "0.01", ""]) == ["0.00359381", "0.01", ""]
+    close = ["0.12345678901", "0.12345678902"]
+    assert shorter(close) == close
+    assert shorter(["1000000000", "a.csv.of.dots"]) == ["1000000000", "a.csv.of.dots"]

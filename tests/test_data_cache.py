@@ -207,6 +207,16 @@ def test_four_builds_at_once_agree(tmp_path: Path) -> None:
     assert len(list((tmp_path / ".fmexp" / "cache").iterdir())) == 1
 
 
+def test_what_another_process_has_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def made(what: int) -> int:
+        with cache.new_folder(tmp_path / "made") as folder:
+            cache.write_about(folder, {"what": what})
+        assert [p.name for p in tmp_path.iterdir()] == ["made"]
+        return (tmp_path / "made").stat().st_ino
+
+    assert made(1) == made(1) != made(2)
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_in_words(
     small_limits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

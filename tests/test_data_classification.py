@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,9 @@ def test_the_record_has_the_metrics_of_its_task(fmexp: Any) -> None:
     keys = ["data=csv", "data.path=t.csv", "data.target=y", "training.epochs=5"]
     said = fmexp("run", *keys, "task=classification")
     assert "categorical: user (6 integers that repeat" in said
+    assert re.search(r"% less\); accuracy 0\.\d+; AUC 0\.\d+\n", said)
     (run,) = fmexp.runs()
+    assert run.info.run_name == "t-y-numpy_sgd-k8-lr0.007"
     assert {"best/val_logloss", "best/val_auc", "best/val_accuracy"} <= run.data.metrics.keys()
 
 

@@ -101,7 +101,8 @@ class Comparison:
         names = dict.fromkeys(name for each in results for name in each)
         rows = {name: [_short(each.get(name, "")) for each in results] for name in names}
         rows["epochs"] = [str(curve[-1][0]) if curve else "" for curve in self.curves.values()]
-        return differing([each.record for each in self.candidates]) | rows
+        params = differing([each.record for each in self.candidates])
+        return {name: shorter(values) for name, values in params.items()} | rows
 
 
 def _results(candidate: Candidate, loss: str) -> dict[str, Any]:
@@ -127,6 +128,17 @@ def _table(letters: list[str], rows: dict[str, list[str]]) -> list[str]:
         "  ".join([f"{key:<{first}}", *(f"{v:>{w}}" for v, w in zip(values, widths, strict=True))])
         for key, values in {"": letters, **rows}.items()
     ]
+
+
+def shorter(values: list[str]) -> list[str]:
+    """Numbers to six digits, as long as that tells them apart."""
+    short = []
+    for value in values:
+        try:
+            short.append(f"{float(value):.6g}" if "." in value[:-6] else value)
+        except ValueError:
+            short.append(value)
+    return short if len(set(short)) == len(set(values)) else values
 
 
 def _short(value: object) -> str:

@@ -239,11 +239,13 @@ def _write(folder: Path, tables: Iterable[Table], state: list[list[int]]) -> Non
 
 
 def _put_in_place(made: Path, folder: Path) -> None:
-    """Rename, over an older folder; another process may do the same at the same time."""
+    """Rename, over an older folder; other processes may do the same at the same time."""
     for _ in range(10):
         try:
             made.rename(folder)
         except OSError:  # there is one already
+            if read_about(folder) == read_about(made):
+                return  # the same, and another process may be reading it
             old = made.with_name(f"{made.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             try:
