@@ -62,6 +62,6 @@ clean: ## remove .venv and what tools left
 .venv/bench: HOLDS += .venv/dev
 .venv/installed .venv/torch .venv/dev .venv/bench: .venv/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.$(EXTRAS)'
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib >/dev/null || true # a file needs Python 3.12
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib fmexp hydra_plugins >/dev/null || true # a file needs Python 3.12
 	$(BIN)/python -m fmexp.backends.warm
 	touch .venv/installed $(HOLDS) $@

@@ -19,7 +19,7 @@ def test_an_empty_folder_is_healthy_and_stays_empty(fmexp):
 def test_a_killed_run_is_closed(fmexp):
     process = fmexp.start("run", "data=planted", "data.rows=50000", "training.epochs=1000000000")
     events = fmexp.folder / ".fmexp" / "spool"
-    while not any(path.stat().st_size > 5000 for path in events.glob("*/*/events.jsonl")):
+    while not any(path.stat().st_size > 1000 for path in events.glob("*/*/events.jsonl")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

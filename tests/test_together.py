@@ -7,7 +7,7 @@ import os
 import pytest
 
 
-@pytest.mark.parametrize("attempt", range(int(os.environ.get("FMEXP_TOGETHER", "5"))))
+@pytest.mark.parametrize("attempt", range(int(os.environ.get("FMEXP_TOGETHER", "3"))))
 def test_four_runs_at_once_in_an_empty_folder(fmexp, attempt):
     processes = [fmexp.start("run", f"model.k={k}", "training.epochs=2") for k in (1, 2, 3, 4)]
     for process in processes:

@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fmexp.tracking import spool
@@ -167,9 +168,12 @@ def _in_words(error: Exception) -> str:
 
 def load_mlflow() -> None:
     """MLflow as mlflow-skinny, without what recording has no use for: a third of the time."""
-    left_out = ("matplotlib", "pandas", "pyarrow", "scipy", "sklearn")
+    left_out = ("fastapi", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn")
     for package in left_out:
         sys.modules[package] = None  # type: ignore[assignment] # as if it were not installed
+    server = ModuleType("fastapi")  # of which MLflow's client needs a name
+    server.HTTPException = Exception  # type: ignore[attr-defined]
+    sys.modules["fastapi"] = server
     import fmexp.tracking.store  # noqa: F401
 
     for package in left_out:
