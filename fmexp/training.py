@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fmexp import divergence, fm
-from fmexp.backends.base import TakesBlocks, start
+from fmexp.backends.base import Shuffles, TakesBlocks, start
 from fmexp.data.rows import PIECE_ROWS, blocks
 from fmexp.errors import ConfigError
 from fmexp.tracking.base import Outcome
@@ -197,34 +197,50 @@ def _passes(
     So an order never takes more memory than a block's, and rows that are mapped from a file are
     read from one place of it at a time.
     """
+    shuffle = None if generator is None else _shuffler(trainer, generator)
     several = list(blocks(n_rows))
     if len(several) > 1 and isinstance(trainer, TakesBlocks):
-        return lambda rate: _pass_over_blocks(trainer, rate, several, generator) / n_rows
-    if generator is None:
+        return lambda rate: _pass_over_blocks(trainer, rate, several, shuffle) / n_rows
+    if shuffle is None:
         return lambda rate: trainer.train_epoch(rate, None)
     order = np.arange(n_rows)
 
     def shuffled(rate: float) -> float:
-        generator.shuffle(order)  # in place: a new order costs up to four times as much
+        shuffle(order)  # in place: a new order costs up to four times as much
         return trainer.train_epoch(rate, order)
 
     return shuffled
 
 
+def _shuffler(trainer: Trainer, generator: np.random.Generator) -> Callable[[np.ndarray], None]:
+    """What shuffles an order in place: the trainer's own way if it has one."""
+    if isinstance(trainer, Shuffles):
+        return lambda order: trainer.shuffle(order, generator)
+    return generator.shuffle
+
+
 def _pass_over_blocks(
-    trainer: TakesBlocks, rate: float, several: list[slice], generator: np.random.Generator | None
+    trainer: TakesBlocks,
+    rate: float,
+    several: list[slice],
+    shuffle: Callable[[np.ndarray], None] | None,
 ) -> float:
     """One pass over blocks of rows; the sum of their losses."""
-    if generator is not None:
-        several = [several[b] for b in generator.permutation(len(several))]
-    return sum(_block(trainer, rate, block, generator) for block in several)
+    if shuffle is not None:
+        numbers = np.arange(len(several))
+        shuffle(numbers)
+        several = [several[b] for b in numbers]
+    return sum(_block(trainer, rate, block, shuffle) for block in several)
 
 
 def _block(
-    trainer: TakesBlocks, rate: float, block: slice, generator: np.random.Generator | None
+    trainer: TakesBlocks, rate: float, block: slice, shuffle: Callable[[np.ndarray], None] | None
 ) -> float:
     """One pass over a block of rows; the sum of their losses. Only one order exists at a time."""
-    order = None if generator is None else generator.permutation(block.stop - block.start)
+    order = None
+    if shuffle is not None:
+        order = np.arange(block.stop - block.start)
+        shuffle(order)
     return trainer.train_block(rate, block, order)
 
 

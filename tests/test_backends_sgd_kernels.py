@@ -1,12 +1,16 @@
 """The compiled kernels do what their plain twin does, and the twin what the definition says."""
 
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmexp import fm
-from fmexp.backends import numpy_sgd, sgd_plain
+from fmexp.backends import numpy_sgd, sgd_kernels, sgd_plain
 from fmexp.data.dataset import Part
 from fmexp.data.rows import CSR, Features
 from fmexp.errors import DataError
@@ -210,3 +214,53 @@ def test_the_log_loss_is_exact_for_scores_of_every_size():
             trainer = numpy_sgd.start(make_config(k=1, task="classification"), part, p)
             expected = fm.losses("classification", np.array([score]), np.array([label]))[0]
             assert trainer.loss(part) == pytest.approx(expected, rel=1e-14, abs=1e-307)
+
+
+def xoshiro(state: list[int]) -> Iterator[int]:
+    """xoshiro256++ as Blackman and Vigna publish it."""
+    s, mask = list(state), 2**64 - 1
+
+    def turned(x: int, by: int) -> int:
+        return (x << by | x >> (64 - by)) & mask
+
+    while True:
+        yield (turned((s[0] + s[3]) & mask, 23) + s[0]) & mask
+        shifted = s[1] << 17 & mask
+        s[2] ^= s[0]
+        s[3] ^= s[1]
+        s[1] ^= s[2]
+        s[0] ^= s[3]
+        s[2] ^= shifted
+        s[3] = turned(s[3], 45)
+
+
+def shuffled(n: int, state: list[int]) -> np.ndarray:
+    order = np.arange(n)
+    sgd_kernels.shuffle()(order, np.array(state, np.uint64))
+    return order
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1000])
+def test_a_shuffle_is_that_of_fisher_and_yates_with_a_published_generator(n):
+    published = [41943041, 58720359, 3588806011781223, 3591011842654386, 9228616714210784205]
+    assert list(islice(xoshiro([1, 2, 3, 4]), 5)) == published
+    state = [int(x) for x in np.random.default_rng(n).bit_generator.random_raw(4)]
+    expected, numbers = list(range(n)), xoshiro(state)
+    for i in range(n - 1, 0, -1):
+        j = next(numbers) * (i + 1) >> 64
+        expected[i], expected[j] = expected[j], expected[i]
+    assert shuffled(n, state).tolist() == expected
+
+
+def test_all_orders_are_equally_frequent():
+    generator, draws = np.random.default_rng(0), 24_000
+    trainer = numpy_sgd.start(make_config(k=1), Part(np.ones((4, 1)), np.ones(4), np.arange(4)),
+                              fm.initial_parameters(1, 1, 0.1, 0))  # fmt: skip
+    counts = Counter[tuple[int, ...]]()
+    for _ in range(draws):
+        order = np.arange(4)
+        trainer.shuffle(order, generator)
+        counts[tuple(order.tolist())] += 1
+    assert len(counts) == 24
+    chi_square = sum((count - 1000) ** 2 / 1000 for count in counts.values())
+    assert chi_square < 49.7  # 23 degrees of freedom: 1 in 1,000

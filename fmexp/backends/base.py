@@ -78,6 +78,15 @@ class TakesBlocks(Protocol):
         ...
 
 
+@runtime_checkable
+class Shuffles(Protocol):
+    """A trainer with a faster way to shuffle than NumPy's."""
+
+    def shuffle(self, order: np.ndarray, generator: np.random.Generator) -> None:
+        """Shuffle row numbers (int64) in place; what comes out follows from the generator."""
+        ...
+
+
 class Start(Protocol):
     """The function `start` of a backend module."""
 

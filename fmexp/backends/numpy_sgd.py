@@ -48,6 +48,7 @@ class SgdTrainer:
         none = slice(0, 0)
         self.train_block(0.0, none, None)
         self._total_loss(self._scores(self._rows, none), np.empty(0))
+        sgd_kernels.shuffle()(_AS_THEY_COME, np.ones(4, np.uint64))
 
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
@@ -65,6 +66,10 @@ class SgdTrainer:
             float(learning_rate),
             *self._regularization,
         )
+
+    def shuffle(self, order: np.ndarray, generator: np.random.Generator) -> None:
+        """See `Shuffles`."""
+        sgd_kernels.shuffle()(order, generator.bit_generator.random_raw(4))
 
     def loss(self, part: Part) -> float:
         """See `Trainer`."""

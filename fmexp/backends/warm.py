@@ -24,6 +24,7 @@ def warm(factors: dict[str, tuple[int, ...]] = FACTORS) -> None:
     X, target, bias = np.eye(2), np.zeros(2), np.zeros(1)
     indptr, indices = np.arange(3), np.arange(2, dtype=np.int32)
     kinds = (X, CSR(indptr, indices, np.ones(2), 2), CSR(indptr, indices, None, 2))
+    sgd_kernels.shuffle()(np.arange(2), np.ones(4, np.uint64))
     for task, sizes in factors.items():
         sgd_kernels.total_loss(task == "classification")(target, target)
         for k in sizes:
