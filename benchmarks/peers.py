@@ -37,6 +37,7 @@ from fmexp.backends.base import load_backend
 from fmexp.compose import compose, parse_arguments
 from fmexp.data.dataset import Part
 from fmexp.data.rows import CSR
+from fmexp.training import shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,13 +119,14 @@ def fmexp_run(problem: Problem, rate: float, *overrides: str) -> tuple[float, Ca
     trainer = load_backend(config.backend.name)(
         replace(config, training=training), part, parameters
     )
-    generator, order, seconds = np.random.default_rng(0), np.arange(problem.n_rows), 0.0
+    shuffle = shuffler(trainer, np.random.default_rng(0))
+    order, seconds = np.arange(problem.n_rows), 0.0
     trainer.train_epoch(0.0, None)  # compiled, or loaded, before the clock starts
     for epoch in range(problem.epochs):
         began = time.process_time()
         decay = 1 + 0.7 * epoch if problem.epochs < 100 else 1
         if config.training.shuffle:
-            generator.shuffle(order)
+            shuffle(order)
         trainer.train_epoch(rate / decay, order if config.training.shuffle else None)
         seconds += time.process_time() - began
     return seconds, lambda rows: trainer.scores(problem.features(rows))

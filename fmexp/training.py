@@ -197,7 +197,7 @@ def _passes(
     So an order never takes more memory than a block's, and rows that are mapped from a file are
     read from one place of it at a time.
     """
-    shuffle = None if generator is None else _shuffler(trainer, generator)
+    shuffle = None if generator is None else shuffler(trainer, generator)
     several = list(blocks(n_rows))
     if len(several) > 1 and isinstance(trainer, TakesBlocks):
         return lambda rate: _pass_over_blocks(trainer, rate, several, shuffle) / n_rows
@@ -212,7 +212,7 @@ def _passes(
     return shuffled
 
 
-def _shuffler(trainer: Trainer, generator: np.random.Generator) -> Callable[[np.ndarray], None]:
+def shuffler(trainer: Trainer, generator: np.random.Generator) -> Callable[[np.ndarray], None]:
     """What shuffles an order in place: the trainer's own way if it has one."""
     if isinstance(trainer, Shuffles):
         return lambda order: trainer.shuffle(order, generator)

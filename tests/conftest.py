@@ -14,12 +14,16 @@ from tests.tracking_support import copy_store, empty_store, store_folder  # noqa
 
 SLOW = {
     "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_postgresql", "test_report",
-    "test_reproduce", "test_sweep_crashes", "test_sweep_outcomes",
+    "test_reproduce", "test_doctor_settles_what_a_killed_sweep_left",
+    "test_hydras_own_sweeper_leaves_plain_runs",
+    "test_mlflow_is_mended_from_the_study_in_both_directions",
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
+    "test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on",
     "test_tracking_kills", "test_ui", "test_what_the_page_on_reports_shows_works",
     "test_what_the_page_on_sweeps_shows_works",
+    "test_who_is_left_runs_a_killed_workers_trial_again",
 }  # fmt: skip
-"""Files and tests, half of all the time: servers, browsers, kills. CI runs them (FMEXP_SLOW=1)."""
+"""Files and tests that take a third of the time; CI runs them too (FMEXP_SLOW=1)."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,7 @@ SLOW = ("data=planted", "training.epochs=10000000")
 
 
 def thrice(test):
-    """Run it three times: which process is first, and when it is hit, is chance."""
+    """Run it three times: on real processes, who is first and when he is hit are chance."""
     return pytest.mark.usefixtures("repetition")(
         pytest.mark.parametrize("repetition", range(3))(test)
     )

@@ -26,6 +26,7 @@ from tests.tracking_support import store_folder  # noqa: F401 -- a fixture
 QUIET = ("run", "-m", *FAST, "tracking=none")
 
 
+@thrice
 def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):  # noqa: F811
     printed = fmexp(
         "run", "-m", *FAST, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=3",
@@ -79,6 +80,7 @@ def run_broken(fmexp, most: float) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@thrice
 def test_an_exception_is_a_result(fmexp, store_folder):  # noqa: F811
     done = run_broken(fmexp, 0.5)
     assert done.returncode == 0, done.stderr
@@ -100,6 +102,7 @@ def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(fmexp, stor
     assert left_in(fmexp.folder).outcomes == {"completed": 3, "failed": 1}
 
 
+@thrice
 @pytest.mark.parametrize(
     ("backend", "epochs", "jobs"),
     [("numpy_sgd", 3000, 2), ("torch_adam", 400, 3)],
@@ -143,10 +146,11 @@ def test_ctrl_c_ends_at_the_next_epoch_and_prints_the_command_that_goes_on(fmexp
 @pytest.mark.parametrize(
     "how",
     [
+        ["hydra.sweeper.n_jobs=2"],
         ["hydra.sweeper.n_jobs=2", "hydra/launcher=joblib"],
         ["hydra.sweeper.n_jobs=2", "backend=torch_adam", "training.epochs=400"],
     ],
-    ids=["launched", "processes"],
+    ids=["threads", "launched", "processes"],
 )
 def test_an_edited_file_changes_nothing_of_a_sweep_that_runs(fmexp, how):
     file = fmexp.folder / "conf" / "experiment" / "mine.yaml"
