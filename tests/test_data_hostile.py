@@ -48,6 +48,11 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "text after a quote": (b'a,y\n"1"x,2\n"3",4\n', {}, "line 2"),
     "equal column names": (b"a,b,a,y\n1,2,3,4\n", {}, "line 1: column names must differ, got 'a'"),
     "numbers as header": (b"1,2,3\n4,5,6\n", {}, "expected column names, got numbers"),
+    "target misspelt": (
+        b"size,Price\n1,2\n",
+        {"target": "price"},
+        r"names 'price', which is no column \(did you mean 'Price'\?\); the columns are 'size'",
+    ),
     "target not there": (b"a,b\n1,2\n", {}, "data.target names 'y', which is no column"),
     "no target named": (b"a,b\n1,2\n", {"target": None}, "which column is to be predicted"),
     "unknown categorical": (b"a,y\n1,2\n", {"categorical": ["z"]}, "data.categorical names 'z'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
@@ -268,10 +269,13 @@ def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> N
     ):
         given += [(key, name) for name in listed or ()]
     by = [("split.by", wishes.split_by[1])] if wishes.split_by else []
-    unknown = [f"{key} names {name!r}" for key, name in given + by if name not in names]
+    unknown = [(key, name) for key, name in given + by if name not in names]
     if unknown:
+        said = "; ".join(f"{key} names {name!r}" for key, name in unknown)
+        near = [n for _, name in unknown for n in difflib.get_close_matches(name, names, n=1)]
+        guess = f" (did you mean {' and '.join(map(repr, near))}?)" if near else ""
         raise DataError(
-            f"{where}: {'; '.join(unknown)}, which is no column; "
+            f"{where}: {said}, which is no column{guess}; "
             f"the columns are {', '.join(map(repr, names))}"
         )
     keys: dict[str, str] = {}
