@@ -298,8 +298,7 @@ class _SparseRows:
             self._v = torch.embedding(table.features, self._ids.view(-1))
             self._v[:, k] = 0.0
             parts = self._v if self._values is None else self._v * self._values.view(-1, 1)
-            parts = parts.view(len(S), -1)
-            sum_of_squares = torch.linalg.vecdot(parts, parts)
+            sum_of_squares = torch.linalg.vector_norm(parts.view(len(S), -1), dim=1).square_()
         else:
             squared_values = None if self._values is None else self._values.square()
             sum_of_squares = self._bag(table.squared_lengths()[:, None], squared_values)[:, 0]
