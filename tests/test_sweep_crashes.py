@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import time
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -88,10 +89,19 @@ def test_a_torn_journal_is_cut_and_the_sweep_goes_on(fmexp, torn):
     assert aside.read_text() == torn
 
 
+def stands_still(process: int) -> bool:
+    """Whether every thread is stopped: one in the middle of a call to the system first ends it."""
+    threads = Path(f"/proc/{process}/task").glob("*/stat")
+    with suppress(OSError):  # one has just ended
+        return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+    return False
+
+
 def stop_all(folder):
     """SIGSTOP, but not to one that is just writing: all others would wait for it."""
     while True:
         kill_all(folder, signal.SIGSTOP)
+        until(lambda: all(map(stands_still, processes_in(folder))))
         store = sqlite3.connect(folder / "mlflow.db", timeout=0)
         with (
             closing(store),
