@@ -98,7 +98,7 @@ def stands_still(process: int) -> bool:
 
 
 def stop_all(folder):
-    """SIGSTOP, but not to one that is just writing: all others would wait for it."""
+    """SIGSTOP, but not to one that has a lock: all others would wait for it."""
     while True:
         kill_all(folder, signal.SIGSTOP)
         until(lambda: all(map(stands_still, processes_in(folder))))
@@ -109,7 +109,7 @@ def stop_all(folder):
             suppress(BlockingIOError, sqlite3.OperationalError),
         ):
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            store.execute("begin immediate")
+            store.execute("begin exclusive")  # which one that reads prevents too
             return
         kill_all(folder, signal.SIGCONT)
         time.sleep(0.05)
@@ -118,7 +118,8 @@ def stop_all(folder):
 @thrice
 def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder):
     fmexp.env["FMEXP_LEASE_SECONDS"] = "2"
-    sweep = ("run", "-m", "data=planted", "training.epochs=10000", "hydra.sweeper.n_trials=2")
+    sweep = ("run", "-m", "data=planted", "training.epochs=6000", "model.k=4",
+             "hydra.sweeper.n_trials=2")  # fmt: skip
     stopped = fmexp.start(*sweep)
     until(lambda: has_begun(folder))
     stop_all(folder)
