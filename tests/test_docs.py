@@ -102,6 +102,11 @@ def first_hour(readme: str) -> list[str]:
     return [line.partition(" #")[0].strip() for line in found.splitlines()]
 
 
+def test_the_readme_shows_what_the_default_run_prints(tmp_path: Path) -> None:
+    (quality,) = re.findall("^quality .*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert quality in run("fmexp run tracking=none", tmp_path).splitlines()
+
+
 def test_the_commands_of_the_first_hour_work(tmp_path: Path) -> None:
     english = first_hour("README.md")
     assert len(english) == 10
