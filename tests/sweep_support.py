@@ -27,10 +27,24 @@ SLOW = ("data=planted", "training.epochs=10000000")
 
 
 def thrice(test):
-    """Run it three times: on real processes, who is first and when he is hit are chance."""
-    return pytest.mark.usefixtures("repetition")(
-        pytest.mark.parametrize("repetition", range(3))(test)
-    )
+    """Run it three times: which process is first, and when it is hit, is chance."""
+    return times(3)(test)
+
+
+def repeated(test):
+    """Run it three times; once where the slow tests run too, of which CI has ten minutes."""
+    return times(1 if os.environ.get("FMEXP_SLOW") else 3)(test)
+
+
+def times(n):
+    """As often as that."""
+
+    def marked(test):
+        return pytest.mark.usefixtures("repetition")(
+            pytest.mark.parametrize("repetition", range(n))(test)
+        )
+
+    return marked
 
 
 @dataclass

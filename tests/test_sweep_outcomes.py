@@ -18,6 +18,7 @@ from tests.sweep_support import (
     assert_in_agreement,
     has_begun,
     left_in,
+    repeated,
     thrice,
     until,
 )
@@ -26,7 +27,7 @@ from tests.tracking_support import store_folder  # noqa: F401 -- a fixture
 QUIET = ("run", "-m", *FAST, "tracking=none")
 
 
-@thrice
+@repeated
 def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):  # noqa: F811
     printed = fmexp(
         "run", "-m", *FAST, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=3",
@@ -80,7 +81,7 @@ def run_broken(fmexp, most: float) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@thrice
+@repeated
 def test_an_exception_is_a_result(fmexp, store_folder):  # noqa: F811
     done = run_broken(fmexp, 0.5)
     assert done.returncode == 0, done.stderr
@@ -102,7 +103,7 @@ def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(fmexp, stor
     assert left_in(fmexp.folder).outcomes == {"completed": 3, "failed": 1}
 
 
-@thrice
+@repeated
 @pytest.mark.parametrize(
     ("backend", "epochs", "jobs"),
     [("numpy_sgd", 3000, 2), ("torch_adam", 400, 3)],

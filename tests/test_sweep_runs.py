@@ -12,7 +12,7 @@ import pytest
 
 from fmexp.predict import predict_file
 from tests.conftest import Command
-from tests.sweep_support import FAST, assert_in_agreement, left_in, study_in, thrice
+from tests.sweep_support import FAST, assert_in_agreement, left_in, repeated, study_in
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def make_tables(folder: Path) -> float:
 
 
 @pytest.mark.usefixtures("store_folder")
-@thrice
+@repeated
 def test_a_users_table_is_searched_over_both_backends_and_the_winner_beats_the_mean(fmexp):
     variance = make_tables(fmexp.folder)
     printed = fmexp(
