@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -216,8 +217,13 @@ def sweeps(override: Override) -> bool:
 
 
 def _choices(group: str, extra_folder: str | None) -> list[str]:
-    """The options of a config group; none if there is no such group."""
-    options = set(GlobalHydra.instance().config_loader().get_group_options(group))
+    """The options of a config group; none if there is no such group.
+
+    Asked of the sources themselves: `get_group_options` composes the primary configuration anew.
+    """
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    groups = [source for source in sources if source.is_group(group)]
+    options = {option for each in groups for option in each.list(group, ObjectType.CONFIG)}
     if extra_folder:
         options |= {path.stem for path in (Path(extra_folder) / group).glob("*.yaml")}
     return sorted(options)
@@ -232,9 +238,8 @@ def _for_hydra(override: Override) -> str:
     line, key = str(override.input_line), override.key_or_group
     if key == "experiment":
         return f"+{line.lstrip('+')}"
-    is_group = bool(GlobalHydra.instance().config_loader().get_group_options(key))
     is_hydras = key.partition(".")[0] == "hydra" and not key.startswith("hydra.sweeper.")
-    if is_group or override.is_delete() or is_hydras:
+    if _choices(key, None) or override.is_delete() or is_hydras:
         return line
     return f"++{line.lstrip('+')}"
 

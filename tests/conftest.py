@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fmexp.cli import main
 from tests.tracking_support import copy_store, empty_store, store_folder  # noqa: F401 -- fixtures
 
 SLOW = {
@@ -86,6 +87,21 @@ class Command:
         client = self.store
         experiments = [e.experiment_id for e in client.search_experiments()]
         return client.search_runs(experiments, order_by=["attributes.start_time ASC"])
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """A command that must end with exit code 2, run in this process; returns what it says."""
+
+    def refused(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        assert main(list(arguments)) == 2
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        assert printed.out == ""
+        return printed.err
+
+    return refused
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fmexp.cli import main
 from fmexp.compose import compose, parse_arguments
 from fmexp.config import config_hash, flatten
 from fmexp.errors import ConfigError
@@ -67,20 +66,13 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("arguments", "message"), MISTAKES, ids=[" ".join(a)[:60] for a, _ in MISTAKES]
 )
-def test_mistake_is_named_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["run", *arguments]) == 2
-    printed = capsys.readouterr()
-    assert message in printed.err
-    assert "Traceback" not in printed.err
-    assert printed.out == ""
+def test_mistake_is_named_and_leaves_nothing(arguments, message, tmp_path, refused):
+    assert message in refused("run", *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_mistakes_come_in_one_message(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    main(["run", "model.k=0", "training.epochs=-3", "modle.k=4", "split.test=2"])
-    printed = capsys.readouterr().err
+def test_all_mistakes_come_in_one_message(refused):
+    printed = refused("run", "model.k=0", "training.epochs=-3", "modle.k=4", "split.test=2")
     for key in ("model.k must", "training.epochs must", "modle.k is not", "split.test must"):
         assert key in printed
 

@@ -319,8 +319,7 @@ def test_a_device_is_refused() -> None:
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the same code")
 @pytest.mark.parametrize("case", ["html", "row too long", "gzip cut short", "empty file"])
-def test_the_command_refuses_without_a_trace(fmexp: Any, case: str) -> None:
-    (fmexp.folder / "table.csv").write_bytes(REFUSED[case][0])
-    said = fmexp("run", "data=csv", "data.path=table.csv", "data.target=y", code=2)
-    assert "table.csv" in said
-    assert [path.name for path in fmexp.folder.iterdir()] == ["table.csv"]
+def test_the_command_refuses_without_a_trace(tmp_path: Path, refused: Any, case: str) -> None:
+    (tmp_path / "table.csv").write_bytes(REFUSED[case][0])
+    assert "table.csv" in refused("run", "data=csv", "data.path=table.csv", "data.target=y")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]

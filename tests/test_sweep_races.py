@@ -54,13 +54,12 @@ def test_another_launchers_jobs_are_workers(fmexp, launcher):
     assert left.outcomes == {"completed": 8}
 
 
-def test_several_workers_on_one_sqlite_file_are_refused(fmexp):
-    printed = fmexp(
-        "run", "-m", *FAST, "hydra.sweeper.storage=sqlite:///s.db", "hydra.sweeper.n_jobs=2", code=2
-    )
+def test_several_workers_on_one_sqlite_file_are_refused(tmp_path, refused):
+    file = "hydra.sweeper.storage=sqlite:///s.db"
+    printed = refused("run", "-m", *FAST, file, "hydra.sweeper.n_jobs=2")
     assert "journal" in printed
     assert "PostgreSQL" in printed
-    assert list(fmexp.folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_trial_given_up_before_it_chose_its_point_does_not_end_its_worker(tmp_path):

@@ -6,8 +6,10 @@ import os
 
 import pytest
 
+ATTEMPTS = int(os.environ.get("FMEXP_TOGETHER", "3" if os.environ.get("FMEXP_SLOW") else "1"))
 
-@pytest.mark.parametrize("attempt", range(int(os.environ.get("FMEXP_TOGETHER", "3"))))
+
+@pytest.mark.parametrize("attempt", range(ATTEMPTS))
 def test_four_runs_at_once_in_an_empty_folder(fmexp, attempt):
     processes = [fmexp.start("run", f"model.k={k}", "training.epochs=2") for k in (1, 2, 3, 4)]
     for process in processes:

@@ -56,6 +56,11 @@ class Plan:
     sweep_key: str
     digests: tuple[str, str]
 
+    @property
+    def backends(self) -> set[str]:
+        """The backends that trials can have."""
+        return set(self.variants.get("backend") or [self.record["backend"]["name"]])
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON knows it."""
         return asdict(self)

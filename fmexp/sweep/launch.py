@@ -59,6 +59,7 @@ def sweep(command: Command, arguments: list[str], config: DictConfig, context: H
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     prepared = prepare(command, arguments, compose.sweeper_options(config))
     options = prepared.options
+    refuse_several_workers(options.storage, options.n_jobs)
     for note in prepared.data.notes:
         print(note)
     print(board.opening(prepared.space, prepared.left, options))
@@ -66,7 +67,6 @@ def sweep(command: Command, arguments: list[str], config: DictConfig, context: H
         print(board.estimate(prepared.space, options, _seconds_per_trial(prepared)))
         return 0
     job = _job(command, prepared)
-    refuse_several_workers(job.storage, options.n_jobs)
     with answering(job.storage):
         with _one_at_a_time(command.folder):
             storage = open_storage(job.storage, command.folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fmexp.backends.base import load_backend
+from fmexp.backends.base import require_backend
 from fmexp.config import STARTS, flatten
 from fmexp.errors import ConfigError
 from fmexp.sweep.evaluate import DataCache, Plan, check_space
@@ -96,8 +96,7 @@ class Sweep:
     @property
     def all_numpy(self) -> bool:
         """Whether every trial trains with compiled loops, which release the interpreter."""
-        swept = self.plan.variants.get("backend", {})
-        return set(swept or [self.config.backend.name]) == {"numpy_sgd"}
+        return self.plan.backends == {"numpy_sgd"}
 
 
 def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any]) -> Sweep:
@@ -126,8 +125,8 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
     make_sampler(options.sampler, space)  # refuses what it cannot search
     if options.sampler.name != "grid" or not space.outside(default):  # a grid is just the grid
         points.insert(0, default)
-    for backend in plan.variants.get("backend", {config.backend.name: None}):
-        load_backend(backend)
+    for backend in plan.backends:
+        require_backend(backend)
     data = DataCache().get(config)
     plan = replace(plan, digests=(data.data_digest, data.split_digest))
     return Sweep(options, raw_options, space, left, plan, points, config, data)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from fmexp.backends.base import load_backend
 from fmexp.sweep import leases
 from fmexp.sweep.evaluate import DataCache, Evaluator, Plan, check_data
 from fmexp.sweep.options import NoPrunerOptions, read_options
@@ -88,6 +89,8 @@ def work(
     """Evaluate trials until there are enough; returns why no more were asked for."""
     study, space, plan = load_study(job, storage)
     check_data(plan, data)
+    for backend in plan.backends:
+        load_backend(backend)  # before a trial's clock runs
     options = read_options(job.options)
     stop = _Stop(job, stop)
     lease = leases.Lease.start(study)
