@@ -12,7 +12,9 @@ help: ## list the targets
 run: .venv/installed ## train on the default data, record it in ./mlflow.db
 	$(BIN)/fmexp run
 
-test: lint types unit wheel ## what CI runs: lint, types, tests, the wheel outside the checkout
+test: .venv/dev ## what CI runs: lint, types, the wheel outside the checkout, tests
+	@$(MAKE) --no-print-directory -j2 lint types wheel
+	@$(MAKE) --no-print-directory unit
 
 ui: .venv/installed ## MLflow's UI on ./mlflow.db
 	$(BIN)/fmexp ui

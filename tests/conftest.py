@@ -20,8 +20,8 @@ SLOW = {
     "test_mlflow_is_mended_from_the_study_in_both_directions",
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
     "test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on",
-    "test_tracking_kills", "test_ui", "test_what_the_page_on_reports_shows_works",
-    "test_what_the_page_on_sweeps_shows_works",
+    "test_three_worker_processes_of_a_command_prune", "test_tracking_kills", "test_ui",
+    "test_what_the_page_on_reports_shows_works", "test_what_the_page_on_sweeps_shows_works",
     "test_who_is_left_runs_a_killed_workers_trial_again",
 }  # fmt: skip
 """Files and tests that take a third of the time; CI runs them too (FMEXP_SLOW=1)."""

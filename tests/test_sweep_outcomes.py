@@ -103,19 +103,18 @@ def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(fmexp, stor
     assert left_in(fmexp.folder).outcomes == {"completed": 3, "failed": 1}
 
 
-@repeated
-@pytest.mark.parametrize(
-    ("backend", "epochs", "jobs"),
-    [("numpy_sgd", 3000, 2), ("torch_adam", 400, 3)],
-)
-def test_hopeless_trials_are_pruned_from_threads_and_processes(fmexp, backend, epochs, jobs):
-    fmexp(
+def prune(fmexp, backend, epochs, jobs, commands):
+    """Sweep with a pruner, and see that it has pruned those that were hopeless."""
+    sweep = (
         "run", "-m", "data=planted", "tracking=none", f"backend={backend}",
         f"training.epochs={epochs}", f"hydra.sweeper.n_jobs={jobs}",
         "training.learning_rate=tag(log,interval(1e-6,1e-2))", "model.k=4",
         "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=median",
         "hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.n_trials=10",
     )  # fmt: skip
+    started = [fmexp.start(*sweep) for _ in range(commands)]
+    ended = [(command.communicate(timeout=240), command.returncode) for command in started]
+    assert [code for _, code in ended] == [0] * commands, ended
     left = left_in(fmexp.folder)
     assert len(left.counted) == 10
     pruned = [t for t in left.trials if t.state is TrialState.PRUNED]
@@ -125,6 +124,16 @@ def test_hopeless_trials_are_pruned_from_threads_and_processes(fmexp, backend, e
     assert best.params["training.learning_rate"] > max(
         min(t.params["training.learning_rate"] for t in pruned), 1e-6
     )
+
+
+@repeated
+@pytest.mark.parametrize(("jobs", "commands"), [(2, 1), (1, 3)], ids=["threads", "processes"])
+def test_hopeless_trials_are_pruned_from_threads_and_processes(fmexp, jobs, commands):
+    prune(fmexp, "numpy_sgd", 3000, jobs, commands)
+
+
+def test_three_worker_processes_of_a_command_prune(fmexp):
+    prune(fmexp, "torch_adam", 400, 3, 1)
 
 
 @thrice
