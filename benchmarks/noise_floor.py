@@ -31,13 +31,14 @@ TABLES = {
 }
 SPLIT = ["split.test=0", f"split.validation={N_HELD_OUT / (N_TRAIN + N_HELD_OUT)}"]
 SWEEP = [
-    "training.epochs=30",
+    "training.epochs=80",
     "model.k=8",
-    "training.learning_rate=tag(log,interval(0.005,0.1))",
-    "training.learning_rate_decay=tag(log,interval(0.1,3))",
-    "training.reg_w=tag(log,interval(0.003,0.1))",
-    "training.reg_V=tag(log,interval(0.003,0.1))",
-    "model.init_stdev=tag(log,interval(0.02,0.2))",
+    "training.average_from=tag(log,int(interval(1,40)))",
+    "training.learning_rate=tag(log,interval(0.003,0.03))",
+    "training.learning_rate_decay=tag(log,interval(0.003,0.3))",
+    "training.reg_w=tag(log,interval(0.003,0.03))",
+    "training.reg_V=tag(log,interval(0.001,0.03))",
+    "model.init_stdev=tag(log,interval(0.005,0.1))",
     "hydra.sweeper.n_trials=30",
     "hydra.sweeper.n_jobs=2",
 ]

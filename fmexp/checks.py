@@ -49,16 +49,21 @@ def build(kind: Any, tree: Any, path: str = "") -> tuple[Any, list[str]]:
 
 def _contradictions(config: Config) -> list[str]:
     """What is wrong with values that are each right by themselves."""
-    split, data, found = config.split, config.data, []
+    split, data, training, found = config.split, config.data, config.training, []
     if split.validation + split.test >= 1:
         found.append(
             "split.validation + split.test must be < 1 so that rows are left to train on, got "
             f"{split.validation} + {split.test}"
         )
-    if config.training.early_stopping.patience is not None and split.validation == 0:
+    if training.early_stopping.patience is not None and split.validation == 0:
         found.append(
             "training.early_stopping.patience needs a validation part: set split.validation > 0, "
             "or patience to null"
+        )
+    if training.average_from is not None and training.average_from > training.epochs:
+        found.append(
+            "training.average_from must be at most training.epochs, or nothing is averaged; got "
+            f"{training.average_from} > {training.epochs}"
         )
     if isinstance(data, NotebookConfig) and data.minimum > data.maximum:
         found.append(f"data.minimum must be <= data.maximum, got {data.minimum} > {data.maximum}")

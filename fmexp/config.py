@@ -67,7 +67,11 @@ class EarlyStoppingConfig:
 
 @dataclass
 class TrainingConfig:
-    """`training.*`; epoch e (from 0) trains at learning_rate / (1 + learning_rate_decay e)."""
+    """`training.*`; epoch e (from 0) trains at learning_rate / (1 + learning_rate_decay e).
+
+    From epoch `average_from` (from 1) on, the model is the mean of the parameters after each epoch
+    since (Polyak and Juditsky 1992); training goes on from the last ones.
+    """
 
     learning_rate: Positive
     epochs: Count
@@ -76,6 +80,7 @@ class TrainingConfig:
     reg_w: NotNegative
     reg_V: NotNegative  # noqa: N815 (the paper's letter)
     learning_rate_decay: NotNegative
+    average_from: Count | None
     early_stopping: EarlyStoppingConfig
 
 

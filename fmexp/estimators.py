@@ -47,6 +47,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         reg_w: float = 0.0,
         reg_V: float = 0.0,
         learning_rate_decay: float = 0.0,
+        average_from: int | None = None,
         validation: float = 0.0,
         patience: int | None = None,
         min_delta: float = 0.0,
@@ -65,6 +66,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         self.reg_w = reg_w
         self.reg_V = reg_V
         self.learning_rate_decay = learning_rate_decay
+        self.average_from = average_from
         self.validation = validation
         self.patience = patience
         self.min_delta = min_delta
@@ -105,7 +107,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
             raise ConfigError(f"backend must be one of {', '.join(backends)}, got {self.backend!r}")
         stopping = {"patience": self.patience, "min_delta": self.min_delta}
         keys = ("learning_rate", "epochs", "shuffle", "reg_w0", "reg_w", "reg_V",
-                "learning_rate_decay")  # fmt: skip
+                "learning_rate_decay", "average_from")  # fmt: skip
         training = {key: getattr(self, key) for key in keys} | {"early_stopping": stopping}
         model = {key: getattr(self, key) for key in ("k", "init_stdev", "clip")}
         tree = {

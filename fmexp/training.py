@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fmexp import divergence, fm
-from fmexp.backends.base import Shuffles, TakesBlocks, start
+from fmexp.backends.base import Averages, Shuffles, TakesBlocks, start
 from fmexp.data.rows import PIECE_ROWS, blocks
 from fmexp.errors import ConfigError
 from fmexp.tracking.base import Outcome
@@ -100,7 +100,8 @@ def fit(
         parameters: where to start; None for what `model.start` says.
 
     Raises:
-        ConfigError: early stopping without a validation part.
+        ConfigError: early stopping without a validation part, or a mean of parameters from a
+            backend that keeps none.
         MissingPackageError: the backend's package is not installed.
         DataError: feature rows that no kernel may see.
     """
@@ -114,6 +115,11 @@ def fit(
     if caution := divergence.caution(config, dataset):
         _log.warning(caution)
     trainer = start(config, dataset.train, parameters)
+    if config.training.average_from is not None and not isinstance(trainer, Averages):
+        raise ConfigError(
+            f"backend={config.backend.name} keeps no mean of its parameters: set "
+            "training.average_from=null"
+        )
     curves = _Curves()
     began = time.perf_counter()
     outcome, reason = _train(config, dataset, trainer, watch, curves)
@@ -168,6 +174,9 @@ def _train(
     for epoch in range(1, training.epochs + 1):
         rate = training.learning_rate / (1.0 + training.learning_rate_decay * (epoch - 1))
         train_loss = one_pass(rate) * units
+        if training.average_from is not None and epoch >= training.average_from:
+            assert isinstance(trainer, Averages)
+            trainer.average(1.0 / (epoch - training.average_from + 1))
         validation_loss = None if validation is None else trainer.loss(validation) * units
         if not math.isfinite(train_loss + (validation_loss or 0.0)):
             return Outcome.DIVERGED, ""

@@ -28,6 +28,7 @@ MISTAKES = [
     (["training.reg_V=-0.1"], "training.reg_V must be a number >= 0"),
     (["training.early_stopping.patience=-1"], "patience must be a whole number from 1"),
     (["training.early_stopping.patience=3", "split.validation=0"], "needs a validation part"),
+    (["training.average_from=60"], "average_from must be at most training.epochs"),
     (["backend=sklearn"], "backend must be one of numpy_sgd, torch_adam, got sklearn"),
     (["backend=numpy_sdg"], "did you mean numpy_sgd?"),
     (["backend.name=jax"], "backend must be one of numpy_sgd, torch_adam, got 'jax'"),

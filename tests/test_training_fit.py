@@ -1,6 +1,7 @@
 """fit(): one loop for all backends."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,32 @@ def test_the_epoch_of_the_lowest_validation_loss_is_kept(backend):
     part = data.validation
     loss = fm.losses("regression", fm.scores(done.parameters, part.features), part.target).mean()
     assert loss == pytest.approx(done.best_validation) == min(done.validation_losses)
+
+
+@pytest.mark.parametrize("k", [3, 8, 65])
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_from_an_epoch_on_the_model_is_the_mean_of_its_states(backend, k, sparse, dtype):
+    X, g = random_rows(50, 6, density=0.7), np.random.default_rng(1)
+    y = X[:, 0] * X[:, 1] + X[:, 2] + g.normal(size=50)
+    keys = {"backend": backend, "k": k, "dtype": dtype, "learning_rate": 0.02, "reg_V": 0.1}
+    rows = to_csr(X) if sparse else X
+    data, judged = make_dataset(rows, y), make_dataset(rows, y, 10)
+    states = [fit(make_config(**keys, epochs=e), data).parameters for e in (1, 2, 3, 4, 5)]
+    done = fit(make_config(**keys, epochs=5, average_from=3), data)
+    close = pytest.approx if dtype == "float64" else partial(pytest.approx, rel=1e-4, abs=1e-6)
+    for name in ("w0", "w", "V"):
+        mean = np.mean([getattr(state, name) for state in states[2:]], axis=0)
+        assert getattr(done.parameters, name) == close(mean)
+    plain = fit(make_config(**keys, epochs=5), data)
+    assert done.train_losses == plain.train_losses  # training goes on from the last state
+    averaged = fit(make_config(**keys, epochs=5, average_from=3), judged)
+    plain = fit(make_config(**keys, epochs=5), judged)
+    assert averaged.validation_losses[:3] == plain.validation_losses[:3]
+    part, kept = judged.validation, averaged.parameters
+    loss = fm.losses("regression", fm.scores(kept, part.features), part.target).mean()
+    assert loss == close(averaged.best_validation)
+    assert averaged.validation_losses[4] != plain.validation_losses[4]
 
 
 def test_early_stopping_stops_after_patience_and_keeps_the_best(backend):

@@ -88,6 +88,19 @@ class Shuffles(Protocol):
         ...
 
 
+@runtime_checkable
+class Averages(Protocol):
+    """A trainer that can keep a mean of its parameters (`training.average_from`)."""
+
+    def average(self, weight: float) -> None:
+        """Move the mean by `weight` of its distance to the parameters as they are.
+
+        From the first call on, whose weight is 1, `loss`, `scores` and `parameters` are those of
+        the mean; training goes on from where it was.
+        """
+        ...
+
+
 class Start(Protocol):
     """The function `start` of a backend module."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,10 @@ class SgdTrainer:
         dtype = np.dtype(config.backend.dtype)
         wide = sgd_kernels.lanes_of(parameters.k) > sgd_kernels.MAX_LANES
         sparse = isinstance(train.features, CSR) or wide
-        self._layout = (SparseLayout if sparse else DenseLayout)(parameters, dtype, logistic)
-        self._bias = np.array([parameters.w0], dtype)
+        layout = SparseLayout if sparse else DenseLayout
+        self._make_layout = partial(layout, dtype=dtype, logistic=logistic)
+        self._layout = self._judged = self._make_layout(parameters)
+        self._bias = self._judged_bias = np.array([parameters.w0], dtype)
         self._rows = self._layout.arrays(train.features)
         self._target = _column(train.target, len(train.features), dtype)
         self._total_loss = sgd_kernels.total_loss(logistic)
@@ -71,6 +74,18 @@ class SgdTrainer:
         """See `Shuffles`."""
         sgd_kernels.shuffle()(order, generator.bit_generator.random_raw(4))
 
+    def average(self, weight: float) -> None:
+        """See `Averages`."""
+        if self._judged is self._layout:
+            self._judged = self._make_layout(self.parameters())
+            self._judged_bias = self._bias.copy()
+        self._judged_bias += weight * (self._bias - self._judged_bias)
+        for mean, now in (
+            (self._judged.weights(), self._layout.weights()),
+            (self._judged.factors(), self._layout.factors()),
+        ):
+            mean += weight * (now - mean)
+
     def loss(self, part: Part) -> float:
         """See `Trainer`."""
         target = _column(part.target, len(part.features), np.dtype(np.float64))
@@ -92,13 +107,13 @@ class SgdTrainer:
 
     def _scores(self, rows: _Arrays, block: slice) -> np.ndarray:
         out = np.empty(block.stop - block.start)
-        self._layout.score(self._layout.some(rows, block), self._bias, out)
+        self._judged.score(self._judged.some(rows, block), self._judged_bias, out)
         return out
 
     def parameters(self) -> Parameters:
         """See `Trainer`."""
-        w, V = self._layout.weights(), self._layout.factors()
-        return Parameters(float(self._bias[0]), w.astype(np.float64), V.astype(np.float64))
+        w, V = self._judged.weights(), self._judged.factors()
+        return Parameters(float(self._judged_bias[0]), w.astype(np.float64), V.astype(np.float64))
 
 
 class DenseLayout:

@@ -42,7 +42,7 @@ class AdamTrainer:
         self._classification = config.task == "classification"
         self._device = _device(backend.device)
         self._dtype: torch.dtype = getattr(torch, backend.dtype)
-        self._table = _Table(parameters, self._device, self._dtype)
+        self._table = self._judged = _Table(parameters, self._device, self._dtype)
         self._gradient = _Table.zeros_like(self._table)
         self._adam = _Adam(self._table.all)
         self._reg_w0, self._reg_w, self._reg_V = training.reg_w0, training.reg_w, training.reg_V
@@ -55,7 +55,7 @@ class AdamTrainer:
         """See `Trainer`."""
         losses, sizes = [], []
         for rows, target in self._batches(order):
-            sums, scores = self._sums_and_scores(rows)
+            sums, scores = _sums_and_scores(rows, self._table)
             losses.append(self._mean_loss(scores, target))
             sizes.append(len(target))
             predictions = torch.sigmoid(scores) if self._classification else scores
@@ -65,32 +65,33 @@ class AdamTrainer:
         return float(np.dot(means, sizes)) / sum(sizes)
 
     @torch.inference_mode()
+    def average(self, weight: float) -> None:
+        """See `Averages`."""
+        if self._judged is self._table:
+            self._judged = _Table.zeros_like(self._table)
+        self._judged.all.lerp_(self._table.all, weight)
+
+    @torch.inference_mode()
     def loss(self, part: Part) -> float:
         """See `Trainer`."""
         if self._seen[0] is not part:
             self._seen = part, *self._moved(part)
         _, rows, target = self._seen
-        return float(self._mean_loss(self._sums_and_scores(rows)[1], target))
+        return float(self._mean_loss(_sums_and_scores(rows, self._judged)[1], target))
 
     @torch.inference_mode()
     def scores(self, features: Features) -> np.ndarray:
         """See `Trainer`."""
-        _, scores = self._sums_and_scores(self._rows_of(features))
+        _, scores = _sums_and_scores(self._rows_of(features), self._judged)
         return scores.to("cpu", torch.float64).numpy()
 
     def parameters(self) -> Parameters:
         """See `Trainer`."""
-        return self._table.parameters()
+        return self._judged.parameters()
 
     def gradients(self) -> Parameters:
         """The gradient of the last step, for tests."""
         return self._gradient.parameters()
-
-    def _sums_and_scores(self, rows: _Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        """S (n_rows, k + 1), and the scores (n_rows,)."""
-        sums, k = rows.sums(self._table), self._table.k
-        square_of_sums = sums[:, :k].square().sum(1)
-        return sums, torch.add(sums[:, k], square_of_sums, alpha=0.5)
 
     def _set_gradient(self, rows: _Rows, sums: torch.Tensor, slopes: torch.Tensor) -> None:
         """The gradient of the mean over the rows, as `fmexp.fm.gradients` defines it.
@@ -134,6 +135,13 @@ class AdamTrainer:
         return _DenseRows.of(torch.as_tensor(features).to(self._device, self._dtype))
 
 
+def _sums_and_scores(rows: _Rows, table: _Table) -> tuple[torch.Tensor, torch.Tensor]:
+    """S (n_rows, k + 1), and the scores (n_rows,)."""
+    sums, k = rows.sums(table), table.k
+    square_of_sums = sums[:, :k].square().sum(1)
+    return sums, torch.add(sums[:, k], square_of_sums, alpha=0.5)
+
+
 class _Table:
     """Parameters, or their gradient, as rows of k + 1 numbers of one tensor.
 
@@ -149,7 +157,7 @@ class _Table:
 
     @classmethod
     def zeros_like(cls, table: _Table) -> _Table:
-        """All zero, for gradients."""
+        """All zero, for gradients and means."""
         zeros = cls.__new__(cls)
         zeros._view(torch.zeros_like(table.W))
         return zeros
