@@ -15,8 +15,9 @@ from tests.tracking_support import copy_store, empty_store, store_folder  # noqa
 
 SLOW = {
     "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_postgresql", "test_report",
-    "test_reproduce", "test_doctor_settles_what_a_killed_sweep_left",
-    "test_hydras_own_sweeper_leaves_plain_runs",
+    "test_reproduce", "test_a_run_that_its_user_closed_is_left_alone",
+    "test_doctor_settles_what_a_killed_sweep_left",
+    "test_four_trackers_at_once_on_an_empty_folder", "test_hydras_own_sweeper_leaves_plain_runs",
     "test_mlflow_is_mended_from_the_study_in_both_directions",
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
     "test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on",

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-ATTEMPTS = int(os.environ.get("FMEXP_TOGETHER", "3" if os.environ.get("FMEXP_SLOW") else "1"))
+ATTEMPTS = int(os.environ.get("FMEXP_TOGETHER", "2" if os.environ.get("FMEXP_SLOW") else "1"))
 
 
 @pytest.mark.parametrize("attempt", range(ATTEMPTS))
