@@ -193,10 +193,9 @@ def csv_config(path: Path) -> object:
 def run_config(path: Path) -> object:
     from fmexp.checks import parse
 
-    stopping = {"patience": None, "min_delta": 0.0}
+    stopping = {"average_from": None, "early_stopping": {"patience": None, "min_delta": 0.0}}
     training = {"learning_rate": 0.01, "epochs": 5, "shuffle": True, "learning_rate_decay": 0.0}
-    training |= {"reg_w0": 0.0, "reg_w": 0.0, "reg_V": 0.0, "early_stopping": stopping}
-    training |= {"average_from": None}
+    training |= {"reg_w0": 0.0, "reg_w": 0.0, "reg_V": 0.0, **stopping}
     return parse(
         {
             "seed": 0,

@@ -103,6 +103,14 @@ def test_from_an_epoch_on_the_model_is_the_mean_of_its_states(backend, k, sparse
     assert averaged.validation_losses[4] != plain.validation_losses[4]
 
 
+def test_a_backend_that_keeps_no_mean_is_named(monkeypatch):
+    from fmexp.backends.numpy_sgd import SgdTrainer
+
+    monkeypatch.delattr(SgdTrainer, "average")
+    with pytest.raises(ConfigError, match=r"numpy_sgd keeps no mean.*average_from=null"):
+        fit(make_config(average_from=3), noisy())
+
+
 def test_early_stopping_stops_after_patience_and_keeps_the_best(backend):
     keys = {"learning_rate": 0.03, "k": 8, "epochs": 300}
     whole = fit(make_config(backend, **keys), noisy(10))
