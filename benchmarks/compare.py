@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from machine import describe_machine
 
-from fmexp.significance import LEVEL, difference
+from fmexp.analysis.significance import LEVEL, difference
 
 REPETITIONS, ROWS, TRIALS = 1000, 100, 20
 BOUND = 73  # 50 expected; more than this in less than 1 of 1,000 such counts

@@ -147,9 +147,9 @@ def in_words(run: dict[str, float]) -> str:
 
 def child(path: Path) -> None:
     """Load and train, and print what it took."""
-    from fmexp.config import SplitConfig
+    from fmexp.config.schema import SplitConfig
     from fmexp.data.loading import load
-    from fmexp.training import fit
+    from fmexp.training.fitting import fit
 
     config = run_config(path)
     warm_up()
@@ -182,7 +182,7 @@ def child(path: Path) -> None:
 
 
 def csv_config(path: Path) -> object:
-    from fmexp.config import CsvConfig
+    from fmexp.config.schema import CsvConfig
 
     names = [f"c{j}" for j in range(5)]
     return CsvConfig(
@@ -191,7 +191,7 @@ def csv_config(path: Path) -> object:
 
 
 def run_config(path: Path) -> object:
-    from fmexp.checks import parse
+    from fmexp.config.checks import parse
 
     stopping = {"average_from": None, "early_stopping": {"patience": None, "min_delta": 0.0}}
     training = {"learning_rate": 0.01, "epochs": 5, "shuffle": True, "learning_rate_decay": 0.0}
@@ -214,7 +214,7 @@ def warm_up() -> None:
     """Import and compile what every size needs alike."""
     from fmexp.data.learn import Learning
     from fmexp.data.loading import from_table
-    from fmexp.training import fit
+    from fmexp.training.fitting import fit
 
     config = run_config(Path("none"))
     rows = {f"c{j}": ["a", "b"] * 20 for j in range(5)} | {"y": np.arange(40.0)}

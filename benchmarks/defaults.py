@@ -20,15 +20,15 @@ import numpy as np
 from machine import describe_machine
 
 from fmexp import fm
-from fmexp.compose import compose, parse_arguments
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays, load
-from fmexp.training import fit, loss_units
+from fmexp.training.fitting import fit, loss_units
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fmexp.config import Config
+    from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
 
 SEEDS = (0, 1)

@@ -19,11 +19,11 @@ from machine import describe_machine
 
 from fmexp import fm
 from fmexp.backends.base import load_backend
-from fmexp.compose import compose, parse_arguments
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.dataset import Part
+from fmexp.data.features import CSR
 from fmexp.data.loading import load
-from fmexp.data.rows import CSR
-from fmexp.training import fit
+from fmexp.training.fitting import fit
 
 
 def seconds_of_epoch(

@@ -7,7 +7,7 @@ import os
 import platform
 
 from fmexp import __version__
-from fmexp.environment import cpu_name, installed
+from fmexp.record.environment import cpu_name, installed
 
 
 def describe_machine(*packages: str) -> str:

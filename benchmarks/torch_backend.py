@@ -18,9 +18,9 @@ from machine import describe_machine
 
 from fmexp import fm
 from fmexp.backends.base import load_backend
-from fmexp.compose import compose, parse_arguments
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.dataset import Part
-from fmexp.data.rows import CSR
+from fmexp.data.features import CSR
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from fmexp.compose import compose, parse_arguments
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays, load
-from fmexp.divergence import rate_for_every_row
-from fmexp.training import fit, start_parameters
+from fmexp.training.fitting import fit, start_parameters
+from fmexp.training.stability import rate_for_every_row
 
 IMAGES = Path(__file__).resolve().parent / "images"
 

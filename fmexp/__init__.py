@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "FMClassifier": "fmexp.estimators",
     "FMRegressor": "fmexp.estimators",
-    "load": "fmexp.export",
+    "load": "fmexp.analysis.export",
 }
 """Where the names for use from Python are defined; imported only when they are used."""
 

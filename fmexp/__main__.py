@@ -2,6 +2,6 @@
 
 import sys
 
-from fmexp.cli import entry
+from fmexp.cli.parser import entry
 
 sys.exit(entry())

@@ -16,15 +16,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fmexp.checks import parse
+from fmexp.config.checks import parse
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays
 from fmexp.errors import ConfigError, FmexpError
 from fmexp.model import Model
-from fmexp.training import fit
+from fmexp.training.fitting import fit
 
 if TYPE_CHECKING:
-    from fmexp.config import Config
+    from fmexp.config.schema import Config
 
 _FORMATS = ("csr", "csc", "coo")
 

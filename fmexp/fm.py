@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fmexp.data.rows import CSR
+from fmexp.data.features import CSR
 
 if TYPE_CHECKING:
-    from fmexp.data.rows import Features
+    from fmexp.data.features import Features
 
 Task = Literal["regression", "classification"]
 

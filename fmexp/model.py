@@ -19,9 +19,9 @@ from fmexp.data.frames import as_table
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from fmexp.config import Config
+    from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
-    from fmexp.data.rows import Features
+    from fmexp.data.features import Features
 
 FORMAT = 1
 ARRAYS, DESCRIPTION = "parameters.npz", "model.json"

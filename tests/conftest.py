@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fmexp.cli import main
-from tests.tracking_support import copy_store, empty_store, store_folder  # noqa: F401 -- fixtures
+from fmexp.cli.parser import main
+from tests.record_support import copy_store, empty_store, store_folder  # noqa: F401 -- fixtures
 
 SLOW = {
     "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_postgresql", "test_report",
@@ -21,7 +21,7 @@ SLOW = {
     "test_mlflow_is_mended_from_the_study_in_both_directions",
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
     "test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on",
-    "test_three_worker_processes_of_a_command_prune", "test_tracking_kills", "test_ui",
+    "test_three_worker_processes_of_a_command_prune", "test_record_kills", "test_ui",
     "test_what_the_page_on_reports_shows_works", "test_what_the_page_on_sweeps_shows_works",
     "test_who_is_left_runs_a_killed_workers_trial_again",
 }  # fmt: skip

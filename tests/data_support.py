@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig, SplitConfig
+from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig, SplitConfig
 from fmexp.data.loading import load
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fmexp import experiment
-from fmexp.compose import compose, parse_arguments
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
-from fmexp.tracking.base import Tracker
-from fmexp.tracking.tracker import open_tracker
-from tests.tracking_support import uri_of
+from fmexp.experiment import one_run
+from fmexp.record.spool_tracker import open_tracker
+from fmexp.record.tracker import Tracker
+from tests.record_support import uri_of
 
 
 def train(tracker: Tracker, *overrides: str) -> str:
@@ -17,7 +17,7 @@ def train(tracker: Tracker, *overrides: str) -> str:
     composed = compose(parse_arguments(list(overrides)))
     config = composed.config
     data = load(config.data, config.split, config.task)
-    return experiment.run(config, composed.record, data, tracker, lambda *_: None).key
+    return one_run.run(config, composed.record, data, tracker, lambda *_: None).key
 
 
 def record(folder: Path, **runs: list[str]) -> dict[str, str]:

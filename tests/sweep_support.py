@@ -14,11 +14,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from fmexp.sweep.marks import counts
 from fmexp.sweep.space import Space
 from fmexp.sweep.storage import open_storage
+from fmexp.sweep.trial_status import counts
 from fmexp.sweep.worker import SPACE
-from tests.tracking_support import StoredRun, stored
+from tests.record_support import StoredRun, stored
 
 SOAK = os.environ.get("FMEXP_SOAK") == "1"
 FAST = ("data=planted", "training.epochs=20")

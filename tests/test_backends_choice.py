@@ -21,7 +21,7 @@ def test_cuda_where_there_is_none_is_a_mistake_of_the_configuration():
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    from fmexp.backends.torch_adam import _device
+    from fmexp.backends.adam import _device
 
     with pytest.raises(ConfigError, match=r"backend\.device=cuda"):
         _device("cuda")
@@ -29,7 +29,7 @@ def test_cuda_where_there_is_none_is_a_mistake_of_the_configuration():
 
 
 def test_numpy_sgd_needs_no_torch():
-    script = "import sys, fmexp.training, fmexp.backends.numpy_sgd\nprint('torch' in sys.modules)"
+    script = "import sys, fmexp.training.fitting, fmexp.backends.sgd\nprint('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
 
@@ -42,7 +42,7 @@ def test_training_is_the_same_on_cuda():
 
     import numpy as np
 
-    from fmexp.training import fit
+    from fmexp.training.fitting import fit
     from tests.training_fakes import make_config, make_dataset, random_rows, to_csr
 
     X, y = random_rows(60, 9, density=0.5), np.random.default_rng(1).normal(size=60)

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from fmexp.backends import numpy_sgd
+from fmexp.backends import sgd
 from fmexp.data.dataset import Part
-from fmexp.training import fit
+from fmexp.training.fitting import fit
 from tests.training_fakes import (
     make_config,
     make_dataset,
@@ -90,7 +90,7 @@ def test_threads_that_train_their_own_trial_do_not_disturb_each_other():
 
     def train(seed: int) -> bytes:
         p = random_parameters(20, 8, seed)
-        trainer = numpy_sgd.start(make_config(k=8, reg_V=0.1), part, p)
+        trainer = sgd.start(make_config(k=8, reg_V=0.1), part, p)
         for _ in range(30):
             trainer.train_epoch(0.001, None)
         return trainer.parameters().V.tobytes()

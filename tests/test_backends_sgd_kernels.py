@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmexp import fm
-from fmexp.backends import numpy_sgd, sgd_kernels, sgd_plain
+from fmexp.backends import sgd, sgd_kernels, sgd_plain
 from fmexp.data.dataset import Part
-from fmexp.data.rows import CSR, Features
+from fmexp.data.features import CSR, Features
 from fmexp.errors import DataError
 from tests.training_fakes import make_config, random_parameters, random_rows, to_csr
 
@@ -26,7 +26,7 @@ def trained(
 ) -> tuple[fm.Parameters, float]:
     """One epoch of the compiled backend."""
     config = make_config(k=p.k, **L2, **keys)
-    trainer = numpy_sgd.start(config, Part(features, y, np.arange(len(y))), p)
+    trainer = sgd.start(config, Part(features, y, np.arange(len(y))), p)
     loss = trainer.train_epoch(RATE, order)
     return trainer.parameters(), loss
 
@@ -110,7 +110,7 @@ def test_every_number_of_factors_does_what_the_twin_does(kind, dtype):
 def test_factors_that_pad_a_vector_stay_zero(kind):
     p, X, y = problem("regression", 5, 0.4)
     part = Part(X if kind == "dense" else to_csr(X), y, np.arange(40))
-    trainer = numpy_sgd.start(make_config(k=5), part, p)
+    trainer = sgd.start(make_config(k=5), part, p)
     trainer.train_epoch(0.05, None)
     layout = trainer._layout
     padding = layout._V[:, 5:8] if kind == "dense" else layout._table[:, 5:8]
@@ -198,7 +198,7 @@ def test_scores_and_losses_are_those_of_the_definition(kind, task):
     p, X, y = problem(task, 70 if kind == "wide" else 6, 0.4)
     features = X if kind == "dense" else to_csr(X)
     part = Part(features, y, np.arange(40))
-    trainer = numpy_sgd.start(make_config(k=p.k, task=task), part, p)
+    trainer = sgd.start(make_config(k=p.k, task=task), part, p)
     expected = fm.scores(p, X)
     np.testing.assert_allclose(trainer.scores(features), expected, rtol=0, atol=1e-12)
     mean = fm.losses(task, expected, y).mean()
@@ -211,7 +211,7 @@ def test_the_log_loss_is_exact_for_scores_of_every_size():
     for label in (0.0, 1.0):
         for score in scores:
             part = Part(np.array([[score]]), np.array([label]), np.arange(1))
-            trainer = numpy_sgd.start(make_config(k=1, task="classification"), part, p)
+            trainer = sgd.start(make_config(k=1, task="classification"), part, p)
             expected = fm.losses("classification", np.array([score]), np.array([label]))[0]
             assert trainer.loss(part) == pytest.approx(expected, rel=1e-14, abs=1e-307)
 
@@ -254,7 +254,7 @@ def test_a_shuffle_is_that_of_fisher_and_yates_with_a_published_generator(n):
 
 def test_all_orders_are_equally_frequent():
     generator, draws = np.random.default_rng(0), 24_000
-    trainer = numpy_sgd.start(make_config(k=1), Part(np.ones((4, 1)), np.ones(4), np.arange(4)),
+    trainer = sgd.start(make_config(k=1), Part(np.ones((4, 1)), np.ones(4), np.arange(4)),
                               fm.initial_parameters(1, 1, 0.1, 0))  # fmt: skip
     counts = Counter[tuple[int, ...]]()
     for _ in range(draws):

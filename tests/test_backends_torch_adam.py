@@ -8,11 +8,11 @@ import pytest
 
 from fmexp import fm
 from fmexp.data.dataset import Part
-from fmexp.data.rows import CSR, Features
+from fmexp.data.features import CSR, Features
 from tests.training_fakes import make_config, random_parameters, random_rows, to_csr
 
 torch = pytest.importorskip("torch")
-torch_adam = import_module("fmexp.backends.torch_adam")
+torch_adam = import_module("fmexp.backends.adam")
 
 L2 = {"reg_w0": 0.3, "reg_w": 0.2, "reg_V": 0.1}
 

@@ -94,7 +94,7 @@ def test_all_runs_show_the_parent_with_its_section_per_kind_of_metric(
 def test_the_primary_metric_is_set_and_a_persons_own_note_stays(folder, addresses):
     from mlflow import MlflowClient
 
-    from fmexp.ui import prepare
+    from fmexp.cli.ui import prepare
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     assert client.get_experiment("1").tags["mlflow.experiment.primaryMetric.name"] == "best/val_mse"

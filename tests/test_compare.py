@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmexp.compare.choose import choose, n_choices
-from fmexp.compare.command import compare, gather
-from fmexp.compare.show import Comparison, shorter
+from fmexp.analysis.compare.choose import choose, n_choices
+from fmexp.analysis.compare.command import compare, gather
+from fmexp.analysis.compare.show import Comparison, shorter
 from fmexp.errors import UserError
-from fmexp.tracking.records import Record, Records
+from fmexp.record.queries import Record, Records
+from tests.record_support import copy_store, uri_of
 from tests.recorded_support import record
-from tests.tracking_support import copy_store, uri_of
 
 PLANTED = ["data=planted", "data.rows=2000", "data.noise=0.3", "training.epochs=20"]
 
@@ -109,7 +109,7 @@ def test_lost_data_leave_the_table_and_say_what_is_missing(
     def lost(*_: object) -> None:
         raise UserError("the data are missing")
 
-    monkeypatch.setattr("fmexp.recorded.load_data", lost)
+    monkeypatch.setattr("fmexp.analysis.recorded.load_data", lost)
     found = compared(records, recorded, "good", "poor")
     assert found.judged == [None]
     assert "cannot be told: the data are missing" in found.as_text()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fmexp.compose import compose, parse_arguments
-from fmexp.config import config_hash, flatten
+from fmexp.config.compose import compose, parse_arguments
+from fmexp.config.schema import config_hash, flatten
 from fmexp.errors import ConfigError
 
 MISTAKES = [

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmexp import training
-from fmexp.config import SplitConfig
-from fmexp.data import cache, parts, rows
+from fmexp.config.schema import SplitConfig
+from fmexp.data import cache, features, parts
 from fmexp.data.dataset import Dataset, Part
-from fmexp.data.rows import CSR
+from fmexp.data.features import CSR
 from fmexp.errors import DataError
-from fmexp.training import fit
+from fmexp.training import fitting
+from fmexp.training.fitting import fit
 from tests.data_support import PARTS, lines, load_csv, load_libsvm
 from tests.training_fakes import make_config
 
@@ -28,7 +28,7 @@ def small_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything goes through the cache, in blocks of 100 rows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "SMALLEST", 0)
-    monkeypatch.setattr(rows, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(features, "BLOCK_ROWS", 100)
     monkeypatch.setattr(parts, "BLOCK_ROWS", 100)
     return tmp_path
 
@@ -105,7 +105,7 @@ def test_rows_in_blocks_are_each_visited_once_an_epoch(small_limits: Path) -> No
             visited.extend((block.start + order).tolist())
             return float(len(order))
 
-    mean = training._passes(Recorder(), 1050, np.random.default_rng(0))(0.1)  # type: ignore[arg-type]
+    mean = fitting._passes(Recorder(), 1050, np.random.default_rng(0))(0.1)  # type: ignore[arg-type]
     assert mean == 1.0
     assert sorted(visited) == list(range(1050))
     assert visited[:100] != sorted(visited[:100])
@@ -115,12 +115,12 @@ def test_rows_in_blocks_are_each_visited_once_an_epoch(small_limits: Path) -> No
 def test_the_text_is_read_once_and_again_when_it_changes(
     small_limits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fmexp.data import delimited
+    from fmexp.data import csv
 
     path = table(small_limits)
     before = load_csv(path, PARTS)
     with monkeypatch.context() as patch:
-        patch.setattr(delimited, "batches", None)
+        patch.setattr(csv, "batches", None)
         assert bits(load_csv(path, PARTS)) == bits(before)
     table(small_limits, seed=1)
     os.utime(path, ns=(1, 1))

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmexp import fm, metrics, model
+from fmexp import fm, model
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_table
-from fmexp.experiment import held_out_metrics
-from fmexp.training import fit
+from fmexp.experiment.one_run import held_out_metrics
+from fmexp.training import metrics
+from fmexp.training.fitting import fit
 from tests.data_support import PARTS, lines
 from tests.training_fakes import make_config
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fmexp.data.dataset import Part, evenly_spaced
-from fmexp.data.rows import CSR, stack_rows
+from fmexp.data.features import CSR, stack_rows
 
 
 def part(rows: list[int]) -> Part:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fmexp.data.encode import Encoder
+from fmexp.data.features import CSR
 from fmexp.data.frames import as_text
 from fmexp.data.learn import Learning, learn
-from fmexp.data.rows import CSR
 from fmexp.data.table import Table, Text, text_of_numbers
 from fmexp.errors import DataError
 

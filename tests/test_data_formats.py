@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmexp.config import SplitConfig
+from fmexp.config.schema import SplitConfig
 from fmexp.data.dataset import Dataset
+from fmexp.data.features import CSR
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays, from_table
-from fmexp.data.rows import CSR
 from fmexp.errors import DataError
-from fmexp.training import fit
+from fmexp.training.fitting import fit
 from tests.data_support import WHOLE, lines, load_csv, load_libsvm, load_parquet
 from tests.training_fakes import make_config
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fmexp.data import delimited
-from fmexp.data.contract import MISSING
+from fmexp.data import csv
+from fmexp.data.schema import MISSING
 from fmexp.errors import DataError
 from tests.data_support import WHOLE, load_csv, load_libsvm
 
@@ -71,8 +71,8 @@ def damaged(table: bytes, draw: random.Random) -> bytes:
 
 def check_cells(path: Path, data: Dataset, missing: str) -> None:
     """Every cell of the table is the one that the csv module reads."""
-    dialect = delimited.sniff(path, None, "utf-8", quoting=True, names=None)
-    names, rows = delimited.header(path, dialect), [c for _, c in delimited._rows(path, dialect)]
+    dialect = csv.sniff(path, None, "utf-8", quoting=True, names=None)
+    names, rows = csv.header(path, dialect), [c for _, c in csv._rows(path, dialect)]
     for name, column in data.table.cells(np.arange(len(data.table))).items():
         expected = [row[names.index(name)] for row in rows]
         if isinstance(column, np.ndarray):

@@ -8,16 +8,16 @@ import sys
 import numpy as np
 import pytest
 
-from fmexp.config import (
+from fmexp.config.schema import (
     DiabetesConfig,
     NotebookConfig,
     NotebookTorchConfig,
     PlantedConfig,
     SplitConfig,
 )
-from fmexp.data import generate
+from fmexp.data import synthetic
+from fmexp.data.features import CSR
 from fmexp.data.loading import load
-from fmexp.data.rows import CSR
 from fmexp.data.table import Text
 from fmexp.errors import MissingPackageError
 
@@ -73,12 +73,12 @@ def test_notebook_torch_rows_are_the_printed_ones() -> None:
 def test_notebook_torch_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'fmexp\[torch\]'"):
-        generate.notebook_torch(NotebookTorchConfig("notebook_torch", False, 9, 2, 0))
+        synthetic.notebook_torch(NotebookTorchConfig("notebook_torch", False, 9, 2, 0))
 
 
 @pytest.mark.parametrize("fields", [0, 4])
 def test_planted_scores_are_those_of_a_factorization_machine(fields: int) -> None:
-    table, floor = generate.planted(planted(fields=fields, noise=0), "regression")
+    table, floor = synthetic.planted(planted(fields=fields, noise=0), "regression")
     columns = [table.columns[name] for name in table.columns if name != "y"]
     if fields:
         columns = [(c.codes == j) * 1.0 for c in columns for j in range(len(c.names))]
@@ -91,16 +91,16 @@ def test_planted_scores_are_those_of_a_factorization_machine(fields: int) -> Non
 
 
 def test_planted_noise_has_the_deviation_that_was_asked_for() -> None:
-    loud, floor = generate.planted(planted(noise=0.7), "regression")
-    silent, _ = generate.planted(planted(noise=0), "regression")
+    loud, floor = synthetic.planted(planted(noise=0.7), "regression")
+    silent, _ = synthetic.planted(planted(noise=0), "regression")
     noise = loud.columns["y"] - silent.columns["y"]
     assert floor == pytest.approx(0.49)
     assert noise.std() == pytest.approx(0.7, rel=0.05)
 
 
 def test_planted_labels_have_the_probabilities_that_its_floor_says() -> None:
-    silent, _ = generate.planted(planted(rows=20_000, noise=0), "regression")
-    labels, floor = generate.planted(planted(rows=20_000, noise=0.5), "classification")
+    silent, _ = synthetic.planted(planted(rows=20_000, noise=0), "regression")
+    labels, floor = synthetic.planted(planted(rows=20_000, noise=0.5), "classification")
     p = 1 / (1 + np.exp(-silent.columns["y"] / 0.5))
     y = labels.columns["y"]
     loss = -np.mean(y * np.log(p) + (1 - y) * np.log1p(-p))
@@ -119,7 +119,7 @@ def test_planted_fields_are_one_hot_rows_without_values() -> None:
 
 @pytest.mark.parametrize("name", ["gaussian", "planted", "notebook"])
 def test_the_same_seed_gives_the_same_digest_and_another_does_not(name: str) -> None:
-    from fmexp.config import GaussianConfig
+    from fmexp.config.schema import GaussianConfig
 
     def digest(seed: int) -> str:
         made = {

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from fmexp.config import GaussianConfig, PlantedConfig
+from fmexp.config.schema import GaussianConfig, PlantedConfig
 from fmexp.data import memory
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays, load

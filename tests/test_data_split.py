@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fmexp.config import SplitConfig
+from fmexp.config.schema import SplitConfig
 from fmexp.data.split import TEST, TRAIN, VALIDATION, split_rows
 from fmexp.data.table import Table
 from fmexp.errors import DataError

@@ -12,7 +12,7 @@ from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays
 from fmexp.errors import ConfigError, FmexpError
 from fmexp.estimators import FMClassifier, FMRegressor
-from fmexp.training import fit
+from fmexp.training.fitting import fit
 
 STREAM = np.random.default_rng(5)
 X = STREAM.normal(size=(300, 4))

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import fmexp as package
+from tests.record_support import uri_of
 from tests.test_ui import free_port
-from tests.tracking_support import uri_of
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "model-format.md"
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fmexp import metrics
+from fmexp.training import metrics
 
 
 def test_errors_of_regression_are_in_the_targets_units() -> None:

@@ -90,8 +90,8 @@ def test_racing_commands_do_one_sweep_exactly_and_record_it(fmexp, server):
 
 
 def test_what_two_write_at_once_is_written_and_nothing_is_refused(server, tmp_path):
-    from fmexp.tracking.base import RunStart
-    from fmexp.tracking.store import Store
+    from fmexp.record.mlflow_store import Store
+    from fmexp.record.tracker import RunStart
 
     stores = [Store(f"postgresql+psycopg://me@{server}/raced", "test", tmp_path) for _ in "12"]
     params = {f"name{i}": "1" for i in range(5)}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fmexp import fm, model
+from fmexp.analysis.predict import predict_file
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_table
 from fmexp.errors import DataError, UserError
-from fmexp.predict import predict_file
 from tests.data_support import WHOLE, lines, load_libsvm
 
 if TYPE_CHECKING:

@@ -11,22 +11,22 @@ import numpy as np
 import optuna
 import pytest
 
-from fmexp import recorded
-from fmexp.config import Config
+from fmexp.analysis import recorded
+from fmexp.analysis.report.advice import advice, on_edge
+from fmexp.analysis.report.command import report
+from fmexp.analysis.report.interactions import strongest
+from fmexp.analysis.report.packed import element
+from fmexp.analysis.report.sweep import Sweep, Trial, read
+from fmexp.config.schema import Config
 from fmexp.data.encode import Categorical, Numeric
 from fmexp.data.loading import load
 from fmexp.errors import UserError
-from fmexp.report.advice import advice, on_edge
-from fmexp.report.command import report
-from fmexp.report.interactions import strongest
-from fmexp.report.packed import element
-from fmexp.report.sweep import Sweep, Trial, read
+from fmexp.record.queries import Records
 from fmexp.sweep.space import Dimension, Space
-from fmexp.tracking.records import Records
-from fmexp.training import fit
+from fmexp.training.fitting import fit
 from tests.browser_support import a_sweep, chromium, look  # noqa: F401 -- a fixture
+from tests.record_support import uri_of
 from tests.sweep_support import left_in
-from tests.tracking_support import uri_of
 
 SECTIONS = (
     "Winner", "What to try next", "Error over trials", "Curves of the best 5",

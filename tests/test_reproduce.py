@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fmexp.analysis.reproduce import Verdict, judge, reproduce
 from fmexp.errors import UserError
-from fmexp.reproduce import Verdict, judge, reproduce
-from fmexp.tracking.base import Outcome
-from fmexp.tracking.records import Records
+from fmexp.record.queries import Records
+from fmexp.record.tracker import Outcome
 from tests import recorded_support
+from tests.record_support import copy_store, uri_of
 from tests.recorded_support import record
-from tests.tracking_support import copy_store, uri_of
 
 SMALL = ["data=planted", "data.rows=300", "training.epochs=6"]
 RUNS = {

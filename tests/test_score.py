@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from fmexp import fm
-from fmexp.compose import compose, parse_arguments
+from fmexp.analysis.score import score
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
 from fmexp.errors import DataError, UserError
-from fmexp.score import score
-from fmexp.tracking.records import Records
-from fmexp.training import fit, loss_units
+from fmexp.record.queries import Records
+from fmexp.training.fitting import fit, loss_units
+from tests.record_support import copy_store, uri_of
 from tests.recorded_support import record
-from tests.tracking_support import copy_store, uri_of
 
 RUN = ["data=planted", "data.rows=500", "training.epochs=5", "model.k=2"]
 

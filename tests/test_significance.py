@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fmexp.significance import Difference, _normal_from_t, _t_from_normal, difference, in_words
+from fmexp.analysis.significance import (
+    Difference,
+    _normal_from_t,
+    _t_from_normal,
+    difference,
+    in_words,
+)
 
 
 @pytest.mark.parametrize("freedom", [5, 9, 30, 87, 1000])

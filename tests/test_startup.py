@@ -36,7 +36,7 @@ except SystemExit as end: assert not end.code
 
 
 def test_the_training_process_never_loads_mlflow(tmp_path):
-    code = "from fmexp.cli import main; assert main(['run', 'training.epochs=3']) == 0"
+    code = "from fmexp.cli.parser import main; assert main(['run', 'training.epochs=3']) == 0"
     loaded = _loaded_after(code, tmp_path)
     assert "numba" in loaded
     assert not loaded & {"mlflow", "torch", "pandas", "optuna", "sklearn", "pyarrow"}

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from fmexp.sweep.leases import PREFIX
-from fmexp.tracking.spool import spooled_runs
+from fmexp.record.spool import spooled_runs
+from fmexp.sweep.failover.leases import PREFIX
+from tests.record_support import store_folder, stored  # noqa: F401 -- a fixture
 from tests.sweep_support import (
     FAST,
     SOAK,
@@ -28,7 +29,6 @@ from tests.sweep_support import (
     thrice,
     until,
 )
-from tests.tracking_support import store_folder, stored  # noqa: F401 -- a fixture
 
 ROUNDS, KILLS, TOTAL = (10, 5, 60) if SOAK else (3, 1, 8)
 SWEEP = ("run", "-m", "data=planted", "training.epochs=1500", "hydra.sweeper.n_jobs=2",

@@ -11,8 +11,8 @@ import time
 import optuna
 import pytest
 
-from fmexp.sweep.leases import Lease, is_alive, leases, process_start, this_process
-from fmexp.sweep.recovery import reclaim_dead
+from fmexp.sweep.failover.leases import Lease, is_alive, leases, process_start, this_process
+from fmexp.sweep.failover.recovery import reclaim_dead
 from fmexp.sweep.space import Dimension, Space
 from fmexp.sweep.storage import open_storage
 

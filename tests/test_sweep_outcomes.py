@@ -12,6 +12,7 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
+from tests.record_support import store_folder  # noqa: F401 -- a fixture
 from tests.sweep_support import (
     FAST,
     SLOW,
@@ -22,7 +23,6 @@ from tests.sweep_support import (
     thrice,
     until,
 )
-from tests.tracking_support import store_folder  # noqa: F401 -- a fixture
 
 QUIET = ("run", "-m", *FAST, "tracking=none")
 
@@ -76,7 +76,7 @@ def run_broken(fmexp, most: float) -> subprocess.CompletedProcess[str]:
     sweep = ("run", "-m", *FAST, "hydra.sweeper.enqueue=[{model.k: 5}]", "hydra.sweeper.n_trials=4")
     return subprocess.run(
         [sys.executable, "-c", BROKEN, *sweep, f"hydra.sweeper.max_failure_rate={most}"],
-        cwd=fmexp.folder, env=fmexp.environment(), capture_output=True, text=True,
+        cwd=fmexp.folder, env=fmexp.record.environment(), capture_output=True, text=True,
         timeout=240, check=False,
     )  # fmt: skip
 

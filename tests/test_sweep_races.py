@@ -6,10 +6,10 @@ import optuna
 import pytest
 from optuna import Study
 
+from fmexp.record.tracker import Outcome
 from fmexp.sweep.space import Dimension, Space
 from fmexp.sweep.storage import open_storage
 from fmexp.sweep.study import Worker, reclaim
-from fmexp.tracking.base import Outcome
 from tests.sweep_support import FAST, SOAK, left_in
 
 RACES = 20 if SOAK else 3

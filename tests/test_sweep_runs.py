@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
-from fmexp.predict import predict_file
+from fmexp.analysis.predict import predict_file
 from tests.conftest import Command
 from tests.sweep_support import FAST, assert_in_agreement, left_in, repeated, study_in
 

@@ -9,9 +9,8 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from fmexp.compose import config_folder
+from fmexp.config.compose import config_folder
 from fmexp.errors import ConfigError, MissingPackageError
-from fmexp.sweep.marks import DISCARD, MARK
 from fmexp.sweep.options import (
     CmaesOptions,
     GpOptions,
@@ -27,6 +26,7 @@ from fmexp.sweep.options import (
 from fmexp.sweep.samplers import SpaceExhaustedError, make_pruner, make_sampler
 from fmexp.sweep.space import Condition, Dimension, Space
 from fmexp.sweep.storage import open_storage
+from fmexp.sweep.trial_status import DISCARD, MARK
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmexp import divergence, fm
-from fmexp.divergence import largest_stable_rate
+from fmexp import fm
 from fmexp.errors import ConfigError
-from fmexp.tracking.base import Outcome
-from fmexp.training import fit
+from fmexp.record.tracker import Outcome
+from fmexp.training import stability
+from fmexp.training.fitting import fit
+from fmexp.training.stability import largest_stable_rate
 from tests.training_fakes import (
     make_config,
     make_dataset,
@@ -104,7 +105,7 @@ def test_from_an_epoch_on_the_model_is_the_mean_of_its_states(backend, k, sparse
 
 
 def test_a_backend_that_keeps_no_mean_is_named(monkeypatch):
-    from fmexp.backends.numpy_sgd import SgdTrainer
+    from fmexp.backends.sgd import SgdTrainer
 
     monkeypatch.delattr(SgdTrainer, "average")
     with pytest.raises(ConfigError, match=r"numpy_sgd keeps no mean.*average_from=null"):
@@ -135,7 +136,7 @@ def test_early_stopping_without_a_validation_part_is_refused():
 
 
 def test_decay_divides_the_rate_of_epoch_e_by_one_plus_decay_times_e(monkeypatch):
-    from fmexp.backends.numpy_sgd import SgdTrainer
+    from fmexp.backends.sgd import SgdTrainer
 
     rates: list[float] = []
     train_epoch = SgdTrainer.train_epoch
@@ -150,7 +151,7 @@ def test_decay_divides_the_rate_of_epoch_e_by_one_plus_decay_times_e(monkeypatch
 
 
 def test_shuffling_visits_all_rows_in_an_order_of_the_seed(monkeypatch):
-    from fmexp.backends.numpy_sgd import SgdTrainer
+    from fmexp.backends.sgd import SgdTrainer
 
     orders: list[Any] = []
 
@@ -255,11 +256,11 @@ def test_rates_and_columns_do_not_depend_on_how_rows_are_looked_at(monkeypatch):
     X, p = random_rows(50, 6, density=0.5), random_parameters(6, 3)
     found = []
     for chunk in (7, 1000):
-        monkeypatch.setattr(divergence, "CHUNK", chunk)
+        monkeypatch.setattr(stability, "CHUNK", chunk)
         for rows in (X, to_csr(X)):
             rates = [largest_stable_rate("regression", rows)]
-            rates.append(divergence.rate_for_every_row("regression", p, rows))
-            found.append([*rates, *divergence.largest_magnitudes(rows)])
+            rates.append(stability.rate_for_every_row("regression", p, rows))
+            found.append([*rates, *stability.largest_magnitudes(rows)])
     np.testing.assert_allclose(found, [found[0]] * 4)
     np.testing.assert_allclose(found[0][2:], np.abs(X).max(axis=0))
 

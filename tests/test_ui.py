@@ -15,11 +15,11 @@ from urllib.parse import unquote
 
 import pytest
 
+from fmexp.cli.ui import serve
 from fmexp.errors import UserError
-from fmexp.tracking.base import Outcome, RunStart
-from fmexp.tracking.tracker import open_tracker
-from fmexp.ui import serve
-from tests.tracking_support import uri_of
+from fmexp.record.spool_tracker import open_tracker
+from fmexp.record.tracker import Outcome, RunStart
+from tests.record_support import uri_of
 
 
 def free_port() -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fmexp.config import (
+from fmexp.config.schema import (
     Config,
     EarlyStoppingConfig,
     GaussianConfig,
@@ -17,7 +17,7 @@ from fmexp.config import (
     TrainingConfig,
 )
 from fmexp.data.dataset import Part
-from fmexp.data.rows import CSR, Features
+from fmexp.data.features import CSR, Features
 from fmexp.fm import Parameters
 
 KEYS = {"k": 3, "init_stdev": 0.1, "start": "normal", "clip": False}

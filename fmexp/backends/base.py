@@ -11,14 +11,14 @@ from fmexp.errors import MissingPackageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fmexp.config import Config
+    from fmexp.config.schema import Config
     from fmexp.data.dataset import Part
-    from fmexp.data.rows import Features
+    from fmexp.data.features import Features
     from fmexp.fm import Parameters
 
 MODULES = {
-    "numpy_sgd": "fmexp.backends.numpy_sgd",
-    "torch_adam": "fmexp.backends.torch_adam",
+    "numpy_sgd": "fmexp.backends.sgd",
+    "torch_adam": "fmexp.backends.adam",
 }
 """Where each backend lives; imported only when it is used."""
 
@@ -27,7 +27,7 @@ class Trainer(Protocol):
     """Parameters under training, in a backend's own memory layout.
 
     A backend module offers `start(config, train, parameters) -> Trainer`, where `config` is the
-    whole `fmexp.config.Config` and `parameters` are the initial ones (left untouched).
+    whole `fmexp.config.schema.Config` and `parameters` are the initial ones (left untouched).
     """
 
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:

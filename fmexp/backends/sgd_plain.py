@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp import fm
-from fmexp.data.rows import CSR
+from fmexp.data.features import CSR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fmexp.data.rows import Features
+    from fmexp.data.features import Features
 
 
 def train_pass(

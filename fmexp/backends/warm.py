@@ -11,8 +11,8 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends import sgd_kernels
-from fmexp.backends.numpy_sgd import DenseLayout, SparseLayout
-from fmexp.data.rows import CSR
+from fmexp.backends.sgd import DenseLayout, SparseLayout
+from fmexp.data.features import CSR
 
 FACTORS = {"regression": (4, 8, 16, 32), "classification": (8,)}
 """Up to how many factors, for each task."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from fmexp.data import memory
 from fmexp.data.arrays import Growing, InFile, mapped
-from fmexp.data.rows import CSR
+from fmexp.data.features import CSR
 from fmexp.data.table import Column, Table, Text, digest
 from fmexp.errors import DataError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from fmexp.data.rows import Features
+    from fmexp.data.features import Features
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fmexp.data.encode import Encoder
-    from fmexp.data.rows import Features
+    from fmexp.data.features import Features
     from fmexp.data.table import Table
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.rows import CSR, Features
+from fmexp.data.features import CSR, Features
 from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 

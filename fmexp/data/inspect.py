@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.config import CsvConfig, LibsvmConfig, ParquetConfig
-from fmexp.data import contract, delimited, files, memory, parquet
+from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
+from fmexp.data import csv, files, memory, parquet, schema
+from fmexp.data.features import BLOCK_ROWS, CSR, Features, blocks
 from fmexp.data.learn import Learning, learn
-from fmexp.data.rows import BLOCK_ROWS, CSR, Features, blocks
 from fmexp.data.sources import read
 from fmexp.data.split import SplitBy
 from fmexp.data.table import Table, Text
@@ -74,7 +74,7 @@ def inspect(path: str, options: Options) -> str:
         return _report(config, _look(config, options, "regression"), options, "regression")
     sample = _sample(config)
     try:
-        target = options.target or contract.find_target(list(sample), path)
+        target = options.target or schema.find_target(list(sample), path)
     except DataError:
         return _columns_only(path, sample)
     if target not in sample:
@@ -117,7 +117,7 @@ def _looks_like_libsvm(start: bytes) -> bool:
     """Whether the first lines with entries are `number number:number ...`."""
     lines = [line.split() for line in start.split(b"\n")[:20] if b":" in line]
     return bool(lines) and all(
-        contract.is_number(cells[0].decode("latin-1"))
+        schema.is_number(cells[0].decode("latin-1"))
         and all(cell.count(b":") == 1 for cell in cells[1:])
         for cells in lines[:5]
     )
@@ -127,13 +127,13 @@ def _sample(config: CsvConfig | ParquetConfig) -> dict[str, list[str]]:
     file = files.find(config.path)[0]
     if isinstance(config, ParquetConfig):
         return parquet.sample(file)
-    dialect = delimited.sniff(file, config.delimiter, config.encoding, config.quoting, None)
-    return delimited.sample(file, dialect)
+    dialect = csv.sniff(file, config.delimiter, config.encoding, config.quoting, None)
+    return csv.sample(file, dialect)
 
 
 def _task(target: str, cells: list[str], path: str) -> str:
     """Classification where the target is text of two names, else regression."""
-    texts = {cell for cell in cells if not contract.is_number(cell)} - contract.MISSING
+    texts = {cell for cell in cells if not schema.is_number(cell)} - schema.MISSING
     if len(texts) <= 0.1 * len(cells) and len(texts) < len(set(cells)):
         return "regression"
     if len(set(cells)) > 2:
@@ -237,7 +237,7 @@ def _suspicious(data: Look) -> list[str]:
                 f"{field.name}: {once:,} of {len(counts):,} categories occur once; "
                 f"data.min_count=2 lets them share one feature"
             )
-        commas = sum(contract.is_number(name.replace(",", ".", 1)) for name in text.names)
+        commas = sum(schema.is_number(name.replace(",", ".", 1)) for name in text.names)
         if commas > 0.9 * len(text.names) and any("," in name for name in text.names):
             found.append(f"{field.name}: decimal commas? Numbers need a point")
         dates = [bool(_DATE.match(name)) for name in text.names if name]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import files
-from fmexp.data.rows import CSR
+from fmexp.data.features import CSR
 from fmexp.data.table import Table, arrow_values
 from fmexp.errors import DataError
 

@@ -18,7 +18,7 @@ from fmexp.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fmexp.config import DataConfig, SplitConfig
+    from fmexp.config.schema import DataConfig, SplitConfig
 
 
 def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
@@ -58,16 +58,16 @@ def from_table(
     Raises:
         DataError: the table cannot be used as it is.
     """
-    from fmexp.data import contract, frames
+    from fmexp.data import frames, schema
 
     columns = frames.columns_of(table)
     n_rows = len(next(iter(columns.values()), ()))
-    n_sample = contract.sample_rows(max(len(columns), 1))
+    n_sample = schema.sample_rows(max(len(columns), 1))
     sample = {n: frames.as_text(c[:n_sample]).texts() for n, c in columns.items()}
     by = SplitBy.parse(split.by)
     split_by = (by.kind, by.column) if by.column else None
-    wishes = contract.Wishes(target, split_by=split_by, **roles)
-    found = contract.infer(sample, n_rows, wishes, "the table", learning.task)
+    wishes = schema.Wishes(target, split_by=split_by, **roles)
+    found = schema.infer(sample, n_rows, wishes, "the table", learning.task)
     numbers, texts = found.kinds(learning.task, by.column)
     raw = frames.table_of(columns, numbers, texts)
     for name in numbers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fmexp.data import files
-from fmexp.data.contract import Reading
+from fmexp.data.schema import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def batches(path: str | Path, encoder: Encoder, encoding: str = "utf-8") -> Iter
 
 
 def _batches(file: Path, encoder: Encoder, encoding: str) -> Iterator[Table]:
-    from fmexp.data import delimited, libsvm, parquet
+    from fmexp.data import csv, libsvm, parquet
 
     if encoder.block is not None:
         yield from libsvm.batches(file)
@@ -45,6 +45,6 @@ def _batches(file: Path, encoder: Encoder, encoding: str) -> Iterator[Table]:
         encoder.check_columns(parquet.names(file), str(file))
         yield from parquet.batches(file, reading)
         return
-    dialect = delimited.sniff(file, None, encoding, quoting=True, names=None)
-    encoder.check_columns(delimited.header(file, dialect), str(file))
-    yield from delimited.batches(file, dialect, reading)
+    dialect = csv.sniff(file, None, encoding, quoting=True, names=None)
+    encoder.check_columns(csv.header(file, dialect), str(file))
+    yield from csv.batches(file, dialect, reading)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.contract import MISSING_HINT, sample_rows
+from fmexp.data.schema import MISSING_HINT, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fmexp.data.contract import Reading
+    from fmexp.data.schema import Reading
 
 BATCH_ROWS = 1 << 17
 

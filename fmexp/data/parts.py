@@ -21,8 +21,8 @@ from fmexp.data.cache import (
 )
 from fmexp.data.dataset import Part
 from fmexp.data.encode import Encoder
+from fmexp.data.features import BLOCK_ROWS
 from fmexp.data.learn import learn
-from fmexp.data.rows import BLOCK_ROWS
 from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, split_rows
 from fmexp.data.table import digest
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fmexp.config import SplitConfig
+    from fmexp.config.schema import SplitConfig
+    from fmexp.data.features import Features
     from fmexp.data.learn import Learning
-    from fmexp.data.rows import Features
     from fmexp.data.sources import Source
 
 NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.config import (
+from fmexp.config.schema import (
     CsvConfig,
     DataConfig,
     DiabetesConfig,
@@ -20,7 +20,7 @@ from fmexp.config import (
     ParquetConfig,
     PlantedConfig,
 )
-from fmexp.data import generate, memory
+from fmexp.data import memory, synthetic
 from fmexp.data.split import FILE, SplitBy
 from fmexp.data.table import Dictionary, Table, Text, stack
 from fmexp.errors import DataError
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fmexp.data.cache import CachedTable
-    from fmexp.data.contract import Contract, Reading
-    from fmexp.data.delimited import Dialect
+    from fmexp.data.csv import Dialect
+    from fmexp.data.schema import Contract, Reading
 
 CACHES = Path(".fmexp", "cache")
 """Under the working directory; can be removed at any time."""
@@ -86,13 +86,13 @@ def read(data: DataConfig, by: SplitBy, task: str) -> Source:
         case DiabetesConfig():
             return _by_kind("442 diabetes patients (Efron et al. 2004)", _diabetes())
         case NotebookConfig():
-            return _by_kind(_recipe(data), generate.notebook(data))
+            return _by_kind(_recipe(data), synthetic.notebook(data))
         case NotebookTorchConfig():
-            return _by_kind(_recipe(data), generate.notebook_torch(data))
+            return _by_kind(_recipe(data), synthetic.notebook_torch(data))
         case GaussianConfig():
-            return _by_kind(_recipe(data), generate.gaussian(data))
+            return _by_kind(_recipe(data), synthetic.gaussian(data))
         case PlantedConfig():
-            return _by_kind(_recipe(data), *generate.planted(data, task))
+            return _by_kind(_recipe(data), *synthetic.planted(data, task))
 
 
 def _claim_generated(
@@ -166,28 +166,28 @@ def contract_of(
     Raises:
         DataError: the first file has no usable columns, or the others have different ones.
     """
-    from fmexp.data import contract, delimited, files, parquet
+    from fmexp.data import csv, files, parquet, schema
 
     split_by = (by.kind, by.column) if by.column else None
-    wishes = contract.Wishes(data.target, data.numeric, data.categorical, data.drop, split_by)
+    wishes = schema.Wishes(data.target, data.numeric, data.categorical, data.drop, split_by)
     if isinstance(data, ParquetConfig):
         sample = parquet.sample(found[0])
         _refuse_unlike(found, list(sample), parquet.names)
         n_rows = sum(map(parquet.n_rows, found))
-        return contract.infer(sample, n_rows, wishes, str(found[0]), task), parquet.batches
+        return schema.infer(sample, n_rows, wishes, str(found[0]), task), parquet.batches
     dialect = dialect_of(data, found[0])
-    sample = delimited.sample(found[0], dialect)
-    _refuse_unlike(found, list(sample), lambda file: delimited.header(file, dialect))
-    estimate = delimited.estimate_rows(sample, sum(map(files.unpacked_size, found)))
-    roles = contract.infer(sample, estimate, wishes, str(found[0]), task)
-    return roles, lambda file, reading: delimited.batches(file, dialect, reading)
+    sample = csv.sample(found[0], dialect)
+    _refuse_unlike(found, list(sample), lambda file: csv.header(file, dialect))
+    estimate = csv.estimate_rows(sample, sum(map(files.unpacked_size, found)))
+    roles = schema.infer(sample, estimate, wishes, str(found[0]), task)
+    return roles, lambda file, reading: csv.batches(file, dialect, reading)
 
 
 def dialect_of(data: CsvConfig, file: Path) -> Dialect:
     """How the file is written, as told or as found out."""
-    from fmexp.data import delimited
+    from fmexp.data import csv
 
-    return delimited.sniff(file, data.delimiter, data.encoding, data.quoting, data.names)
+    return csv.sniff(file, data.delimiter, data.encoding, data.quoting, data.names)
 
 
 def _refuse_unlike(
@@ -205,7 +205,7 @@ def _refuse_unlike(
 
 def _reading(data: CsvConfig | ParquetConfig, roles: Contract, by: SplitBy, task: str) -> Reading:
     """What the readers are to read: the contract's columns and the one that decides the parts."""
-    from fmexp.data.contract import Reading
+    from fmexp.data.schema import Reading
 
     numbers, texts = roles.kinds(task, by.column)
     may_miss = data.missing == "mean"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data.rows import blocks
+from fmexp.data.features import blocks
 from fmexp.data.table import Table, Text, as_bytes, digest, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fmexp.config import SplitConfig
+    from fmexp.config.schema import SplitConfig
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 

@@ -12,7 +12,7 @@ from fmexp.data.table import Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from fmexp.data.rows import CSR
+    from fmexp.data.features import CSR
     from fmexp.data.table import Column
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.rows import stack_rows
+from fmexp.data.features import stack_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fmexp.data.rows import CSR
+    from fmexp.data.features import CSR
 
 
 @dataclass(frozen=True)

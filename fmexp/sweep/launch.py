@@ -16,22 +16,24 @@ import optuna
 from hydra.core.plugins import Plugins
 from optuna.trial import TrialState
 
-from fmexp import __version__, compose, experiment, interrupt
-from fmexp.config import MlflowConfig
+from fmexp import __version__
+from fmexp.config import compose
+from fmexp.config.schema import MlflowConfig
 from fmexp.errors import ConfigError
-from fmexp.sweep import board
-from fmexp.sweep.crew import Crew
-from fmexp.sweep.evaluate import DataCache, Plan
-from fmexp.sweep.marks import counts
-from fmexp.sweep.parent import Parent, winner_of
-from fmexp.sweep.prepare import Command, Sweep, fixed_texts, prepare
-from fmexp.sweep.recovery import settle_spool
+from fmexp.experiment import one_run
+from fmexp.experiment.trial import DataCache, Plan
+from fmexp.record.locate import locate_store, sqlite_path
+from fmexp.record.spool import new_key
+from fmexp.record.tracker import Outcome
+from fmexp.sweep import interrupt, progress
+from fmexp.sweep.failover.recovery import settle_spool
+from fmexp.sweep.plan import Command, Sweep, fixed_texts, prepare
+from fmexp.sweep.pool import Crew
 from fmexp.sweep.storage import answering, locate_storage, open_storage, refuse_several_workers
 from fmexp.sweep.study import trials
+from fmexp.sweep.sweep_run import Parent, winner_of
+from fmexp.sweep.trial_status import counts
 from fmexp.sweep.worker import LOOK_SECONDS, PLAN, SPACE, Job, load_study, work_alone
-from fmexp.tracking.base import Outcome
-from fmexp.tracking.locate import locate_store, sqlite_path
-from fmexp.tracking.spool import new_key
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from optuna.storages import BaseStorage
 
-    from fmexp.tracking.base import Delivery
+    from fmexp.record.tracker import Delivery
 
 VERSION, IDENTITY = "fmexp_version", "identity"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -62,9 +64,9 @@ def sweep(command: Command, arguments: list[str], config: DictConfig, context: H
     refuse_several_workers(options.storage, options.n_jobs)
     for note in prepared.data.notes:
         print(note)
-    print(board.opening(prepared.space, prepared.left, options))
+    print(progress.opening(prepared.space, prepared.left, options))
     if options.dry_run:
-        print(board.estimate(prepared.space, options, _seconds_per_trial(prepared)))
+        print(progress.estimate(prepared.space, options, _seconds_per_trial(prepared)))
         return 0
     job = _job(command, prepared)
     with answering(job.storage):
@@ -74,7 +76,9 @@ def sweep(command: Command, arguments: list[str], config: DictConfig, context: H
         work = partial(_work, prepared, config, context, fixed_texts(arguments))
         reason, outcome, delivery, study = _run(prepared, job, storage, work)
         again = command_line(command.arguments)
-        print(board.summary(study, prepared.space, prepared.plan, options, reason, delivery, again))
+        print(
+            progress.summary(study, prepared.space, prepared.plan, options, reason, delivery, again)
+        )
     return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(outcome, 1)
 
 
@@ -91,7 +95,7 @@ def _run(
         parent = Parent(study, space, plan, tracker, _start(prepared, job, plan), job)
         if parent.artifacts is not None:
             _write_artifacts(parent.artifacts, prepared)
-        screen = board.Board(study, space, plan, prepared.options)
+        screen = progress.Board(study, space, plan, prepared.options)
 
         def look() -> None:
             parent.show_progress()
@@ -109,7 +113,7 @@ def _run(
             raise
         screen.clear()
         outcome = _outcome(study, reason)
-        parent.finish(outcome, reason, board.in_words(study, space, plan, prepared.options))
+        parent.finish(outcome, reason, progress.in_words(study, space, plan, prepared.options))
     finally:
         delivery = tracker.close()
         Path(job.stop_file).unlink(missing_ok=True)
@@ -191,7 +195,7 @@ def _make_study(prepared: Sweep, storage: BaseStorage) -> str:
     neighbours = [s for s in known.values() if IDENTITY in s.user_attrs and s.datetime_start]
     if neighbours:
         neighbour = max(neighbours, key=lambda s: s.datetime_start)  # type: ignore[arg-type, return-value]
-        print(board.difference(neighbour.study_name, neighbour.user_attrs[IDENTITY],
+        print(progress.difference(neighbour.study_name, neighbour.user_attrs[IDENTITY],
                                prepared.identity))  # fmt: skip
     for point in prepared.points:
         prepared.space.enqueue(study, point)
@@ -206,7 +210,7 @@ def _continue(study: optuna.Study, prepared: Sweep) -> None:
     """Go on with a study that is there: with its own plan, whatever the files say now."""
     mine = json.loads(json.dumps(prepared.identity, default=str))
     if study.user_attrs[IDENTITY] != mine:
-        difference = board.difference(study.study_name, study.user_attrs[IDENTITY], mine)
+        difference = progress.difference(study.study_name, study.user_attrs[IDENTITY], mine)
         raise ConfigError(
             f"the study {study.study_name} is of another sweep; give it another "
             f"hydra.sweeper.study_name, or the same configuration. {difference}"
@@ -226,7 +230,7 @@ def _continue(study: optuna.Study, prepared: Sweep) -> None:
 
 def _start(prepared: Sweep, job: Job, plan: Plan) -> Any:
     """The parent run as it begins, or goes on."""
-    start = experiment.describe(prepared.config, prepared.plan.record, prepared.data)
+    start = one_run.describe(prepared.config, prepared.plan.record, prepared.data)
     params = {k: v for k, v in start.params.items() if k not in prepared.space}
     space = {f"space/{d.key}": str(d) for d in prepared.space.dimensions}
     tags = {
@@ -249,7 +253,7 @@ def _start(prepared: Sweep, job: Job, plan: Plan) -> Any:
 
 def _write_artifacts(folder: Path, prepared: Sweep) -> None:
     """The frozen configuration and the space."""
-    from fmexp.artifacts import write_config
+    from fmexp.experiment.artifacts import write_config
 
     write_config(folder / "config.yaml", prepared.plan.record)
     (folder / "space.json").write_text(prepared.space.to_json(), encoding="utf-8")
@@ -291,7 +295,7 @@ def _outcome(study: optuna.Study, reason: str) -> Outcome:
 
 def _seconds_per_trial(prepared: Sweep) -> float:
     """Training time of one trial, extrapolated from a few epochs of the first point."""
-    from fmexp.training import fit
+    from fmexp.training.fitting import fit
 
     epochs = prepared.config.training.epochs
     few = min(3, epochs)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fmexp.checks import build
-from fmexp.config import Bounds, Count, Positive, Seed
+from fmexp.config.checks import build
+from fmexp.config.schema import Bounds, Count, Positive, Seed
 from fmexp.errors import ConfigError
 
 Startup = Annotated[int, Bounds(0, 10**6)]

@@ -13,7 +13,6 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
 
 from fmexp.errors import FmexpError, MissingPackageError
-from fmexp.sweep.marks import counts
 from fmexp.sweep.options import (
     CmaesOptions,
     GpOptions,
@@ -26,6 +25,7 @@ from fmexp.sweep.options import (
     TpeOptions,
 )
 from fmexp.sweep.space import OUTSIDE, Dimension, Space, Value
+from fmexp.sweep.trial_status import counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -231,8 +231,8 @@ class Space:
         """The composed configuration's own values, whether the space holds them or not.
 
         Args:
-            leaves: the configuration by dotted key (`fmexp.config.flatten`); a key that it lacks
-                (one of another backend) is left to the sampler.
+            leaves: the configuration by dotted key (`fmexp.config.schema.flatten`); a key that it
+                lacks (one of another backend) is left to the sampler.
         """
         return self.canonical(leaves)
 

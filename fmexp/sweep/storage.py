@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmexp.errors import MissingPackageError, StoreError, UserError
-from fmexp.tracking.locate import sqlite_path, without_password
+from fmexp.record.locate import sqlite_path, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from fmexp.sweep import leases
-from fmexp.sweep.marks import DISCARD, INTERRUPTED, LOST, MARK, REPEAT, counts
+from fmexp.record.tracker import Outcome
+from fmexp.sweep.failover import leases
 from fmexp.sweep.samplers import SpaceExhaustedError
-from fmexp.tracking.base import Outcome
+from fmexp.sweep.trial_status import DISCARD, INTERRUPTED, LOST, MARK, REPEAT, counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from fmexp.backends.base import load_backend
-from fmexp.sweep import leases
-from fmexp.sweep.evaluate import DataCache, Evaluator, Plan, check_data
+from fmexp.experiment.trial import DataCache, Evaluator, Plan, check_data
+from fmexp.sweep.failover import leases
 from fmexp.sweep.options import NoPrunerOptions, read_options
 from fmexp.sweep.samplers import make_pruner, make_sampler
 from fmexp.sweep.space import Space
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
-    from fmexp.tracking.base import Tracker
+    from fmexp.record.tracker import Tracker
 
 PLAN, SPACE = "plan", "space"
 """Study attributes: what every trial shares, and what is searched."""
@@ -64,8 +64,8 @@ class Job:
 
     def open_tracker(self) -> Tracker:
         """A tracker with a recorder of its own."""
-        from fmexp.tracking.base import NULL_TRACKER
-        from fmexp.tracking.tracker import open_tracker
+        from fmexp.record.spool_tracker import open_tracker
+        from fmexp.record.tracker import NULL_TRACKER
 
         if not self.uri:
             return NULL_TRACKER
@@ -121,7 +121,7 @@ def work(
 
 def work_alone(job: Job) -> str:
     """Be a worker process: storage, data, tracker and signals of its own."""
-    from fmexp.interrupt import stop_on_signals
+    from fmexp.sweep.interrupt import stop_on_signals
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if threading.current_thread() is not threading.main_thread():  # only there are signals heard

@@ -1,0 +1,115 @@
+"""The compared runs with their error on each held-out row, from stored models or trained again."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field, replace
+from string import ascii_uppercase
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp.analysis import recorded, significance
+from fmexp.analysis.compare.choose import loss_of
+from fmexp.analysis.held_out import row_errors
+from fmexp.errors import DataError, UserError
+from fmexp.model import Model
+from fmexp.training.fitting import fit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fmexp.config.schema import Config
+    from fmexp.data.dataset import Dataset
+    from fmexp.record.queries import Record, Records
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the compared runs.
+
+    Attributes:
+        letter: what it is called on the screen.
+        models: by seed: its own, and those of runs that differ in nothing but the seed.
+        errors: of each held-out row, by seed; empty where they cannot be known.
+    """
+
+    letter: str
+    record: Record
+    models: dict[int, Model] = field(default_factory=dict)
+    errors: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def with_errors(
+    records: Records, found: list[Record], data_file: Path | None, folder: Path
+) -> tuple[list[Candidate], str]:
+    """Candidates with their errors; or without, and why."""
+    plain = [Candidate(ascii_uppercase[i], record) for i, record in enumerate(found)]
+    try:
+        config = recorded.read_config(records, found[0])
+        data = recorded.load_data(config, found[0], data_file, folder)
+        if data.validation is None:
+            raise DataError("these runs held no rows out (split.validation=0)")
+        alike = records.on_same_data(found[0])
+        candidates = []
+        for each in plain:
+            models = _models(records, each.record, alike, data)
+            errors = {s: row_errors(kept, data, data.validation) for s, kept in models.items()}
+            candidates.append(replace(each, models=models, errors=errors))
+    except UserError as error:
+        return plain, str(error)
+    return candidates, ""
+
+
+def judge(a: Candidate, b: Candidate, choices: int) -> significance.Difference | None:
+    """A against B over the seeds that both have; None where errors are not known."""
+    if not a.errors or not b.errors:
+        return None
+    seeds = sorted(a.errors.keys() & b.errors.keys())
+    if seeds:
+        errors = [np.stack([each.errors[seed] for seed in seeds]) for each in (a, b)]
+    else:  # each by a seed of its own
+        errors = [next(iter(each.errors.values())) for each in (a, b)]
+    return significance.difference(errors[0], errors[1], choices)
+
+
+def _models(
+    records: Records, record: Record, alike: list[Record], data: Dataset
+) -> dict[int, Model]:
+    config = recorded.read_config(records, record)
+    seeds = _seeds_of_trial(records, record)
+    if seeds:  # a trial that is a mean over seeds keeps the model of one of them
+        return {seed: _train(replace(config, seed=seed), data) for seed in seeds}
+    twins = {config.seed: record}
+    for other in alike:
+        if _same_but_seed(other, record):
+            twins.setdefault(int(other.params["seed"]), other)
+    return {seed: _model(records, twin, data) for seed, twin in twins.items()}
+
+
+def _model(records: Records, record: Record, data: Dataset) -> Model:
+    """The stored model, or one trained again where none was kept."""
+    if records.has_artifact(record, "model"):
+        return recorded.load_model(records, record)
+    return _train(recorded.read_config(records, record), data)
+
+
+def _train(config: Config, data: Dataset) -> Model:
+    fitted = fit(config, data)
+    if fitted.parameters is None:
+        raise DataError(f"training again gives no model: {fitted.reason}")
+    return Model.of(config, data, fitted.parameters)
+
+
+def _same_but_seed(a: Record, b: Record) -> bool:
+    """Whether a is a finished run of its own that differs from b in its seed at most."""
+    same = {**a.params, "seed": ""} == {**b.params, "seed": ""}
+    return same and "seed" in a.params and a.outcome == "completed" and a.parent_id == b.parent_id
+
+
+def _seeds_of_trial(records: Records, record: Record) -> list[int]:
+    """The seeds of a trial that was trained with several; [] for every other run."""
+    if f"best/val_{loss_of(record)}_stdev" not in record.metrics:
+        return []
+    with records.artifact(record, "curve.csv").open(newline="") as file:
+        return sorted({int(row["seed"]) for row in csv.DictReader(file)})

@@ -1,0 +1,135 @@
+"""Which runs are compared, and among how many they were picked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from fmexp.record.queries import Record, Records
+
+MOST = 26
+SHOWN_BEST = 5
+_DIGESTS = ("fmexp.data_digest", "fmexp.split_digest")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The runs to compare, and how they came to be picked.
+
+    Attributes:
+        records: the first is compared with each other one.
+        picked_from: how many runs were looked at for `--best`; 0 where the user named them.
+    """
+
+    records: list[Record]
+    picked_from: int = 0
+
+
+def choose(records: Records, names: list[str], sweep: str | None, best: int | None) -> Chosen:
+    """The runs that the command line asks for.
+
+    Raises:
+        UserError: there are fewer than two of them, or more than letters.
+    """
+    if names and (sweep or best):
+        raise UserError("compare takes runs, or --sweep and --best: not both")
+    picked_from = 0
+    if names:
+        found = [records.find_trained(name) for name in names]
+    elif sweep:
+        found = _of_sweep(records, records.find(sweep), best or SHOWN_BEST)
+    else:
+        latest = records.find_trained("latest")
+        everything = _by_loss(records.on_same_data(latest), loss_of(latest))
+        found, picked_from = everything[: best or SHOWN_BEST], len(everything)
+    found = list({record.run_id: record for record in found}.values())
+    if not 2 <= len(found) <= MOST:
+        raise UserError(
+            f"compare needs 2 to {MOST} finished runs, got {len(found)}: "
+            "`fmexp compare A B`, `--sweep S` or `--best N`"
+        )
+    return Chosen(found, picked_from)
+
+
+def refuse_unlike(found: list[Record]) -> None:
+    """Raise UserError, naming what differs, unless all runs had the same data, split and task."""
+    first = found[0]
+    for other in found[1:]:
+        tags = [tag for tag in _DIGESTS if first.tags.get(tag) != other.tags.get(tag)]
+        if not tags and loss_of(first) == loss_of(other):
+            continue
+        keys = [
+            f"{key}: {a} and {b}"
+            for key, (a, b) in differing([first, other]).items()
+            if key.partition(".")[0] in ("data", "split", "task")
+        ]
+        what = " and ".join(tag.removeprefix("fmexp.").replace("_", " ") for tag in tags)
+        raise UserError(
+            f"{first} and {other} cannot be compared: their {what or 'tasks'} differ "
+            f"({'; '.join(keys) or 'the content of the data itself'})"
+        )
+
+
+def n_choices(records: Records, a: Record, b: Record, picked_from: int) -> int:
+    """Among how many comparisons this one was picked by its result on the same rows.
+
+    The best of n trials against the first, which nobody picked: n - 1; any two of n: n (n - 1) / 2;
+    a trial against a run outside its sweep: n.
+    """
+    if picked_from:
+        return picked_from * (picked_from - 1) // 2
+    n_a, n_b = (1 if is_first_trial(each) else _n_trials(records, each) for each in (a, b))
+    if a.parent_id is None or a.parent_id != b.parent_id:
+        return n_a * n_b
+    n = max(n_a, n_b)
+    return max(1, n - 1 if is_first_trial(a) or is_first_trial(b) else n * (n - 1) // 2)
+
+
+def loss_of(record: Record) -> str:
+    """The name of its loss: mse or logloss."""
+    return "logloss" if record.params.get("task") == "classification" else "mse"
+
+
+def is_first_trial(record: Record) -> bool:
+    """Whether it is a sweep's configuration as composed."""
+    return record.tags.get("fmexp.trial") == "0"
+
+
+def differing(found: list[Record]) -> dict[str, list[str]]:
+    """Each param that is not the same in all runs, with its values; "" where a run has none."""
+    keys = sorted({key for record in found for key in record.params})
+    rows = {key: [record.params.get(key, "") for record in found] for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def _of_sweep(records: Records, sweep: Record, best: int) -> list[Record]:
+    """The winner, the first trial, the next best."""
+    trials = records.children(sweep)
+    if not trials:
+        raise UserError(f"{sweep} is no sweep: it has no trials")
+    ranked = _by_loss(trials, loss_of(trials[0]))
+    first = [trial for trial in ranked if is_first_trial(trial)]
+    return [*ranked[:1], *first, *ranked[1:best]]
+
+
+def _by_loss(found: list[Record], loss: str) -> list[Record]:
+    """Those that were trained to their end, the lowest validation loss first."""
+    name = f"best/val_{loss}"
+    have = [
+        record
+        for record in found
+        if name in record.metrics and record.outcome == "completed" and not record.is_sweep
+    ]
+    return sorted(have, key=lambda record: record.metrics[name])
+
+
+def _n_trials(records: Records, record: Record) -> int:
+    """How many trials of its sweep have a result; 1 for a run of no sweep."""
+    if record.parent_id is None:
+        return 1
+    name = f"best/val_{loss_of(record)}"
+    trials = records.children(records.find(record.parent_id))
+    return sum(name in trial.metrics for trial in trials)

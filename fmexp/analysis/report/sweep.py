@@ -1,0 +1,175 @@
+"""A sweep as its record tells it: trials, space, winner; and the same as a study for Optuna."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from fmexp.errors import UserError
+from fmexp.experiment.trial import OBJECTIVE
+from fmexp.sweep.space import Space
+from fmexp.sweep.sweep_run import WINNER
+
+if TYPE_CHECKING:
+    import optuna
+
+    from fmexp.record.queries import Record, Records
+    from fmexp.sweep.space import Dimension
+
+SPACE = "space.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point that was tried.
+
+    Attributes:
+        value: the objective; None unless it completed.
+    """
+
+    record: Record
+    number: int
+    point: dict[str, Any]
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All of it.
+
+    Attributes:
+        objective: the metric's name.
+        trials: those that have ended, in the order of their numbers.
+        best: the completed ones, best first.
+        maximized: whether larger values are better.
+    """
+
+    parent: Record
+    space: Space
+    objective: str
+    trials: list[Trial]
+    best: list[Trial]
+    maximized: bool
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.parent.tags.get("fmexp.sweep", self.parent.name)
+
+    @property
+    def loss(self) -> str:
+        """The name of the loss in curves: mse or logloss."""
+        return "logloss" if "logloss" in self.objective else "mse"
+
+    def outcomes(self) -> list[tuple[str, str, int, Trial]]:
+        """(outcome, reason, how often, an example) of all trials, the most frequent first.
+
+        Reasons that differ only in their numbers are counted together.
+        """
+        keys = [(t.record.outcome, re.sub(r"\d[\d.e+-]*", "0", _reason(t))) for t in self.trials]
+        examples = dict(zip(keys, self.trials, strict=True))
+        return [
+            (key[0], _reason(examples[key]), n, examples[key])
+            for key, n in Counter(keys).most_common()
+        ]
+
+    def study(self, most: int | None = None) -> optuna.Study:
+        """The trials under their numbers for Optuna's pictures, which take only a study.
+
+        Args:
+            most: only so many of the completed ones, the best; None for all trials.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(direction="maximize" if self.maximized else "minimize")
+        states = optuna.trial.TrialState
+        shown = self.trials if most is None else self.best[:most]
+        distributions = {
+            d.key: _reaching(d, [t.point[d.key] for t in self.trials if d.key in t.point])
+            for d in self.space.dimensions
+        }
+        by_number = {trial.number: trial for trial in shown}
+        for number in range(max(by_number, default=-1) + 1):
+            trial = by_number.get(number)
+            if trial is None or trial.record.outcome not in ("completed", "pruned"):
+                study.add_trial(optuna.trial.create_trial(state=states.FAIL))
+                continue
+            found = optuna.trial.create_trial(
+                state=states.PRUNED if trial.value is None else states.COMPLETE,
+                value=trial.value,
+                params=trial.point,
+                distributions={key: distributions[key] for key in trial.point},
+            )
+            study.add_trial(found)
+        return study
+
+
+def read(records: Records, name: str) -> Sweep:
+    """The sweep of this name, id, or beginning of an id; a trial stands for its sweep.
+
+    Raises:
+        UserError: there is no such sweep.
+        StoreError: the store does not answer.
+    """
+    parent = records.find(name)
+    if parent.parent_id:
+        parent = records.find(parent.parent_id)
+    if not parent.is_sweep:
+        raise UserError(f"{parent} is a single run, no sweep; a report is about `fmexp run -m`")
+    space = Space.from_json(records.artifact(parent, SPACE).read_text(encoding="utf-8"))
+    ended = [r for r in records.children(parent) if r.outcome]
+    trials = sorted((_trial(r, space) for r in ended), key=lambda t: t.number)
+    done = [t for t in trials if t.value is not None]
+    winner = [t.value for t in done if t.record.run_id == parent.tags.get(WINNER)]
+    values = [t.value for t in done]
+    maximized = bool(winner) and winner[0] == max(values) != min(values)  # type: ignore[type-var]
+    sign = -1 if maximized else 1
+    return Sweep(
+        parent=parent,
+        space=space,
+        objective=parent.tags.get("fmexp.objective_name", "best/val_mse"),
+        trials=trials,
+        best=sorted(done, key=lambda t: (sign * (t.value or 0.0), t.number)),
+        maximized=maximized,
+    )
+
+
+def _trial(record: Record, space: Space) -> Trial:
+    value = record.tags.get(OBJECTIVE) if record.outcome == "completed" else None
+    point: dict[str, Any] = {}
+    for d in space.dimensions:
+        if d.key in record.params and (d.condition is None or d.condition.holds(point)):
+            point[d.key] = _value(d, record.params[d.key])
+    number = int(record.tags.get("fmexp.trial", 0))
+    return Trial(record, number, point, None if value is None else float(value))
+
+
+def _reaching(d: Dimension, tried: list[Any]) -> optuna.distributions.BaseDistribution:
+    """The dimension with what was tried outside it, such as the configuration's own value."""
+    outside = [x for x in tried if not d.find(x)[0]]
+    if not outside:
+        return d.distribution
+    if d.kind == "choice":
+        return replace(d, choices=tuple(dict.fromkeys([*d.choices, *outside]))).distribution
+    low, high = min(d.low, *outside), max(d.high, *outside)
+    return replace(d, low=low, high=high, step=1 if d.kind == "int" else None).distribution
+
+
+def _value(dimension: Dimension, text: str) -> Any:
+    """The value of a dimension that `str` made a param of."""
+    for choice in dimension.choices:
+        if str(choice) == text:
+            return choice
+    try:
+        return dimension.find(ast.literal_eval(text))[1]
+    except (ValueError, SyntaxError):  # the configuration's own name, outside the space
+        return text
+
+
+def _reason(trial: Trial) -> str:
+    """The first line of why it ended so."""
+    return "".join(trial.record.tags.get("fmexp.reason", "").splitlines()[:1])

@@ -1,0 +1,102 @@
+"""`fmexp score`: the error on the test part, which no choice has seen; each look is noted."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp.analysis import recorded, significance
+from fmexp.analysis.held_out import row_errors
+from fmexp.errors import DataError
+from fmexp.record.queries import Records
+from fmexp.training import metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fmexp.data.dataset import Dataset
+    from fmexp.model import Model
+    from fmexp.record.queries import Record
+
+SCORED = "fmexp.scored"
+"""Tag of a run whose test part was looked at: when, one time after the other."""
+
+
+def score(run: str, uri: str, folder: Path, data_file: Path | None = None) -> int:
+    """Print the error on the test part and note it on the run; the exit code.
+
+    Args:
+        run: id, beginning of an id, name or `latest`; a sweep stands for its winner.
+        uri: absolute tracking URI.
+        folder: where data are looked for that are not where they were.
+        data_file: where the data are.
+
+    Raises:
+        UserError: no such run, no model, or its data are not to be found.
+        StoreError: the store does not answer.
+    """
+    with Records(uri) as records:
+        record = records.find_trained(run)
+        config = recorded.read_config(records, record)
+        kept = recorded.load_model(records, record)
+        data = recorded.load_data(config, record, data_file, folder)
+        if data.test is None:
+            raise DataError(f"{record} kept no test part (split.test=0)")
+        earlier = _looks(records, record)
+        errors = row_errors(kept, data, data.test)
+        found = {f"test/{name}": x for name, x in _measures(kept, data).items()}
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        mine = [when for each, when in earlier if each.run_id == record.run_id]
+        records.note(record, {SCORED: " ".join([*mine, now])}, found)
+    print(_report(record, config.loss, errors, found, earlier))
+    return 0
+
+
+def _measures(kept: Model, data: Dataset) -> dict[str, float]:
+    """Every measure of the task, in the target's own units."""
+    assert data.test is not None
+    predicted = kept.predict_features(kept.encoder.features(data.table.take(data.test.rows)))
+    if kept.task == "classification":
+        return metrics.classification(data.test.target, predicted)
+    return metrics.regression(data.encoder.decode_target(data.test.target), predicted)
+
+
+def _looks(records: Records, record: Record) -> list[tuple[Record, str]]:
+    """Every earlier look at these test rows: the run that was scored, and when."""
+    return [
+        (each, when)
+        for each in records.on_same_data(record)
+        for when in each.tags.get(SCORED, "").split()
+    ]
+
+
+def _report(
+    record: Record,
+    loss: str,
+    errors: np.ndarray,
+    found: dict[str, float],
+    earlier: list[tuple[Record, str]],
+) -> str:
+    level = significance.difference(np.zeros_like(errors), errors)
+    mean, width = significance.rounded(float(errors.mean()), level.half_width)
+    others = ", ".join(f"{k} {x:.6g}" for k, x in found.items() if k != f"test/{loss}")
+    lines = [
+        f"{record}: test/{loss} {mean} ± {width} on {len(errors):,} rows (95 %)",
+        f"also {others}",
+    ]
+    best = record.metrics.get(f"best/val_{loss}")
+    if best is not None:
+        lines.append(f"its best/val_{loss}, by which it was chosen, was {best:.6g}")
+    if not earlier:
+        lines.append("These rows were looked at for the first time.")
+        return "\n".join(lines)
+    models = len({each.run_id for each, _ in earlier} | {record.run_id})
+    when = min(when for _, when in earlier)
+    times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
+    lines.append(
+        f"These rows were looked at {times} before (first {when}; {models} models in all): "
+        "a model chosen by what they say is no longer judged by rows it never saw."
+    )
+    return "\n".join(lines)

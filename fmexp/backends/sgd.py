@@ -1,0 +1,287 @@
+"""Per-sample SGD: one update per row, by compiled loops, with the same bits on every CPU."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmexp.backends import sgd_kernels
+from fmexp.data.features import CSR, PIECE_ROWS, blocks
+from fmexp.errors import DataError
+from fmexp.fm import Parameters
+
+if TYPE_CHECKING:
+    from fmexp.config.schema import Config
+    from fmexp.data.dataset import Part
+    from fmexp.data.features import Features
+
+_Arrays = tuple[np.ndarray, ...]
+_AS_THEY_COME = np.zeros(0, np.int64)
+
+
+def start(config: Config, train: Part, parameters: Parameters) -> SgdTrainer:
+    """See `fmexp.backends.base.Start`."""
+    return SgdTrainer(config, train, parameters)
+
+
+class SgdTrainer:
+    """See `fmexp.backends.base.Trainer`. Checks every array before a kernel sees it."""
+
+    def __init__(self, config: Config, train: Part, parameters: Parameters) -> None:
+        reg = config.training
+        self._regularization = (float(reg.reg_w0), float(reg.reg_w), float(reg.reg_V))
+        logistic = config.task == "classification"
+        dtype = np.dtype(config.backend.dtype)
+        wide = sgd_kernels.lanes_of(parameters.k) > sgd_kernels.MAX_LANES
+        sparse = isinstance(train.features, CSR) or wide
+        layout = SparseLayout if sparse else DenseLayout
+        self._make_layout = partial(layout, dtype=dtype, logistic=logistic)
+        self._layout = self._judged = self._make_layout(parameters)
+        self._bias = self._judged_bias = np.array([parameters.w0], dtype)
+        self._rows = self._layout.arrays(train.features)
+        self._target = _column(train.target, len(train.features), dtype)
+        self._total_loss = sgd_kernels.total_loss(logistic)
+        self._seen: tuple[Features, _Arrays] = train.features, self._rows
+        self._load_kernels()
+
+    def _load_kernels(self) -> None:
+        """Load them from the cache, or compile them, on no rows: it is no time of training."""
+        none = slice(0, 0)
+        self.train_block(0.0, none, None)
+        self._total_loss(self._scores(self._rows, none), np.empty(0))
+        sgd_kernels.shuffle()(_AS_THEY_COME, np.ones(4, np.uint64))
+
+    def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
+        """See `Trainer`."""
+        n_rows = len(self._target)
+        return self.train_block(learning_rate, slice(0, n_rows), order) / n_rows
+
+    def train_block(self, learning_rate: float, block: slice, order: np.ndarray | None) -> float:
+        """See `TakesBlocks`."""
+        target = self._target[block]
+        return self._layout.train(
+            self._layout.some(self._rows, block),
+            target,
+            _AS_THEY_COME if order is None else _row_numbers(order, len(target)),
+            self._bias,
+            float(learning_rate),
+            *self._regularization,
+        )
+
+    def shuffle(self, order: np.ndarray, generator: np.random.Generator) -> None:
+        """See `Shuffles`."""
+        sgd_kernels.shuffle()(order, generator.bit_generator.random_raw(4))
+
+    def average(self, weight: float) -> None:
+        """See `Averages`."""
+        if self._judged is self._layout:
+            self._judged = self._make_layout(self.parameters())
+            self._judged_bias = self._bias.copy()
+        self._judged_bias += weight * (self._bias - self._judged_bias)
+        for mean, now in (
+            (self._judged.weights(), self._layout.weights()),
+            (self._judged.factors(), self._layout.factors()),
+        ):
+            mean += weight * (now - mean)
+
+    def loss(self, part: Part) -> float:
+        """See `Trainer`."""
+        target = _column(part.target, len(part.features), np.dtype(np.float64))
+        rows = self._checked(part.features)
+        total = 0.0
+        for block in blocks(len(target), PIECE_ROWS):
+            total += self._total_loss(self._scores(rows, block), target[block])
+        return total / len(target)
+
+    def scores(self, features: Features) -> np.ndarray:
+        """See `Trainer`."""
+        return self._scores(self._checked(features), slice(0, len(features)))
+
+    def _checked(self, features: Features) -> _Arrays:
+        """The rows as the kernels take them: checked once, not after every epoch."""
+        if self._seen[0] is not features:
+            self._seen = features, self._layout.arrays(features)
+        return self._seen[1]
+
+    def _scores(self, rows: _Arrays, block: slice) -> np.ndarray:
+        out = np.empty(block.stop - block.start)
+        self._judged.score(self._judged.some(rows, block), self._judged_bias, out)
+        return out
+
+    def parameters(self) -> Parameters:
+        """See `Trainer`."""
+        w, V = self._judged.weights(), self._judged.factors()
+        return Parameters(float(self._judged_bias[0]), w.astype(np.float64), V.astype(np.float64))
+
+
+class DenseLayout:
+    """Dense rows: w and V in arrays of their own, V padded to whole vectors."""
+
+    def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:
+        self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k
+        self._dtype = dtype
+        self._w = sgd_kernels.aligned_zeros(1, len(parameters.w), dtype)[0]
+        self._V = sgd_kernels.aligned_zeros(len(parameters.w), self._lanes, dtype)
+        self._scales = np.empty_like(self._w)
+        self._w[:] = parameters.w
+        self._V[:, : self._k] = parameters.V
+        self._train = sgd_kernels.train_dense(self._lanes, dtype.name, logistic)
+
+    def arrays(self, features: Features) -> _Arrays:
+        """The feature rows as the kernels take them."""
+        rows = _to_dense(features) if isinstance(features, CSR) else np.asarray(features)
+        if rows.ndim != 2 or rows.shape[1] != len(self._w):
+            raise _wrong_shape(rows.shape, len(self._w))
+        return (np.ascontiguousarray(rows, self._dtype),)
+
+    def some(self, rows: _Arrays, block: slice) -> _Arrays:
+        """Some rows of `arrays`, without a copy."""
+        return (rows[0][block],)
+
+    def train(self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any) -> float:
+        """One pass; the sum of the losses. `rest`: bias, learning rate, reg_w0, reg_w, reg_V."""
+        return self._train(*rows, target, order, self._w, self._V, self._scales, *rest)
+
+    def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
+        """Scores into `out`."""
+        kernel = sgd_kernels.score_dense(self._lanes, self._dtype.name)
+        kernel(*rows, self._w, self._V, bias, out)
+
+    def weights(self) -> np.ndarray:
+        """View of w."""
+        return np.asarray(self._w)
+
+    def factors(self) -> np.ndarray:
+        """View of V, without the padding."""
+        return np.asarray(self._V[:, : self._k])
+
+
+class SparseLayout:
+    """CSR rows: v_j on whole cache lines, w_j beside it if there is room (`table_width`)."""
+
+    def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:
+        self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k
+        self._dtype, self._logistic = dtype, logistic
+        width = sgd_kernels.table_width(self._lanes, dtype)
+        n_features = len(parameters.w)
+        self._table = sgd_kernels.aligned_zeros(n_features, width, dtype)
+        apart = width == self._lanes
+        self._w = np.zeros(n_features, dtype) if apart else self._table[:, self._lanes]
+        wide = self._lanes > sgd_kernels.MAX_LANES
+        self._sums = np.zeros(self._lanes, dtype) if wide else None
+        self.factors()[:] = parameters.V
+        self.weights()[:] = parameters.w
+
+    def arrays(self, features: Features) -> _Arrays:
+        """The feature rows as the kernels take them; no values for one-hot rows."""
+        rows = features if isinstance(features, CSR) else _to_sparse(np.asarray(features))
+        rows = _without_zeros(rows)
+        if rows.n_features != len(self._table):
+            raise _wrong_shape(rows.shape, len(self._table))
+        indptr = np.ascontiguousarray(rows.indptr, np.int64)
+        indices = np.ascontiguousarray(rows.indices, np.int32)
+        values = np.zeros(0) if rows.values is None else rows.values
+        values = np.ascontiguousarray(values, self._dtype)
+        _check_sparse(indptr, indices, None if rows.values is None else values, rows.n_features)
+        return indptr, indices, values
+
+    def some(self, rows: _Arrays, block: slice) -> _Arrays:
+        """Some rows of `arrays`, without a copy."""
+        indptr, indices, values = rows
+        return indptr[block.start : block.stop + 1], indices, values
+
+    def train(self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any) -> float:
+        """One pass; the sum of the losses. `rest`: bias, learning rate, reg_w0, reg_w, reg_V."""
+        dtype, one_hot, logistic = self._dtype.name, _is_one_hot(rows), self._logistic
+        if self._sums is not None:
+            wide = sgd_kernels.train_wide(dtype, one_hot, logistic)
+            return wide(*rows, target, order, self._table, self._w, self._sums, *rest)
+        kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, logistic)
+        return kernel(*rows, target, order, self._table, self._w, *rest)
+
+    def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
+        """Scores into `out`."""
+        dtype, one_hot, table, w = self._dtype.name, _is_one_hot(rows), self._table, self._w
+        if self._sums is not None:
+            sgd_kernels.score_wide(dtype, one_hot)(*rows, table, w, self._sums, bias, out)
+        else:
+            sgd_kernels.score_sparse(self._lanes, dtype, one_hot)(*rows, table, w, bias, out)
+
+    def weights(self) -> np.ndarray:
+        """View of w."""
+        return np.asarray(self._w)
+
+    def factors(self) -> np.ndarray:
+        """View of V, without the padding."""
+        return np.asarray(self._table[:, : self._k])
+
+
+def _is_one_hot(rows: _Arrays) -> bool:
+    return len(rows[2]) < len(rows[1])
+
+
+def _column(target: np.ndarray, n_rows: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """The target as the kernels take it."""
+    if target.shape != (n_rows,):
+        raise DataError(f"expected {n_rows:,} targets, one a row, got shape {target.shape}")
+    return np.ascontiguousarray(target, dtype)
+
+
+def _row_numbers(order: np.ndarray, n_rows: int) -> np.ndarray:
+    """The visiting order as the kernels take it."""
+    order = np.ascontiguousarray(order, np.int64)
+    if len(order) != n_rows or order.min() < 0 or order.max() >= n_rows:
+        raise ValueError(f"order must be a permutation of {n_rows} rows")
+    return order
+
+
+def _check_sparse(
+    indptr: np.ndarray, indices: np.ndarray, values: np.ndarray | None, n_features: int
+) -> None:
+    """Refuse CSR arrays that would lead a kernel out of bounds, or count a feature twice.
+
+    Raises:
+        DataError: naming the first row that is wrong.
+    """
+    falls = any((np.diff(indptr[b.start : b.stop + 1]) < 0).any() for b in blocks(len(indptr) - 1))
+    if indptr[0] != 0 or indptr[-1] != len(indices) or falls:
+        raise DataError("expected row pointers that rise from 0 to the number of entries")
+    if values is not None and len(values) != len(indices):
+        raise DataError(f"expected {len(indices):,} values, one an entry, got {len(values):,}")
+    row = sgd_kernels.first_bad_row()(indptr, indices, np.full(n_features, -1, np.int64))
+    if row >= 0:
+        found = indices[indptr[row] : indptr[row + 1]].tolist()
+        raise DataError(
+            f"expected feature numbers from 0 to {n_features - 1:,}, each once in a row; "
+            f"row {row:,} has {found[:20]}"
+        )
+
+
+def _to_dense(features: CSR) -> np.ndarray:
+    """Sparse rows written out."""
+    dense = np.zeros(features.shape)
+    rows = np.repeat(np.arange(len(features)), np.diff(features.indptr))
+    dense[rows, features.indices] = 1.0 if features.values is None else features.values
+    return dense
+
+
+def _to_sparse(features: np.ndarray) -> CSR:
+    """The non-zero entries of dense rows."""
+    rows, columns = np.nonzero(features)
+    indptr = np.searchsorted(rows, np.arange(len(features) + 1))
+    return CSR(indptr, columns.astype(np.int32), features[rows, columns], features.shape[1])
+
+
+def _without_zeros(rows: CSR) -> CSR:
+    """Rows without stored zeros: L2 counts what is stored."""
+    if rows.values is None or rows.values.all():
+        return rows
+    stays = rows.values != 0
+    indptr = np.concatenate([[0], np.cumsum(stays)])[rows.indptr]
+    return CSR(indptr, rows.indices[stays], rows.values[stays], rows.n_features)
+
+
+def _wrong_shape(shape: tuple[int, ...], n_features: int) -> DataError:
+    return DataError(f"expected rows of {n_features:,} features, got an array of shape {shape}")

@@ -1,0 +1,136 @@
+"""What each command does, from checked input to the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fmexp.backends.base import load_backend
+from fmexp.config import compose
+from fmexp.config.schema import STARTS, MlflowConfig
+from fmexp.data.loading import load
+from fmexp.errors import ConfigError
+from fmexp.experiment import console, one_run
+from fmexp.record.locate import StoreChoice, locate_store
+from fmexp.record.tracker import NULL_TRACKER, Outcome, Tracker
+from fmexp.sweep import interrupt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from omegaconf import DictConfig
+
+    from fmexp.config.compose import Composed
+    from fmexp.data.dataset import Dataset
+    from fmexp.fm import Parameters
+
+EXIT_CODES = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}
+
+
+def run_once(composed: Composed, folder: Path, began: float) -> int:
+    """One tracked run in `folder`; `began` is the command's start on the monotonic clock."""
+    config = composed.config
+    interrupt.sigterm_is_ctrl_c()
+    load_backend(config.backend.name)
+    data = load(config.data, config.split, config.task)
+    for note in data.notes:
+        print(note)
+    parameters = _first_parameters(composed, data)
+    tracker = _tracker(composed, folder)
+    try:
+        progress = console.Progress(config)
+        with interrupt.stop_on_signals() as stop:
+
+            def watch(
+                epoch: int, train_loss: float, validation_loss: float | None
+            ) -> Outcome | None:
+                progress.show(epoch, train_loss, validation_loss)
+                return Outcome.INTERRUPTED if stop else None
+
+            result = one_run.run(config, composed.record, data, tracker, watch, parameters)
+        progress.clear()
+    finally:
+        delivery = tracker.close()
+    print(console.summary(config, data, result, delivery, time.monotonic() - began))
+    return EXIT_CODES.get(result.fit.outcome, 1)
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """What a sweep works from; called with a configuration, it is one run of hydra/sweeper=basic.
+
+    Attributes:
+        composed: the configuration without what is swept.
+        arguments: the command line as parsed.
+        folder: where the command runs.
+    """
+
+    composed: Composed
+    arguments: argparse.Namespace
+    folder: Path
+
+    def __call__(self, tree: DictConfig) -> int:
+        """One run; returns its exit code."""
+        given = self.composed.given
+        return run_once(compose.checked(tree, given), self.folder, time.monotonic())
+
+    def compose_with(self, override: str) -> Composed:
+        """The configuration with one more override."""
+        fixed = [o for o in self.arguments.overrides if not o.startswith("hydra.")]
+        arguments = argparse.Namespace(**vars(self.arguments))
+        arguments.overrides = [*fixed, override]
+        return compose.compose(arguments)
+
+
+def run_many(composed: Composed, arguments: argparse.Namespace, folder: Path) -> int:
+    """A sweep in `folder`; returns the exit code, the highest of the runs' for Hydra's sweepers."""
+    interrupt.sigterm_is_ctrl_c()
+    returned = compose.multirun(arguments, RunJob(composed, arguments, folder))
+    if isinstance(returned, int):
+        return returned
+    return max((job.return_value for jobs in returned for job in jobs), default=0)
+
+
+def _tracker(composed: Composed, folder: Path) -> Tracker:
+    """A tracker on the chosen store; its recorder starts to load MLflow at once."""
+    tracking = composed.config.tracking
+    if not isinstance(tracking, MlflowConfig):
+        return NULL_TRACKER
+    from fmexp.record.spool_tracker import open_tracker
+
+    return open_tracker(_store(composed).uri, tracking.experiment, folder)
+
+
+def _store(composed: Composed) -> StoreChoice:
+    tracking = composed.config.tracking
+    uri = tracking.uri if isinstance(tracking, MlflowConfig) else None
+    on_command_line = uri if "tracking.uri" in composed.given else None
+    return locate_store(on_command_line, uri, os.environ)
+
+
+def _first_parameters(composed: Composed, data: Dataset) -> Parameters | None:
+    """The parameters of the run or folder that `model.start` names; None where it names none.
+
+    Raises:
+        UserError: there is no such model, or it is of another shape.
+    """
+    chosen = composed.config.model
+    if chosen.start in STARTS:
+        return None
+    from fmexp.analysis.predict import find_model
+
+    kept = find_model(chosen.start, _store(composed).uri)
+    if kept.parameters.k != chosen.k:
+        raise ConfigError(
+            f"model.start={chosen.start} has k={kept.parameters.k}; set model.k={kept.parameters.k}"
+        )
+    theirs, ours = kept.encoder.feature_names, data.encoder.feature_names
+    if theirs != ours:
+        raise ConfigError(
+            f"model.start={chosen.start} was trained on other features "
+            f"({len(theirs)}, these data have {len(ours)})"
+        )
+    return kept.parameters

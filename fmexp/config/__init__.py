@@ -1,0 +1,1 @@
+"""The configuration: every key, how Hydra composes it, what is refused."""

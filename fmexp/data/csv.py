@@ -1,0 +1,300 @@
+"""Reading delimited text (CSV, TSV, ...): a sample, then all columns, with errors by line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fmexp.data import files
+from fmexp.data.schema import MISSING, MISSING_HINT, is_number, sample_rows
+from fmexp.data.table import Column, Dictionary, Table, Text, arrow_values
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fmexp.data.schema import Reading
+
+MOST_MISTAKES = 10
+"""Mistakes that one message lists."""
+
+BLOCK_BYTES = 1 << 20
+"""Text that is parsed at once."""
+
+DELIMITERS = ",\t;|"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a text file is written.
+
+    Attributes:
+        delimiter: between two cells.
+        encoding: of the characters, as Python names it.
+        quoting: whether cells may stand in double quotes.
+        names: the columns, where the file has no header; else None.
+    """
+
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    quoting: bool = True
+    names: tuple[str, ...] | None = None
+
+
+def sniff(
+    file: Path,
+    delimiter: str | None,
+    encoding: str,
+    quoting: bool,
+    names: list[str] | None,
+) -> Dialect:
+    """The dialect of a file, as far as it is not given.
+
+    Raises:
+        DataError: the file is no text, is not in this encoding, or the delimiter cannot be told.
+    """
+    start = files.head(file)
+    files.refuse_other_formats(file, start)
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter or "", delimiter)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or delimiter > "~"):
+        raise DataError(f"data.delimiter must be one ASCII character or tab, got {delimiter!r}")
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise DataError(f"data.encoding={encoding} is no encoding that Python knows") from None
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
+        encoding = "utf-16"
+    if delimiter is None:
+        delimiter = _find_delimiter(start.decode(encoding, "replace"), quoting)
+    return Dialect(delimiter, encoding, quoting, tuple(names) if names else None)
+
+
+def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
+    """The first rows as texts, by column.
+
+    Raises:
+        DataError: there is no usable header or no row.
+    """
+    names = header(file, dialect)
+    rows = [cells for _, cells in islice(_rows(file, dialect), sample_rows(len(names)))]
+    if not rows:
+        raise DataError(f"{file} has a header but no rows")
+    rows = [cells for cells in rows if len(cells) == len(names)]
+    if not rows:
+        _explain(file, dialect, names, {})
+    return {name: [row[j] for row in rows] for j, name in enumerate(names)}
+
+
+def estimate_rows(sample: dict[str, list[str]], n_bytes: int) -> float:
+    """About how many rows there are in so many bytes, judged by the first ones."""
+    columns = list(sample.values())
+    width = sum(len(cell) + 1 for cells in columns for cell in cells) / len(columns[0])
+    n_rows = n_bytes / width
+    is_all = len(columns[0]) < sample_rows(len(columns))
+    return len(columns[0]) if is_all else n_rows
+
+
+def header(file: Path, dialect: Dialect) -> list[str]:
+    """The column names.
+
+    Raises:
+        DataError: there are none, two are equal, or they are numbers.
+    """
+    line, first = next(_records(file, dialect), (1, []))
+    if dialect.names is not None:
+        if len(first) != len(dialect.names):
+            raise DataError(
+                f"{file}, line {line}: expected {len(dialect.names)} cells (data.names), got "
+                f"{len(first)}: {first[:6]}"
+            )
+        return list(dialect.names)
+    names = [cell.strip() or f"column {j + 1}" for j, cell in enumerate(first)]
+    if not names:
+        raise DataError(f"{file} is empty: a header and rows were expected")
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise DataError(
+            f"{file}, line {line}: column names must differ, got "
+            f"{', '.join(map(repr, twice[:5]))} more than once"
+        )
+    if all(map(is_number, names)):
+        raise DataError(
+            f"{file}, line {line}: expected column names, got numbers ({', '.join(names[:4])}): "
+            f"add a header, or name the columns by data.names=[...]"
+        )
+    return names
+
+
+def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
+    """The columns that are asked for, some rows at a time.
+
+    Raises:
+        DataError: up to ten mistakes, each with its line, column and cell.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    names = header(file, dialect)
+    wanted = {**dict.fromkeys(reading.numbers, pa.float64())}
+    wanted |= dict.fromkeys(reading.texts, pa.dictionary(pa.int32(), pa.string()))
+    n_quotes = sum(b.count(b'"') for b in files.blocks(file)) if dialect.quoting else 0
+    if n_quotes % 2:
+        _explain(file, dialect, names, reading.numbers)
+    stream = files.open_bytes(file)
+    try:
+        reader = arrow_csv.open_csv(
+            pa.PythonFile(stream, "r") if not isinstance(stream, io.BufferedReader) else str(file),
+            read_options=arrow_csv.ReadOptions(
+                block_size=BLOCK_BYTES,
+                encoding=dialect.encoding,
+                column_names=names,
+                skip_rows_after_names=0 if dialect.names else 1,
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char='"' if dialect.quoting else False,
+                newlines_in_values=n_quotes > 0,
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=wanted,
+                include_columns=[name for name in names if name in wanted],
+                null_values=sorted(MISSING),
+                strings_can_be_null=False,
+            ),
+        )
+        for batch in reader:
+            table = _table(batch, reading.dictionaries)
+            if not reading.accepts(table):
+                _explain(file, dialect, names, reading.numbers)
+            yield table
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, *files.DAMAGED) as error:
+        _explain(file, dialect, names, reading.numbers)
+        if "straddling" in str(error):
+            raise DataError(f"{file}: a row is longer than {BLOCK_BYTES:,} bytes") from None
+        raise DataError(f"{file} cannot be read: {error}") from error
+    finally:
+        stream.close()
+
+
+def _table(batch: Any, dictionaries: dict[str, Dictionary]) -> Table:
+    """A pyarrow batch as ours."""
+    columns: dict[str, Column] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name in dictionaries:
+            codes = dictionaries[name].codes_of(column.dictionary.to_pylist())
+            columns[name] = Text(
+                codes[arrow_values(column.indices, np.int32)], dictionaries[name].names
+            )
+        else:
+            columns[name] = arrow_values(column)
+    return Table(columns)
+
+
+def _find_delimiter(start: str, quoting: bool) -> str:
+    """The delimiter that cuts the most of the first lines into equally many cells."""
+    lines = [line for line in start.splitlines() if line.strip()][:20]
+    found = {}
+    for delimiter in DELIMITERS:
+        reader = csv.reader(lines, delimiter=delimiter, quoting=_quotes(quoting))
+        widths = Counter(map(len, reader))
+        width, n = widths.most_common(1)[0] if widths else (1, 0)
+        found[delimiter] = (n if width > 1 else 0, width)
+    best = max(found, key=lambda delimiter: found[delimiter])
+    return best if found[best][1] > 1 else ","
+
+
+def _explain(file: Path, dialect: Dialect, names: list[str], numbers: dict[str, bool]) -> None:
+    """Read the file again, slowly, and raise what is wrong with it; return if nothing is.
+
+    Raises:
+        DataError: the first mistakes, with line, column and cell.
+    """
+    mistakes: list[str] = []
+    for line, cells in _rows(file, dialect):
+        mistakes += _mistakes(line, cells, names, numbers)
+        if len(mistakes) >= MOST_MISTAKES:
+            break
+    if mistakes:
+        raise DataError("\n".join([f"{file} cannot be used:", *mistakes[:MOST_MISTAKES]]))
+
+
+def _mistakes(
+    line: int, cells: list[str], names: list[str], numbers: dict[str, bool]
+) -> Iterator[str]:
+    """What is wrong with one record."""
+    if len(cells) != len(names):
+        seen = ", ".join(repr(cell[:30]) for cell in cells[:6])
+        yield f"line {line}: expected {len(names)} cells, got {len(cells)}: {seen}"
+        return
+    if cells == names:
+        yield f"line {line}: the header is repeated here"
+        return
+    for name, cell in zip(names, cells, strict=True):
+        if any("\udc80" <= character <= "\udcff" for character in cell):
+            raw = cell.encode("utf-8", "surrogateescape")[:40]
+            yield (
+                f"line {line}, column {name!r}: {raw!r} is not UTF-8; "
+                f"name the file's encoding, such as data.encoding=latin-1"
+            )
+        elif name in numbers and cell in MISSING:
+            if not numbers[name]:
+                yield (
+                    f"line {line}, column {name!r}: expected a number, got a missing value "
+                    f"{cell!r} {MISSING_HINT}"
+                )
+        elif name in numbers and not (is_number(cell) and np.isfinite(float(cell))):
+            yield f"line {line}, column {name!r}: expected a finite number, got {cell[:60]!r}"
+
+
+def _rows(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """The records after the header."""
+    return islice(_records(file, dialect), 0 if dialect.names else 1, None)
+
+
+def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Each record that is not empty, with the number of its first line.
+
+    Bytes that are not of the encoding become surrogates, which `_explain` reports.
+
+    Raises:
+        DataError: a quote stays open, or the text breaks off.
+    """
+    csv.field_size_limit(sys.maxsize)
+    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+    line = 1
+    with io.TextIOWrapper(
+        files.open_bytes(file), encoding=encoding, errors="surrogateescape", newline=""
+    ) as text:
+        reader = csv.reader(
+            text, delimiter=dialect.delimiter, quoting=_quotes(dialect.quoting), strict=True
+        )
+        try:
+            for cells in reader:
+                if cells:
+                    yield line, cells
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{file}, line {line}: {_in_words(error)}") from None
+        except files.DAMAGED as error:
+            raise DataError(f"{file}: the gzipped file is damaged or cut short ({error})") from None
+        except UnicodeError as error:
+            raise DataError(f"{file}, line {line}: not {dialect.encoding}: {error}") from None
+
+
+def _quotes(quoting: bool) -> Literal[0, 3]:
+    return csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+
+
+def _in_words(error: csv.Error) -> str:
+    if "unexpected end of data" in str(error):
+        return "a quote is opened here that is never closed"
+    return f"not readable as delimited text ({error})"

@@ -1,0 +1,1 @@
+"""Where the model meets the record and the sweep."""

@@ -1,0 +1,113 @@
+"""The files that a run leaves beside its numbers: configuration, curve, predictions, model."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from fmexp import model
+from fmexp.data.dataset import evenly_spaced
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fmexp import fm
+    from fmexp.config.schema import Config
+    from fmexp.data.dataset import Dataset
+    from fmexp.training.fitting import Fit
+
+MOST_PREDICTIONS = 1000
+
+
+def write_all(
+    folder: Path, config: Config, record: dict[str, Any], data: Dataset, fit: Fit
+) -> None:
+    """Every artifact of a run; one that diverged has no model, one of no epoch no curve."""
+    write_config(folder / "config.yaml", record)
+    if fit.epochs:
+        write_curves(folder / "curve.csv", config.loss, {config.seed: fit})
+        draw_curve(folder / "curve.png", config.loss, fit)
+    if fit.parameters is not None:
+        kept = write_model(folder / "model", config, data, fit.parameters)
+        write_predictions(folder / "predictions.csv", data, kept)
+
+
+def write_model(
+    folder: Path, config: Config, data: Dataset, parameters: fm.Parameters
+) -> model.Model:
+    """The model with its preprocessing, as a folder that `fmexp.model.load` reads."""
+    kept = model.Model.of(config, data, parameters)
+    kept.save(folder)
+    return kept
+
+
+def write_config(path: Path, record: dict[str, Any]) -> None:
+    """The configuration, with references to the environment as they were written."""
+    path.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def write_curves(path: Path, loss: str, fits: dict[int, Fit]) -> None:
+    """One row an epoch: epoch, train/<loss> and, with a validation part, val/<loss>.
+
+    Args:
+        path: the file to write.
+        loss: mse or logloss.
+        fits: by seed; with several, the first column is the seed.
+    """
+    held_out = any(fit.validation_losses for fit in fits.values())
+    names = ["epoch", f"train/{loss}", f"val/{loss}"][: 3 if held_out else 2]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["seed", *names] if len(fits) > 1 else names)
+        for seed, fit in fits.items():
+            curves = [fit.train_losses, fit.validation_losses][: len(names) - 1]
+            for epoch, losses in enumerate(zip(*curves, strict=False), start=1):
+                writer.writerow([seed, epoch, *losses] if len(fits) > 1 else [epoch, *losses])
+
+
+def draw_curve(path: Path, loss: str, fit: Fit) -> None:
+    """The curves as a picture, with the best epoch and the loss of predicting the mean."""
+    from matplotlib.figure import Figure  # half a second, after training
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    epochs = np.arange(1, len(fit.train_losses) + 1)
+    figure = Figure(figsize=(7, 4.2))  # a layout engine would draw everything once more
+    figure.subplots_adjust(left=0.13, right=0.98, top=0.97, bottom=0.12)
+    axes = figure.subplots()
+    marker = "o" if len(epochs) == 1 else None
+    axes.plot(epochs, fit.train_losses, label=f"train/{loss}", marker=marker)
+    if len(fit.validation_losses):
+        axes.plot(epochs, fit.validation_losses, label=f"val/{loss}", marker=marker)
+    if fit.best_epoch is not None:
+        label = f"best/epoch {fit.best_epoch}"
+        axes.axvline(fit.best_epoch, color="0.5", linestyle=":", label=label)
+    axes.axhline(fit.baseline, color="0.5", linestyle="--", label="predicting the mean")
+    axes.set(xlabel="epoch", ylabel=loss, yscale="log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator() if high > 30 * low else MaxNLocator(8))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")  # plain: powers of ten are slow to set
+    axes.legend(loc="upper right")  # "best" looks at every point
+    axes.grid(visible=True, alpha=0.25)
+    figure.savefig(path, dpi=110, pil_kwargs={"compress_level": 1})
+
+
+def write_predictions(path: Path, data: Dataset, kept: model.Model) -> None:
+    """The source's columns, y, y_pred and the part, for training and validation rows.
+
+    At most MOST_PREDICTIONS rows, evenly spaced in the source's order; the test part stays unseen.
+    """
+    parts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
+    names, held = list(parts), list(parts.values())
+    chosen = evenly_spaced(held, MOST_PREDICTIONS)
+    y = data.encoder.decode_target(np.array([held[p].target[i] for _, p, i in chosen]))
+    columns = data.raw(np.array([row for row, _, _ in chosen]))
+    predicted = kept.predict(columns)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, "y", "y_pred", "part"])
+        part_names = [names[p] for _, p, _ in chosen]
+        writer.writerows(zip(*columns.values(), y, predicted, part_names, strict=True))

@@ -1,0 +1,100 @@
+"""What a command shows while it works and when it is done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from fmexp.record.environment import program
+from fmexp.record.tracker import Outcome
+
+if TYPE_CHECKING:
+    from fmexp.config.schema import Config
+    from fmexp.data.dataset import Dataset
+    from fmexp.experiment.one_run import Result
+    from fmexp.record.tracker import Delivery
+    from fmexp.training.fitting import Fit
+
+REDRAW_SECONDS = 0.1
+
+
+class Progress:
+    """One line with the epoch, a bar and the errors; silent when stderr is not a terminal."""
+
+    def __init__(self, config: Config) -> None:
+        self.epochs, self.loss = config.training.epochs, config.loss
+        self.shown = sys.stderr.isatty()
+        self.next = 0.0
+
+    def show(self, epoch: int, train: float, validation: float | None) -> None:
+        """Draw the line anew, at most ten times a second."""
+        if not self.shown or (time.monotonic() < self.next and epoch < self.epochs):
+            return
+        self.next = time.monotonic() + REDRAW_SECONDS
+        done = 20 * epoch // self.epochs
+        bar = "█" * done + "·" * (20 - done)
+        errors = f"train/{self.loss} {train:.6g}"
+        if validation is not None:
+            errors += f"  val/{self.loss} {validation:.6g}"
+        sys.stderr.write(f"\r\x1b[Kepoch {epoch:,}/{self.epochs:,} {bar} {errors}")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self.shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def summary(
+    config: Config, data: Dataset, result: Result, delivery: Delivery, seconds: float
+) -> str:
+    """Outcome, quality beside that of predicting the mean, time, where the record is."""
+    rows = {
+        "outcome": f"{result.fit.outcome}. {result.fit.reason}".rstrip(". ") + ".",
+        "quality": _quality(config, result.fit) + _classes(result.metrics),
+        "perhaps": _advice(result.fit),
+        "noise": f"the true model has {data.noise_floor:.6g}" if data.noise_floor else "",
+        "time": f"{_span(result.fit.fit_seconds)} s of training, {_span(seconds)} s in all",
+    }
+    if delivery.run_ids:
+        rows |= {
+            "run": f"{result.name}  (id {delivery.run_ids[result.key]})",
+            "record": f"{delivery.store}, experiment {config.tracking.experiment}",  # type: ignore[union-attr]
+            "see it": f"{program()} ui",
+        }
+    return "\n".join(f"{name:<8} {text}" for name, text in rows.items() if text)
+
+
+def _quality(config: Config, fit: Fit) -> str:
+    if fit.epochs == 0:
+        return ""
+    if fit.best_epoch is None or fit.best_validation is None:
+        return (
+            f"train/{config.loss} {fit.train_losses[-1]:.6g} in epoch {fit.epochs:,} "
+            f"(predicting the mean: {fit.baseline:.6g}); nothing was held out"
+        )
+    share = 100 * (1 - fit.best_validation / fit.baseline) if fit.baseline else 0.0
+    compared = f"{abs(share):.0f} % {'less' if share >= 0 else 'more'}"
+    return (
+        f"val/{config.loss} {fit.best_validation:.6g} at epoch {fit.best_epoch:,} of "
+        f"{fit.epochs:,} (predicting the mean: {fit.baseline:.6g}; {compared})"
+    )
+
+
+def _classes(metrics: dict[str, float]) -> str:
+    """How often and how surely a classifier is right on the validation part."""
+    names = {"best/val_accuracy": "accuracy", "best/val_auc": "AUC"}
+    return "".join(f"; {names[key]} {metrics[key]:.4g}" for key in names if key in metrics)
+
+
+def _advice(fit: Fit) -> str:
+    if fit.outcome is not Outcome.COMPLETED or not 1 < fit.epochs == fit.best_epoch:
+        return ""
+    more = f"training.epochs={2 * fit.epochs} or a larger training.learning_rate"
+    return f"it was still getting better in its last epoch: try {more}"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"

@@ -1,0 +1,280 @@
+"""Reads runs back from the store; writes only where a method says so, makes no store."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from fmexp.errors import StoreError, UserError
+from fmexp.record.locate import sqlite_path, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LATEST = "latest"
+_NEWEST_DESC = ["attributes.start_time DESC"]
+_LOOKED_AT = 1000
+_SHORTEST_PREFIX = 4
+
+
+@dataclass(frozen=True)
+class Record:
+    """What MLflow has of one run, without curves and artifacts.
+
+    Attributes:
+        started: milliseconds since the epoch.
+        metrics: the last value of each.
+        source: where its data came from: an absolute path, or how they were generated.
+    """
+
+    run_id: str
+    name: str
+    experiment_id: str
+    status: str
+    started: int
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    source: str = ""
+
+    @property
+    def parent_id(self) -> str | None:
+        """Id of the sweep that it is a trial of."""
+        return self.tags.get("mlflow.parentRunId")
+
+    @property
+    def outcome(self) -> str:
+        """How it ended; "" while it lasts."""
+        return self.tags.get("fmexp.outcome", "")
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it is the parent of trials."""
+        return self.tags.get("fmexp.kind") == "sweep"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.run_id[:8]})"
+
+
+class Records:
+    """The runs of one store."""
+
+    def __init__(self, uri: str) -> None:
+        """Open the store that is there.
+
+        Args:
+            uri: absolute tracking URI.
+
+        Raises:
+            UserError: there is no such sqlite file.
+            StoreError: the store does not answer.
+        """
+        self.shown = without_password(uri)
+        database = sqlite_path(uri)
+        if database and not database.exists():
+            raise UserError(f"there is no store {database} yet; `fmexp run` makes it")
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        from mlflow import MlflowClient
+
+        self._downloads: tempfile.TemporaryDirectory[str] | None = None
+        with self._answering():
+            self._client = MlflowClient(uri, registry_uri=uri)
+            self._experiments = [e.experiment_id for e in self._client.search_experiments()]
+
+    def find(self, name: str) -> Record:
+        """The run with this id, beginning of an id, run name, or study name; or the latest.
+
+        `latest` is the newest that is no trial: a sweep counts as one run.
+
+        Raises:
+            UserError: there is none, or several; the nearest names are told.
+        """
+        if name == LATEST:
+            return self._latest()
+        found = self._by_id(name) or self._called(name) or self._called(f"sweep {name}")
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(f"{r.run_id[:12]} ({r.outcome or r.status})" for r in found[:8])
+            raise UserError(
+                f"{len(found)} runs are called {name!r}: say which by its id: {several}"
+            )
+        raise UserError(f"no run {name!r} in {self.shown}; {self._nearest(name)}")
+
+    def find_trained(self, name: str) -> Record:
+        """As `find`, but for a sweep its winner.
+
+        Raises:
+            UserError: also for a sweep that has no winner yet.
+        """
+        found = self.find(name)
+        if "fmexp.winner" in found.tags:
+            return self.find(found.tags["fmexp.winner"])
+        if found.is_sweep:
+            raise UserError(f"the sweep {found} has no winner yet; name one of its trials")
+        return found
+
+    def children(self, record: Record) -> list[Record]:
+        """The trials of a sweep, in the order in which they began."""
+        trials = self._search(f"tags.`mlflow.parentRunId` = '{record.run_id}'", most=10**9)
+        return sorted(trials, key=lambda trial: (trial.started, trial.name))
+
+    def on_same_data(self, record: Record) -> list[Record]:
+        """All runs on the same data, split in the same way, newest first; itself among them."""
+        data, split = (record.tags.get(f"fmexp.{d}_digest", "") for d in ("data", "split"))
+        return self._search(
+            f"tags.`fmexp.data_digest` = '{data}' and tags.`fmexp.split_digest` = '{split}'",
+            most=10**9,
+        )
+
+    def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric, by step; [] where the run has no such metric."""
+        with self._answering():
+            history = self._client.get_metric_history(record.run_id, metric)
+        return sorted((point.step, point.value) for point in history)
+
+    def artifact(self, record: Record, path: str) -> Path:
+        """A local copy of an artifact (a file or a folder), or where a local store keeps it.
+
+        Raises:
+            UserError: the run has no such artifact.
+        """
+        if not self.has_artifact(record, path):
+            raise UserError(
+                f"the run {record} has no {path}"
+                + (f": it ended {record.outcome}" if record.outcome != "completed" else "")
+            )
+        if self._downloads is None:
+            self._downloads = tempfile.TemporaryDirectory(prefix="fmexp-")
+        target = Path(self._downloads.name, record.run_id)
+        target.mkdir(exist_ok=True)
+        with self._answering():
+            return Path(self._client.download_artifacts(record.run_id, path, str(target)))
+
+    def has_artifact(self, record: Record, path: str) -> bool:
+        """Whether the run has this file or folder."""
+        parent = str(Path(path).parent)
+        with self._answering():
+            listed = self._client.list_artifacts(record.run_id, None if parent == "." else parent)
+        return any(entry.path == path for entry in listed)
+
+    def note(self, record: Record, tags: dict[str, str], metrics: dict[str, float]) -> None:
+        """Write tags and metrics to a run that has ended."""
+        with self._answering():
+            for name, value in metrics.items():
+                self._client.log_metric(record.run_id, name, value)
+            for name, text in tags.items():
+                self._client.set_tag(record.run_id, name, text)
+
+    def attach(self, record: Record, file: Path) -> None:
+        """Add a file to the artifacts of a run that has ended."""
+        with self._answering():
+            self._client.log_artifact(record.run_id, str(file))
+
+    def close(self) -> None:
+        """Remove downloaded copies."""
+        if self._downloads is not None:
+            self._downloads.cleanup()
+            self._downloads = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _latest(self) -> Record:
+        for record in self._search():
+            if record.parent_id is None:
+                return record
+        raise UserError(f"{self.shown} has no run yet; `fmexp run` makes one")
+
+    def _by_id(self, name: str) -> list[Record]:
+        """Runs whose id is, or begins with, `name`."""
+        if len(name) < _SHORTEST_PREFIX or not name.isalnum():
+            return []
+        return self._search(f"attributes.run_id LIKE '{name}%'")
+
+    def _called(self, name: str) -> list[Record]:
+        """Runs of this name."""
+        wanted = "" if "'" in name else f"attributes.run_name = '{name}'"
+        return [record for record in self._search(wanted) if record.name == name]
+
+    def _search(self, wanted: str = "", most: int = _LOOKED_AT) -> list[Record]:
+        """Runs that are not deleted, newest first, at most `most`."""
+        found: list[Record] = []
+        token: str | None = None
+        while self._experiments and len(found) < most:
+            with self._answering():
+                page = self._client.search_runs(
+                    self._experiments,
+                    wanted,
+                    max_results=min(_LOOKED_AT, most - len(found)),
+                    order_by=_NEWEST_DESC,
+                    page_token=token,
+                )
+            found += map(_record, page)
+            token = page.token
+            if not token:
+                break
+        return sorted(found, key=_age)
+
+    def _nearest(self, name: str) -> str:
+        newest = self._search()
+        if not newest:
+            return "it has no run yet; `fmexp run` makes one"
+        near = difflib.get_close_matches(name, [record.name for record in newest], n=3, cutoff=0.5)
+        if near:
+            return f"did you mean {' or '.join(dict.fromkeys(near))}?"
+        return f"the newest are {', '.join(str(record) for record in newest[:5])}"
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Translates what a store that does not answer raises."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StoreError(
+                f"the store {self.shown} cannot be read: {without_password(line[:300])}; "
+                "`fmexp doctor` says more"
+            ) from error
+
+
+def _age(record: Record) -> tuple[int, list[int]]:
+    """Sorts the newest first; our keys know more of the time than the millisecond of the start."""
+    return -record.started, [-ord(c) for c in record.tags.get("fmexp.run_key", "")]
+
+
+def _record(run: Any) -> Record:
+    info, data = run.info, run.data
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return Record(
+        run_id=info.run_id,
+        name=info.run_name or "",
+        experiment_id=info.experiment_id,
+        status=info.status,
+        started=info.start_time,
+        params=dict(data.params),
+        tags=dict(data.tags),
+        metrics=dict(data.metrics),
+        source=_source(inputs[0].dataset.source) if inputs else "",
+    )
+
+
+def _source(text: str) -> str:
+    """The path or recipe in the JSON that MLflow keeps as a dataset's source."""
+    try:
+        return str(json.loads(text).get("uri", ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -1,0 +1,210 @@
+"""The recorder process: watches the spool and hands it to MLflow; a kill of it loses nothing.
+
+It obeys only its stdin. The first line is its order: a JSON list of the folder, how many seconds
+to wait for a store that does not answer, and the owner. After that a byte means that there is
+something new, the end that nothing more will come. Signals to the trainer's terminal do not stop
+it. It answers on stdout in JSON lines:
+{"ready": experiment id}, {"run": key, "id": run id}, {"mended": run id} (a dead trainer's),
+{"trouble": text} (it goes on trying) and, before it exits with GAVE_UP, {"lost": text}.
+With "" for the owner it sends what dead trainers left, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from fmexp.record import spool
+from fmexp.record.locate import without_password
+from fmexp.record.sender import ParentUnknownError, Sender
+
+if TYPE_CHECKING:
+    from fmexp.record.mlflow_store import Store
+
+GAVE_UP = 3
+_POLL_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Recorder:
+    """Sends one living owner's runs, and at its start and end what dead ones left."""
+
+    def __init__(self, folder: Path, patience: float, answers: int) -> None:
+        self._folder = folder
+        self._spool = folder / spool.SPOOL
+        self._patience = patience
+        self._answers = answers
+        self._stores: dict[spool.Destination, Store] = {}
+        self._ended_at = 0.0
+        self._pause = 0.0
+        self._trouble = ""
+        self._mended = False
+
+    def attend(self, owner: Path) -> int:
+        """Send the owner's runs until it has ended and all are sent; the exit code."""
+        lock = os.open(owner / spool.RECORDER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sender: Sender | None = None
+        while True:
+            ended = self._ended_at > 0
+            try:
+                sender = sender or self._open(owner, wait_for_parents=True)
+                trouble = self._send(sender, ended)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the spool keeps the runs
+                trouble = f"the store cannot be used: {_in_words(error)}"
+            if ended and not trouble:
+                break
+            if ended and time.monotonic() - self._ended_at > self._patience:
+                return self._give_up(trouble)
+            if not trouble and not self._mended:
+                self.mend(wait=False)
+            self._listen(trouble and f"{trouble}; the record waits in {owner}")
+        if sender and sender.refused:
+            return self._give_up(without_password("; ".join(sender.refused.values())))
+        if not spool.runs(owner):  # what is not settled stays until its sweep goes on
+            spool.remove(owner)
+        return 0
+
+    def mend(self, wait: bool) -> None:
+        """Send what dead owners left; `wait` for a recorder of theirs that is still at it."""
+        self._mended = True
+        until = time.monotonic() + self._patience * wait
+        busy = [o for o in spool.owners(self._spool) if not spool.lives(o)]
+        while busy := [owner for owner in busy if not self._mend(owner)]:
+            if time.monotonic() >= until:
+                break
+            time.sleep(0.05)
+
+    def _mend(self, owner: Path) -> bool:
+        """Send a dead owner's runs; False when somebody else is about to."""
+        try:
+            lock = spool.try_lock(owner / spool.RECORDER_LOCK)
+        except FileNotFoundError:
+            return True  # somebody else has
+        if lock is None:
+            return False
+        try:
+            if spool.runs(owner):
+                self._mend_runs(self._open(owner))
+            if not spool.runs(owner):
+                spool.remove(owner)
+        except Exception as error:  # noqa: BLE001 -- a dead trainer's store must not stop our own
+            self._say(trouble=f"{owner} cannot be sent: {_in_words(error)}")
+        finally:
+            os.close(lock)
+        return True
+
+    def _mend_runs(self, sender: Sender) -> None:
+        for key, result in sender.send(last=True):
+            if isinstance(result, str):
+                self._say(mended=result)
+            else:
+                self._say(trouble=f"the run {key} cannot be sent: {_in_words(result)}")
+
+    def _open(self, owner: Path, wait_for_parents: bool = False) -> Sender:
+        """A sender to where the owner's runs go; one connection for all that go there."""
+        from fmexp.record.mlflow_store import Store
+
+        target = spool.destination(owner)
+        assert target is not None, f"{owner} has runs and no destination"
+        if target not in self._stores:
+            self._stores[target] = Store(target.uri, target.experiment, self._folder)
+            self._say(ready=self._stores[target].experiment_id, owner=owner.name)
+        return Sender(owner, self._stores[target], target.thin_to, wait_for_parents)
+
+    def _send(self, sender: Sender, last: bool) -> str:
+        """Send what is new; what went wrong and may go right later, "" when nothing did."""
+        trouble = ""
+        for key, result in sender.send(last):
+            if isinstance(result, str):
+                self._say(run=key, id=result)
+            elif key not in sender.refused:
+                trouble = f"the run {key} cannot be sent: {_in_words(result)}"
+        return trouble
+
+    def _listen(self, trouble: str) -> None:
+        """Wait for news, or a little while after trouble; notice that the owner has ended."""
+        if trouble and trouble != self._trouble:
+            self._say(trouble=trouble)
+        self._trouble = trouble
+        self._pause = min(2 * self._pause + 0.25, _LONGEST_PAUSE_SECONDS) if trouble else 0.0
+        time.sleep(self._pause)
+        news = not self._ended_at and select.select([0], [], [], _POLL_SECONDS)[0]
+        if news and not os.read(0, 1 << 16):
+            self._ended_at = time.monotonic()
+
+    def _give_up(self, trouble: str) -> int:
+        self._say(lost=trouble)
+        return GAVE_UP
+
+    def _say(self, **answer: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: carry on
+            os.write(self._answers, (json.dumps(answer) + "\n").encode())
+
+
+def _in_words(error: Exception) -> str:
+    """What is at the bottom of an exception, on one line; its traceback goes to the log."""
+    traceback.print_exception(error)
+    if isinstance(error, ParentUnknownError):
+        return f"its parent run {error} is not in the store"
+    root: BaseException = error
+    while under := root.__cause__ or (not root.__suppress_context__ and root.__context__):
+        root = under
+    line = (str(root).strip().splitlines() or [""])[0]
+    return without_password(f"{type(root).__name__}: {line[:300]}")
+
+
+def load_mlflow() -> None:
+    """MLflow as mlflow-skinny, without what recording has no use for: a third of the time."""
+    left_out = ("fastapi", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn")
+    for package in left_out:
+        sys.modules[package] = None  # type: ignore[assignment] # as if it were not installed
+    server = ModuleType("fastapi")  # of which MLflow's client needs a name
+    server.HTTPException = Exception  # type: ignore[attr-defined]
+    sys.modules["fastapi"] = server
+    import fmexp.record.mlflow_store  # noqa: F401
+
+    for package in left_out:
+        del sys.modules[package]
+
+
+def main() -> None:
+    """Be a recorder until there is nothing more to send."""
+    gc.set_threshold(100_000)  # what MLflow makes stays: no looking for garbage in it
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what MLflow prints must not be taken for an answer
+    load_mlflow()  # its seconds pass while the order is on its way
+    order = b""
+    while not order.endswith(b"\n"):
+        order += os.read(0, 1) or sys.exit()  # the trainer is gone
+    folder, patience, owner = json.loads(order)
+    os.chdir(folder)
+    if owner:
+        log = os.open(Path(owner) / "recorder.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    recorder = Recorder(Path(folder), patience, answers)
+    for gone in (Path(folder) / spool.SPOOL).glob(".gone-*"):
+        shutil.rmtree(gone, ignore_errors=True)
+    code = recorder.attend(Path(owner)) if owner else 0
+    recorder.mend(wait=True)
+    sys.stderr.flush()
+    os._exit(code)  # the interpreter's own way out costs half a second after MLflow
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""The trainer's side of tracking: writes the spool and looks after the recorder process.
+
+Loads neither MLflow nor NumPy; the recorder is started first of all, even before it is known what
+it shall record, and MLflow's seconds pass beside the training instead of before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from math import isfinite
+from typing import IO, TYPE_CHECKING, Any
+
+from fmexp.errors import StoreError, UserError
+from fmexp.record import spool
+from fmexp.record.locate import without_password
+from fmexp.record.tracker import Delivery, Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fmexp.record.tracker import Run, RunStart, Tracker
+
+_FLUSH_SECONDS = 3.0
+_STARTS = 4
+_NAME = re.compile(r"[\w\-. /:]{1,250}")
+
+_log = logging.getLogger("fmexp")
+
+
+def open_tracker(
+    uri: str,
+    experiment: str,
+    folder: Path,
+    thin_to: int = 10_000,
+    patience_seconds: float = 60.0,
+) -> Tracker:
+    """Start a recorder and return at once; to be called before anything slow.
+
+    While a run lasts, its newest points are sent every few seconds; at its end each curve is sent
+    whole up to `thin_to` points, a longer one evenly thinned, first and last kept.
+
+    Args:
+        uri: absolute tracking URI (`locate_store` gives one).
+        experiment: MLflow experiment; made where it is not there yet.
+        folder: the spool lies in `folder`/.fmexp; the recorder works there.
+        thin_to: most points of a finished curve, at least 2.
+        patience_seconds: how long `close` waits for a store that does not answer.
+
+    Raises:
+        StoreError: `folder` cannot be written.
+    """
+    return _SpoolTracker(folder.resolve(), uri, experiment, thin_to, patience_seconds)
+
+
+_ahead: list[subprocess.Popen[str]] = []
+
+
+def start_recorder_ahead() -> None:
+    """Start the recorder of the tracker that is opened next: MLflow takes seconds to load."""
+    _ahead.append(_start_process(subprocess.DEVNULL))
+
+
+def dismiss_recorder() -> None:
+    """End a recorder that was started ahead and has nothing to record."""
+    while _ahead:
+        with _ahead.pop() as process:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What `drain` did: run ids that are whole in their store now, and what went wrong."""
+
+    run_ids: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
+
+
+def drain(folder: Path, patience_seconds: float = 60.0) -> Drained:
+    """Send what killed commands left under `folder`; starts a process only if there is any."""
+    folder = folder.resolve()
+    if all(run.state in ("open", "finished") for run in spool.spooled_runs(folder)):
+        return Drained()
+    done = _start_process(subprocess.PIPE)
+    out, err = done.communicate(_order(folder, patience_seconds))
+    answers = [json.loads(line) for line in out.splitlines()]
+    troubles = [a["trouble"] for a in answers if "trouble" in a]
+    if done.returncode and not troubles:
+        troubles = [f"the recorder failed: {_last_line(err)}"]
+    return Drained(tuple(a["mended"] for a in answers if "mended" in a), tuple(troubles))
+
+
+class _SpoolTracker:
+    def __init__(
+        self, folder: Path, uri: str, experiment: str, thin_to: int, patience: float
+    ) -> None:
+        assert thin_to >= 2, thin_to
+        self._folder, self._uri, self._patience = folder, uri, patience
+        self._owner, self._owner_lock = spool.become_owner(
+            folder, spool.Destination(uri, experiment, thin_to)
+        )
+        self._lock = threading.RLock()
+        self._closing = False
+        self._delivery: Delivery | None = None
+        self._lost = ""
+        self._experiment_id = ""
+        self._run_ids: dict[str, str] = {}
+        self._recorder = self._start_recorder()
+        self._listener = threading.Thread(target=self._listen, name="fmexp-recorder", daemon=True)
+        self._listener.start()
+
+    def start_run(self, start: RunStart) -> Run:
+        for kind, names in (("param", start.params), ("tag", start.tags)):
+            for name in names:
+                if not _NAME.fullmatch(name):
+                    raise UserError(
+                        f"the {kind} {name!r} cannot be stored: MLflow allows 1 to 250 letters, "
+                        "digits and _ - . : / or spaces"
+                    )
+        return _SpooledRun(
+            self, spool.EventWriter(self._owner, start.key or spool.new_key(), start)
+        )
+
+    def wake(self) -> None:
+        """Tell the recorder that there is something new."""
+        with self._lock:
+            if self._recorder.stdin and not self._recorder.stdin.closed:
+                # it has enough to wake up for, or it is being replaced
+                with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                    os.write(self._recorder.stdin.fileno(), b"\n")
+
+    def close(self) -> Delivery:
+        if self._delivery is None:
+            with self._lock:
+                self._closing = True
+                self._end_of_news()
+            self._listener.join()
+            os.close(self._owner_lock)
+            self._delivery = Delivery(
+                without_password(self._uri),
+                self._run_ids,
+                self._experiment_id,
+            )
+        if self._lost:
+            raise StoreError(
+                f"the store {self._delivery.store} has not taken the record: {self._lost}. "
+                f"Nothing is lost: it waits in {self._owner}, and the next fmexp command in "
+                f"{self._folder} sends it; `fmexp doctor` shows what waits"
+            )
+        return self._delivery
+
+    def _start_recorder(self) -> subprocess.Popen[str]:
+        with (self._owner / "recorder.log").open("a") as log:
+            process = _ahead.pop() if _ahead else _start_process(log)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # dead already: it is started again
+            order = _order(self._folder, self._patience, self._owner)
+            os.write(process.stdin.fileno(), order.encode())
+        os.set_blocking(process.stdin.fileno(), False)  # training never waits for the recorder
+        return process
+
+    def _listen(self) -> None:
+        """Hear the recorder's answers; start it again when it dies."""
+        for attempt in range(_STARTS):
+            recorder = self._recorder
+            assert recorder.stdout is not None
+            with recorder.stdout:
+                for line in recorder.stdout:
+                    if line.endswith("\n"):
+                        self._hear(json.loads(line))
+            if recorder.wait() == 0 or self._lost:
+                return
+            if attempt < _STARTS - 1:
+                with self._lock:
+                    self._end_of_news()
+                    self._recorder = self._start_recorder()
+                    if self._closing:
+                        self._end_of_news()
+        log = (self._owner / "recorder.log").read_text(errors="replace")
+        self._lost = f"its recorder died {_STARTS} times ({_last_line(log)})"
+
+    def _hear(self, answer: dict[str, str]) -> None:
+        if "run" in answer:
+            self._run_ids[answer["run"]] = answer["id"]
+        elif answer.get("owner") == self._owner.name:
+            self._experiment_id = answer["ready"]
+        elif "lost" in answer:
+            self._lost = answer["lost"]
+        elif "trouble" in answer:
+            _log.warning("%s", answer["trouble"])
+
+    def _end_of_news(self) -> None:
+        if self._recorder.stdin:
+            self._recorder.stdin.close()
+
+
+class _SpooledRun:
+    def __init__(self, tracker: _SpoolTracker, writer: spool.EventWriter) -> None:
+        self.key = writer.key
+        self.folder: Path | None = writer.artifacts
+        self._tracker = tracker
+        self._writer = writer
+        self._points: list[spool.Point] = []
+        self._flush_at = time.time() + _FLUSH_SECONDS
+        self._ended = False
+
+    def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None:
+        _check_finite(metrics)
+        now = time.time()
+        self._points.append((step, int((at or now) * 1000), metrics.copy()))
+        if now >= self._flush_at:
+            points, self._points = self._points, []
+            self._writer.points(points)
+            self._flush_at = now + _FLUSH_SECONDS
+            self._tracker.wake()
+
+    def finish(
+        self,
+        outcome: Outcome,
+        reason: str = "",
+        metrics: dict[str, float] | None = None,
+        tags: dict[str, str] | None = None,
+        links: dict[str, str] | None = None,
+        provisional: bool = False,
+        children: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        _check_finite(metrics or {})
+        if self._ended:
+            return  # the first one counts: a Ctrl-C may come while it is at work
+        now = spool.milliseconds()
+        end = spool.End(
+            outcome,
+            reason,
+            metrics or {},
+            tags or {},
+            now,
+            links or {},
+            provisional,
+            children or {},
+        )
+        self._writer.end(self._points, end)
+        self._ended = True
+        if not provisional:
+            self._tracker.wake()
+
+    def settle(self, accepted: bool) -> None:
+        self._writer.settle(accepted)
+        self._tracker.wake()
+
+
+def _check_finite(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        if not isfinite(value):
+            raise AssertionError(f"{name}={value} must not be logged: end the run as diverged")
+
+
+def _start_process(log: IO[str] | int) -> subprocess.Popen[str]:
+    """A recorder that loads MLflow and waits for its order; -P: no module of the folder's."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "fmexp.record.recorder"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        start_new_session=True, text=True,
+    )  # fmt: skip
+
+
+def _order(folder: Path, patience: float, owner: Path | None = None) -> str:
+    return json.dumps([str(folder), patience, str(owner or "")]) + "\n"
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]

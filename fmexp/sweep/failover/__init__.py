@@ -1,0 +1,1 @@
+"""What happens after a worker died: leases, reclaimed trials, unsettled records."""

@@ -1,0 +1,150 @@
+"""After a crash: trials of dead workers are told what they found, or given up and run again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import TrialState
+
+from fmexp.errors import FmexpError
+from fmexp.experiment.trial import OBJECTIVE
+from fmexp.record import spool
+from fmexp.record.tracker import Outcome
+from fmexp.sweep.failover import leases
+from fmexp.sweep.space import Space
+from fmexp.sweep.storage import answering, open_storage
+from fmexp.sweep.study import WORKER, has_taken, reclaim, tell, trials
+from fmexp.sweep.worker import SPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from optuna.trial import FrozenTrial
+
+    EndedInStore = Callable[[list[int]], Mapping[int, dict[str, str]]]
+    """From trial numbers to the tags of those whose run has ended in MLflow."""
+
+
+def settle_spool(study: optuna.Study, space: Space, folder: Path) -> int:
+    """Tell the study what dead workers had found but not told; how many results were saved.
+
+    The study is the truth: a trial that it has given up stays given up.
+    """
+    saved = 0
+    by_number = {trial.number: trial for trial in trials(study)}
+    for run in spool.spooled_runs(folder):
+        start, end = run.record.start, run.record.end
+        if not start.study or start.study["name"] != study.study_name:
+            continue
+        if run.state not in ("unsettled", "unsent") or end is None:
+            continue
+        trial = by_number.get(int(start.study["trial"]))
+        accepted = trial is not None and _take(study, space, trial, end.outcome, end.reason,
+                                               end.tags)  # fmt: skip
+        saved += accepted
+        if run.state == "unsettled":
+            spool.settle_for_dead(run, accepted)
+    return saved
+
+
+def settle_abandoned(folder: Path) -> list[str]:
+    """Settle what dead workers left under a folder, of whatever study; what went wrong, in words.
+
+    Where the study itself is gone, the result stands: nothing contradicts it.
+    """
+    left = [run for run in spool.spooled_runs(folder) if run.state == "unsettled"]
+    troubles = []
+    for storage, name in {_home(run) for run in left}:
+        try:
+            study = _study(storage, name, folder)
+        except FmexpError as error:
+            troubles.append(str(error))
+            continue
+        if study is not None:
+            settle_spool(study, Space.from_json(study.user_attrs[SPACE]), folder)
+            continue
+        for run in left:
+            if _home(run) == (storage, name):
+                spool.settle_for_dead(run, accepted=True)
+    return troubles
+
+
+def _home(run: spool.SpooledRun) -> tuple[str, str]:
+    """Storage and name of the study that a run's trial belongs to."""
+    study = run.record.start.study or {}
+    return study["storage"], study["name"]
+
+
+def _study(storage: str, name: str, folder: Path) -> optuna.Study | None:
+    """The study; None where it is gone. Makes no file."""
+    path = storage.removeprefix("sqlite:///").removeprefix("journal://")
+    if path != storage and not Path(path).exists():
+        return None
+    with answering(storage):
+        opened = open_storage(storage, folder)
+        known = optuna.get_all_study_names(opened)
+        return optuna.load_study(study_name=name, storage=opened) if name in known else None
+
+
+def reclaim_dead(
+    study: optuna.Study, space: Space, ended_in_store: EndedInStore
+) -> list[FrozenTrial]:
+    """Give up every running trial whose worker is dead, and enqueue its point again.
+
+    Safe at any time and from several processes at once. Returns the trials that we gave up.
+    """
+    dead = _of_dead_workers(study)
+    # a run begins when its point is whole: only then may MLflow know more than the study
+    begun = [t.number for t in dead if space.is_whole(space.point(t))]
+    known = ended_in_store(begun) if begun else {}
+    lost = []
+    for trial in dead:
+        tags = known.get(trial.number, {})
+        outcome = tags.get("fmexp.outcome")
+        if outcome and _take(study, space, trial, Outcome(outcome),
+                             tags.get("fmexp.reason", ""), tags):  # fmt: skip
+            continue
+        if reclaim(study, space, trial.number):
+            lost.append(trial)
+    return lost
+
+
+def _take(
+    study: optuna.Study,
+    space: Space,
+    trial: FrozenTrial,
+    outcome: Outcome,
+    reason: str,
+    tags: Mapping[str, str],
+) -> bool:
+    """Whether the study has this result: it is told it, or it had been told before the crash."""
+    text = tags.get(OBJECTIVE)
+    value = None if text is None else float(text)
+    if outcome is Outcome.COMPLETED and value is None:
+        return False
+    if trial.state is TrialState.RUNNING:
+        return tell(study, space, trial.number, outcome, value, reason)
+    return has_taken(trial, outcome, value)
+
+
+def _of_dead_workers(study: optuna.Study) -> list[FrozenTrial]:
+    """Running trials that nobody will finish."""
+    now = time.time()
+    known = leases.leases(study)
+    dead = []
+    for trial in trials(study):
+        if trial.state is not TrialState.RUNNING:
+            continue
+        worker = trial.user_attrs.get(WORKER)
+        began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        if worker is None and now < began + leases.lease_seconds():
+            # asked for just now, so by one of those who lived then
+            if not any(x.get("since", 0.0) <= began and leases.is_alive(x, now)
+                       for x in known.values()):  # fmt: skip
+                dead.append(trial)
+        elif not leases.is_alive(known.get(worker or ""), now):
+            dead.append(trial)
+    return dead

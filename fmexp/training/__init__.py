@@ -1,0 +1,1 @@
+"""Epochs, validation, stopping and divergence, the same for every backend."""

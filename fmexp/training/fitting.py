@@ -1,0 +1,289 @@
+"""fit(): epochs, validation, early stopping and divergence, the same for every backend."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from fmexp import fm
+from fmexp.backends.base import Averages, Shuffles, TakesBlocks, start
+from fmexp.data.features import PIECE_ROWS, blocks
+from fmexp.errors import ConfigError
+from fmexp.record.tracker import Outcome
+from fmexp.training import stability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fmexp.backends.base import Trainer
+    from fmexp.config.schema import Config, TrainingConfig
+    from fmexp.data.dataset import Dataset
+
+_log = logging.getLogger(__name__)
+
+
+class Watch(Protocol):
+    """Called after each epoch; an outcome ends the training with it (PRUNED, INTERRUPTED)."""
+
+    def __call__(
+        self, epoch: int, train_loss: float, validation_loss: float | None
+    ) -> Outcome | None:
+        """Losses are means, in the target's own units (squared error) or log loss."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training came to.
+
+    Losses are means per row: squared error in the target's own units, or log loss. All are finite.
+
+    Attributes:
+        outcome: COMPLETED, DIVERGED, or what `watch` said.
+        reason: in words; "" when all epochs were run.
+        parameters: those of `best_epoch`, without a validation part those of the last epoch; None
+            when training diverged and no such epoch is left.
+        train_losses: of each epoch, each row's taken just before its update.
+        validation_losses: after each epoch; empty without a validation part.
+        best_epoch: the epoch of the lowest validation loss, from 1.
+        best_validation: that loss.
+        baseline: the loss of predicting the training mean, on the validation part if there is one,
+            else on the training part.
+        fit_seconds: time in the epochs, validation included.
+    """
+
+    outcome: Outcome
+    reason: str
+    parameters: fm.Parameters | None
+    train_losses: list[float]
+    validation_losses: list[float]
+    best_epoch: int | None
+    best_validation: float | None
+    baseline: float
+    fit_seconds: float
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs with finite losses."""
+        return len(self.train_losses)
+
+
+@dataclass
+class _Curves:
+    """What has been seen so far."""
+
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best: float = math.inf
+    best_epoch: int | None = None
+    kept: fm.Parameters | None = None
+    yardstick: float = math.inf
+    yardstick_epoch: int = 0
+
+
+def fit(
+    config: Config,
+    dataset: Dataset,
+    watch: Watch | None = None,
+    parameters: fm.Parameters | None = None,
+) -> Fit:
+    """Train on `dataset.train`, judge on `dataset.validation`.
+
+    Args:
+        config: the whole configuration.
+        dataset: encoded and split.
+        watch: called after each epoch, may stop the training.
+        parameters: where to start; None for what `model.start` says.
+
+    Raises:
+        ConfigError: early stopping without a validation part, or a mean of parameters from a
+            backend that keeps none.
+        MissingPackageError: the backend's package is not installed.
+        DataError: feature rows that no kernel may see.
+    """
+    if config.training.early_stopping.patience is not None and dataset.validation is None:
+        raise ConfigError(
+            "training.early_stopping.patience needs a validation part: expected "
+            f"split.validation > 0, got {config.split.validation:g}"
+        )
+    if parameters is None:
+        parameters = start_parameters(config, dataset)
+    if caution := stability.caution(config, dataset):
+        _log.warning(caution)
+    trainer = start(config, dataset.train, parameters)
+    if config.training.average_from is not None and not isinstance(trainer, Averages):
+        raise ConfigError(
+            f"backend={config.backend.name} keeps no mean of its parameters: set "
+            "training.average_from=null"
+        )
+    curves = _Curves()
+    began = time.perf_counter()
+    outcome, reason = _train(config, dataset, trainer, watch, curves)
+    seconds = time.perf_counter() - began
+    kept = curves.kept if dataset.validation is not None else trainer.parameters()
+    if kept is not None and not _is_finite(kept):
+        outcome, kept = Outcome.DIVERGED, None
+    if outcome is Outcome.DIVERGED:
+        reason = stability.reason(config, dataset, parameters, len(curves.train))
+    return Fit(
+        outcome=outcome,
+        reason=reason,
+        parameters=kept,
+        train_losses=curves.train,
+        validation_losses=curves.validation,
+        best_epoch=curves.best_epoch,
+        best_validation=None if curves.best_epoch is None else curves.best,
+        baseline=_baseline(config.task, dataset),
+        fit_seconds=seconds,
+    )
+
+
+def start_parameters(config: Config, dataset: Dataset) -> fm.Parameters:
+    """The parameters before the first epoch, as `model.start` says.
+
+    Raises:
+        ConfigError: `model.start` is a run or folder, which the caller has to load.
+    """
+    model, train = config.model, dataset.train
+    n_rows, n_features = train.features.shape
+    if model.start == "notebook":
+        return fm.notebook_parameters(n_features, model.k, n_rows, config.seed)
+    if model.start != "normal":
+        raise ConfigError(f"model.start={model.start} must be loaded first and given to fit()")
+    if model.init_stdev == 0:
+        _log.warning(
+            "model.init_stdev=0: V starts at zero, where its gradient is zero, so it stays there "
+            "and the model stays linear; any small value, such as 0.01, lets it learn"
+        )
+    return fm.initial_parameters(n_features, model.k, model.init_stdev, config.seed)
+
+
+def _train(
+    config: Config, dataset: Dataset, trainer: Trainer, watch: Watch | None, curves: _Curves
+) -> tuple[Outcome, str]:
+    """The epochs; fills `curves`."""
+    training, validation = config.training, dataset.validation
+    units = loss_units(config.task, dataset)
+    generator = np.random.default_rng(config.seed)
+    n_rows = len(dataset.train.target)
+    one_pass = _passes(trainer, n_rows, generator if training.shuffle else None)
+    for epoch in range(1, training.epochs + 1):
+        rate = training.learning_rate / (1.0 + training.learning_rate_decay * (epoch - 1))
+        train_loss = one_pass(rate) * units
+        if training.average_from is not None and epoch >= training.average_from:
+            assert isinstance(trainer, Averages)
+            trainer.average(1.0 / (epoch - training.average_from + 1))
+        validation_loss = None if validation is None else trainer.loss(validation) * units
+        if not math.isfinite(train_loss + (validation_loss or 0.0)):
+            return Outcome.DIVERGED, ""
+        curves.train.append(train_loss)
+        if validation_loss is not None:
+            curves.validation.append(validation_loss)
+            if validation_loss < curves.best:
+                curves.best, curves.best_epoch = validation_loss, epoch
+                curves.kept = trainer.parameters()
+        if watch is not None:
+            outcome = watch(epoch, train_loss, validation_loss)
+            if outcome is not None:
+                return outcome, f"{outcome} after epoch {epoch}"
+        if validation_loss is not None and _is_patience_over(training, curves, validation_loss):
+            return Outcome.COMPLETED, (
+                f"stopped early after epoch {epoch}: no gain since epoch {curves.yardstick_epoch}"
+            )
+    return Outcome.COMPLETED, ""
+
+
+def _passes(
+    trainer: Trainer, n_rows: int, generator: np.random.Generator | None
+) -> Callable[[float], float]:
+    """The function that makes one pass at a rate and returns the rows' mean loss.
+
+    More than one block of rows is shuffled block by block: the blocks, and the rows within each.
+    So an order never takes more memory than a block's, and rows that are mapped from a file are
+    read from one place of it at a time.
+    """
+    shuffle = None if generator is None else shuffler(trainer, generator)
+    several = list(blocks(n_rows))
+    if len(several) > 1 and isinstance(trainer, TakesBlocks):
+        return lambda rate: _pass_over_blocks(trainer, rate, several, shuffle) / n_rows
+    if shuffle is None:
+        return lambda rate: trainer.train_epoch(rate, None)
+    order = np.arange(n_rows)
+
+    def shuffled(rate: float) -> float:
+        shuffle(order)  # in place: a new order costs up to four times as much
+        return trainer.train_epoch(rate, order)
+
+    return shuffled
+
+
+def shuffler(trainer: Trainer, generator: np.random.Generator) -> Callable[[np.ndarray], None]:
+    """What shuffles an order in place: the trainer's own way if it has one."""
+    if isinstance(trainer, Shuffles):
+        return lambda order: trainer.shuffle(order, generator)
+    return generator.shuffle
+
+
+def _pass_over_blocks(
+    trainer: TakesBlocks,
+    rate: float,
+    several: list[slice],
+    shuffle: Callable[[np.ndarray], None] | None,
+) -> float:
+    """One pass over blocks of rows; the sum of their losses."""
+    if shuffle is not None:
+        numbers = np.arange(len(several))
+        shuffle(numbers)
+        several = [several[b] for b in numbers]
+    return sum(_block(trainer, rate, block, shuffle) for block in several)
+
+
+def _block(
+    trainer: TakesBlocks, rate: float, block: slice, shuffle: Callable[[np.ndarray], None] | None
+) -> float:
+    """One pass over a block of rows; the sum of their losses. Only one order exists at a time."""
+    order = None
+    if shuffle is not None:
+        order = np.arange(block.stop - block.start)
+        shuffle(order)
+    return trainer.train_block(rate, block, order)
+
+
+def _is_patience_over(training: TrainingConfig, curves: _Curves, validation_loss: float) -> bool:
+    """Whether `patience` epochs have passed without a relative gain of more than min_delta."""
+    stopping = training.early_stopping
+    if stopping.patience is None:
+        return False
+    epoch = len(curves.validation)
+    if validation_loss < curves.yardstick * (1.0 - stopping.min_delta):
+        curves.yardstick, curves.yardstick_epoch = validation_loss, epoch
+    return epoch - curves.yardstick_epoch >= stopping.patience
+
+
+def loss_units(task: str, dataset: Dataset) -> float:
+    """What a loss in the encoder's units is multiplied by for the target's own units."""
+    return dataset.encoder.target_scale**2 if task == "regression" else 1.0
+
+
+def _is_finite(parameters: fm.Parameters) -> bool:
+    arrays = (parameters.w0, parameters.w, parameters.V)
+    return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def _baseline(task: fm.Task, dataset: Dataset) -> float:
+    """Mean loss of predicting the training part's mean; see `Fit.baseline`."""
+    part = dataset.train if dataset.validation is None else dataset.validation
+    mean = float(np.mean(dataset.train.target))
+    if task == "classification":
+        share = min(max(mean, 1e-15), 1.0 - 1e-15)
+        mean = math.log(share / (1.0 - share))
+    total = 0.0
+    for block in blocks(len(part.target), PIECE_ROWS):
+        constant = np.full(block.stop - block.start, mean)
+        total += float(np.sum(fm.losses(task, constant, part.target[block])))
+    return total / len(part.target) * loss_units(task, dataset)
