@@ -38,7 +38,7 @@ def marked(config, tracked, watch):
         return watch(epoch, train_loss, validation_loss)
     return original(config, tracked, seen)
 experiment.logging = marked
-from fmexp.cli import main
+from fmexp.cli.parser import main
 sys.exit(main(["run", "training.epochs={EPOCHS}"]))
 """
 

@@ -14,17 +14,17 @@ import pytest
 
 SWEEP = """
 import sys
-from fmexp.cli import main
-from fmexp.sweep import evaluate
-from fmexp.tracking.base import Outcome
-fit = evaluate.fit
+from fmexp.cli.parser import main
+from fmexp.experiment import trial
+from fmexp.record.tracker import Outcome
+fit = trial.fit
 def spoiled(config, data, watch=None, parameters=None):
     if config.model.k == 5 or config.training.epochs == 7:
         raise RuntimeError("k = 5 does <b>not</b> work")
     def prune(epoch, *losses):
         return Outcome.PRUNED if epoch >= 3 else watch(epoch, *losses)
     return fit(config, data, prune if config.model.k == 6 else watch, parameters)
-evaluate.fit = spoiled
+trial.fit = spoiled
 sys.exit(main())
 """
 

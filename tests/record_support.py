@@ -20,8 +20,8 @@ POINTS = 20
 WORKER = f"""
 import sys, time
 from pathlib import Path
-from fmexp.tracking.base import Outcome, RunStart
-from fmexp.tracking.tracker import open_tracker
+from fmexp.record.tracker import Outcome, RunStart
+from fmexp.record.spool_tracker import open_tracker
 
 uri, n_runs, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 tracker = open_tracker(uri, "test", Path.cwd())

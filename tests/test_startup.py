@@ -28,7 +28,7 @@ def _loaded_after(code: str, cwd) -> set[str]:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_loads_nothing_heavy(command, tmp_path):
     code = f"""
-from fmexp.cli import main
+from fmexp.cli.parser import main
 try: main({[*command, "--help"]!r})
 except SystemExit as end: assert not end.code
 """

@@ -20,7 +20,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import optuna
-from fmexp.sweep.leases import Lease
+from fmexp.sweep.failover.leases import Lease
 from fmexp.sweep.storage import open_storage
 study = optuna.load_study(study_name="s", storage=open_storage(None, Path()))
 print(Lease.start(study).id, flush=True)

@@ -6,13 +6,13 @@ import csv
 import math
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 from optuna.trial import TrialState
 
-from tests.record_support import store_folder  # noqa: F401 -- a fixture
+from fmexp.cli.parser import main
+from fmexp.experiment import trial
+from fmexp.training.fitting import fit
 from tests.sweep_support import (
     FAST,
     SLOW,
@@ -28,7 +28,7 @@ QUIET = ("run", "-m", *FAST, "tracking=none")
 
 
 @repeated
-def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):  # noqa: F811
+def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):
     printed = fmexp(
         "run", "-m", *FAST, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=3",
         "hydra.sweeper.enqueue=[{training.learning_rate: 5.0, model.k: 4}]",
@@ -58,34 +58,24 @@ def assert_means_of_three_seeds(run) -> None:
     assert run.metrics["best/val_mse_stdev"][0][1] > 0
 
 
-BROKEN = """
-import sys
-from fmexp.cli import main
-from fmexp.sweep import evaluate
-fit = evaluate.fit
-def broken(config, *rest):
-    if config.model.k == 5:
-        raise RuntimeError("k = 5 does not work")
-    return fit(config, *rest)
-evaluate.fit = broken
-sys.exit(main())
-"""
+def run_broken(fmexp, monkeypatch, most: float) -> int:
+    """A sweep in this process in which training with k = 5 raises; its exit code."""
 
+    def broken(config, *rest):
+        if config.model.k == 5:
+            raise RuntimeError("k = 5 does not work")
+        return fit(config, *rest)
 
-def run_broken(fmexp, most: float) -> subprocess.CompletedProcess[str]:
+    monkeypatch.chdir(fmexp.folder)
+    monkeypatch.setattr(trial, "fit", broken)
     sweep = ("run", "-m", *FAST, "hydra.sweeper.enqueue=[{model.k: 5}]", "hydra.sweeper.n_trials=4")
-    return subprocess.run(
-        [sys.executable, "-c", BROKEN, *sweep, f"hydra.sweeper.max_failure_rate={most}"],
-        cwd=fmexp.folder, env=fmexp.record.environment(), capture_output=True, text=True,
-        timeout=240, check=False,
-    )  # fmt: skip
+    return main([*sweep, f"hydra.sweeper.max_failure_rate={most}"])
 
 
 @repeated
-def test_an_exception_is_a_result(fmexp, store_folder):  # noqa: F811
-    done = run_broken(fmexp, 0.5)
-    assert done.returncode == 0, done.stderr
-    assert "failed e.g. trial 1: RuntimeError: k = 5 does not work" in done.stdout
+def test_an_exception_is_a_result(fmexp, store_folder, monkeypatch, capsys):
+    assert run_broken(fmexp, monkeypatch, 0.5) == 0
+    assert "failed e.g. trial 1: RuntimeError: k = 5 does not work" in capsys.readouterr().out
     left = left_in(fmexp.folder)
     assert left.outcomes == {"completed": 3, "failed": 1}
     assert_in_agreement(left)
@@ -95,11 +85,15 @@ def test_an_exception_is_a_result(fmexp, store_folder):  # noqa: F811
     assert failed.tags["fmexp.reason"] == "RuntimeError: k = 5 does not work"
 
 
-def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(fmexp, store_folder):  # noqa: F811
-    done = run_broken(fmexp, 0.2)
-    assert done.returncode == 1, done.stderr
-    assert "too many failures" in done.stdout
-    assert run_broken(fmexp, 0.5).returncode == 0
+def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(
+    fmexp,
+    store_folder,
+    monkeypatch,
+    capsys,
+):
+    assert run_broken(fmexp, monkeypatch, 0.2) == 1
+    assert "too many failures" in capsys.readouterr().out
+    assert run_broken(fmexp, monkeypatch, 0.5) == 0
     assert left_in(fmexp.folder).outcomes == {"completed": 3, "failed": 1}
 
 
@@ -137,7 +131,7 @@ def test_three_worker_processes_of_a_command_prune(fmexp):
 
 
 @thrice
-def test_ctrl_c_ends_at_the_next_epoch_and_prints_the_command_that_goes_on(fmexp, store_folder):  # noqa: F811
+def test_ctrl_c_ends_at_the_next_epoch_and_prints_the_command_that_goes_on(fmexp, store_folder):
     sweep = ("run", "-m", *SLOW, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2")
     command = fmexp.start(*sweep, start_new_session=True)
     until(lambda: has_begun(fmexp.folder, 2))
@@ -219,7 +213,7 @@ def test_sweeps_without_m_are_told_to_add_it(tmp_path, refused):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hydras_own_sweeper_leaves_plain_runs(fmexp, store_folder):  # noqa: F811
+def test_hydras_own_sweeper_leaves_plain_runs(fmexp, store_folder):
     fmexp("run", "-m", *FAST, "model.k=2,4", "hydra/sweeper=basic")
     runs = fmexp.runs()
     assert [run.data.params["model.k"] for run in runs] == ["2", "4"]
