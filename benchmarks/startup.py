@@ -30,7 +30,7 @@ def first_epoch(epoch):
 
 OURS = f"""
 {MARK_FIRST_EPOCH}
-from fmexp import experiment
+from fmexp.experiment import one_run as experiment
 original = experiment.logging
 def marked(config, tracked, watch):
     def seen(epoch, train_loss, validation_loss):
@@ -46,9 +46,9 @@ PLAIN = f"""
 {MARK_FIRST_EPOCH}
 import mlflow
 from mlflow.entities import Metric, Param
-from fmexp.compose import compose, parse_arguments
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
-from fmexp.training import fit
+from fmexp.training.fitting import fit
 
 config = compose(parse_arguments(["training.epochs={EPOCHS}"])).config
 data = load(config.data, config.split, config.task)

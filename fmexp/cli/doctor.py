@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarrow")
 _PING = """
 import sys
-from fmexp.tracking.recorder import load_mlflow
+from fmexp.record.recorder import load_mlflow
 load_mlflow()
-from fmexp.tracking.store import summary
+from fmexp.record.mlflow_store import summary
 print(summary(sys.argv[1]))
 """
 
