@@ -41,7 +41,7 @@ def test_diabetes_is_scikit_learns_table() -> None:
 def test_loading_diabetes_imports_nothing_heavy() -> None:
     code = """
 import sys
-from fmexp.config import DiabetesConfig, SplitConfig
+from fmexp.config.schema import DiabetesConfig, SplitConfig
 from fmexp.data.loading import load
 load(DiabetesConfig("diabetes", True), SplitConfig(0.2, 0.2, None, 0), "regression")
 print(*{"pyarrow", "pandas", "sklearn", "torch", "numba", "mlflow", "hydra"} & sys.modules.keys())

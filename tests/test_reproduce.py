@@ -183,10 +183,8 @@ def test_a_run_that_was_stopped_is_stopped_after_the_same_epoch(
     def watch_until(epoch: int, *_: float) -> Outcome | None:
         return Outcome.INTERRUPTED if epoch == 4 else None
 
-    run = recorded_support.experiment.run
-    monkeypatch.setattr(
-        recorded_support.experiment, "run", lambda *args: run(*args[:-1], watch_until)
-    )
+    run = recorded_support.one_run.run
+    monkeypatch.setattr(recorded_support.one_run, "run", lambda *args: run(*args[:-1], watch_until))
     record(recorded, stopped=SMALL)
     found = verdict(recorded, "stopped")
     assert (found.kind, found.words.startswith("bit for bit: all 8 losses")) == ("identical", True)

@@ -10,7 +10,7 @@ import pytest
 from fmexp import fm
 from fmexp.errors import ConfigError
 from fmexp.record.tracker import Outcome
-from fmexp.training import stability
+from fmexp.training import fitting, stability
 from fmexp.training.fitting import fit
 from fmexp.training.stability import largest_stable_rate
 from tests.training_fakes import (
@@ -107,7 +107,10 @@ def test_from_an_epoch_on_the_model_is_the_mean_of_its_states(backend, k, sparse
 def test_a_backend_that_keeps_no_mean_is_named(monkeypatch):
     from fmexp.backends.sgd import SgdTrainer
 
-    monkeypatch.delattr(SgdTrainer, "average")
+    class WithoutMean(SgdTrainer):
+        average = None
+
+    monkeypatch.setattr(fitting, "start", WithoutMean)
     with pytest.raises(ConfigError, match=r"numpy_sgd keeps no mean.*average_from=null"):
         fit(make_config(average_from=3), noisy())
 
