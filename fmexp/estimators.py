@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fmexp.config.checks import parse
+from fmexp.config.shipped import shipped
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays
 from fmexp.errors import ConfigError, FmexpError
@@ -27,30 +28,37 @@ if TYPE_CHECKING:
     from fmexp.config.schema import Config
 
 _FORMATS = ("csr", "csc", "coo")
+_BACKENDS = ("numpy_sgd", "torch_adam")
+_SHIPPED = shipped()
+_MODEL, _TRAINING = _SHIPPED["model"], _SHIPPED["training"]
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
-    """What both estimators share. Parameters have the names of the configuration's keys."""
+    """What both estimators share.
+
+    Parameters have the names and the defaults of the configuration's keys, except that all rows
+    are trained on unless `validation` holds some out.
+    """
 
     _task: str
 
     def __init__(
         self,
         *,
-        k: int = 8,
-        init_stdev: float = 0.01,
-        clip: bool = False,
-        learning_rate: float = 0.01,
-        epochs: int = 50,
-        shuffle: bool = True,
-        reg_w0: float = 0.0,
-        reg_w: float = 0.0,
-        reg_V: float = 0.0,
-        learning_rate_decay: float = 0.0,
-        average_from: int | None = None,
+        k: int = _MODEL["k"],
+        init_stdev: float = _MODEL["init_stdev"],
+        clip: bool = _MODEL["clip"],
+        learning_rate: float = _TRAINING["learning_rate"],
+        epochs: int = _TRAINING["epochs"],
+        shuffle: bool = _TRAINING["shuffle"],
+        reg_w0: float = _TRAINING["reg_w0"],
+        reg_w: float = _TRAINING["reg_w"],
+        reg_V: float = _TRAINING["reg_V"],
+        learning_rate_decay: float = _TRAINING["learning_rate_decay"],
+        average_from: int | None = _TRAINING["average_from"],
         validation: float = 0.0,
-        patience: int | None = None,
-        min_delta: float = 0.0,
+        patience: int | None = _TRAINING["early_stopping"]["patience"],
+        min_delta: float = _TRAINING["early_stopping"]["min_delta"],
         backend: str = "numpy_sgd",
         batch_size: int | None = None,
         standardize: bool = True,
@@ -99,27 +107,19 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         Raises:
             ConfigError: parameters are out of their limits; all of them are named.
         """
-        backends: dict[str, dict[str, Any]] = {
-            "numpy_sgd": {"dtype": "float64"},
-            "torch_adam": {"dtype": "float32", "batch_size": self.batch_size, "device": "auto"},
-        }
-        if self.backend not in backends:
-            raise ConfigError(f"backend must be one of {', '.join(backends)}, got {self.backend!r}")
-        stopping = {"patience": self.patience, "min_delta": self.min_delta}
-        keys = ("learning_rate", "epochs", "shuffle", "reg_w0", "reg_w", "reg_V",
-                "learning_rate_decay", "average_from")  # fmt: skip
-        training = {key: getattr(self, key) for key in keys} | {"early_stopping": stopping}
-        model = {key: getattr(self, key) for key in ("k", "init_stdev", "clip")}
-        tree = {
-            "seed": self._seed(),
-            "task": self._task,
-            "model": model | {"start": "normal"},
-            "training": training,
-            "backend": {"name": self.backend, **backends[self.backend]},
-            # the rows are at hand, so of this group only `standardize` is read
-            "data": {"name": "diabetes", "standardize": self.standardize},
-            "split": {"validation": self.validation, "test": 0.0, "by": None, "seed": 0},
-            "tracking": {"name": "none"},
+        if self.backend not in _BACKENDS:
+            known = ", ".join(_BACKENDS)
+            raise ConfigError(f"backend must be one of {known}, got {self.backend!r}")
+        # the rows are at hand, so of the group `data` only `standardize` is read
+        tree = shipped(backend=self.backend, data="diabetes", tracking="none")
+        tree["seed"], tree["task"] = self._seed(), self._task
+        tree["split"] |= {"validation": self.validation, "test": 0.0}
+        tree["data"]["standardize"] = self.standardize
+        for group in ("model", "training", "backend"):
+            tree[group] |= {key: getattr(self, key) for key in tree[group] if hasattr(self, key)}
+        tree["training"]["early_stopping"] = {
+            "patience": self.patience,
+            "min_delta": self.min_delta,
         }
         return parse(tree)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from fmexp import model
+from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays
 from fmexp.errors import ConfigError, FmexpError
@@ -80,3 +83,14 @@ def test_mistakes_are_named_and_divergence_says_why():
         FMRegressor(backend="other").fit(X, Y)
     with pytest.raises(FmexpError, match="learning_rate=50 is too large"):
         FMRegressor(learning_rate=50).fit(X, Y)
+
+
+@pytest.mark.parametrize("estimator", [FMRegressor, FMClassifier])
+@pytest.mark.parametrize("backend", ["numpy_sgd", "torch_adam"])
+def test_defaults_are_those_of_the_command_but_that_all_rows_train(estimator, backend):
+    task = estimator._task
+    command = compose(parse_arguments([f"backend={backend}", f"task={task}"])).config
+    ours = estimator(backend=backend)._config()
+    assert ours.split.validation == 0.0
+    expected = replace(command, split=ours.split, tracking=ours.tracking)
+    assert ours == expected

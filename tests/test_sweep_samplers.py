@@ -9,7 +9,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from fmexp.config.compose import config_folder
+from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError, MissingPackageError
 from fmexp.sweep.options import (
     CmaesOptions,

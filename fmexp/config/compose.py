@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmexp.config.checks import parse
+from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
 from fmexp.record.locate import without_password
 
@@ -146,12 +147,6 @@ def resolve(record: Tree) -> Tree:
         return OmegaConf.to_container(OmegaConf.create(record), resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(_in_words(error)) from error
-
-
-def config_folder() -> Path:
-    """conf/ inside the installed package, else beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
 
 
 @dataclass(frozen=True)
