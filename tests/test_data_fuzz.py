@@ -72,7 +72,7 @@ def damaged(table: bytes, draw: random.Random) -> bytes:
 def check_cells(path: Path, data: Dataset, missing: str) -> None:
     """Every cell of the table is the one that the csv module reads."""
     dialect = csv.sniff(path, None, "utf-8", quoting=True, names=None)
-    names, rows = csv.header(path, dialect), [c for _, c in csv._rows(path, dialect)]
+    names, rows = csv.header(path, dialect), [record.cells for record in csv._rows(path, dialect)]
     for name, column in data.table.cells(np.arange(len(data.table))).items():
         expected = [row[names.index(name)] for row in rows]
         if isinstance(column, np.ndarray):
@@ -96,6 +96,22 @@ def test_damaged_text_is_refused_or_read_exactly(tmp_path: Path, seed: int) -> N
         check_cells(tmp_path / "t.csv", data, missing)
         taken += 1
     assert taken > 8
+
+
+def test_quotes_that_pair_around_a_delimiter_are_never_overlooked(tmp_path: Path) -> None:
+    draw, found, path, dialect = random.Random(0), 0, tmp_path / "t.csv", csv.Dialect()
+    cells = ["", "1", '"a,"', '",b"', '"a ""b"""', '"a\nb"', 'c "d', 'd"', 'e "f" g', '""', ' "h"']
+    for _ in range(2000):
+        rows = [",".join(draw.choices(cells, k=draw.randrange(1, 5))) for _ in range(3)]
+        path.write_text("\n".join(rows))
+        try:
+            records = list(csv._records(path, dialect))
+        except DataError:
+            continue
+        if any(csv._paired_quotes(record, ",") for record in records):
+            assert csv._quotes_of(path, dialect)[1], rows
+            found += 1
+    assert found > 100
 
 
 @pytest.mark.parametrize("seed", range(3))

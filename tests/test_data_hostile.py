@@ -46,6 +46,26 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "unknown encoding": (b"a,y\n1,2\n", {"encoding": "utf-99"}, "data.encoding=utf-99 is no enc"),
     "open quote": (b'a,y\n1,2\n"3,4\n5,6\n', {}, "line 3: a quote is opened here that is never"),
     "text after a quote": (b'a,y\n"1"x,2\n"3",4\n', {}, "line 2"),
+    "a separator lost before a quoted cell": (
+        b'a,b,y\np0,"q0, x",1\np1 "q2, x",3\n',
+        {},
+        "line 3, column 'a': the quote within 'p1 \"q2' seems to close in column 'b'",
+    ),
+    "a quoted cell after a space": (
+        b'a,b,c,y\nx,b,c,3\ny, "c,d",4\n',
+        {},
+        "line 3, column 'b': the quote within ' \"c' seems to close in column 'c'",
+    ),
+    "a quote that closes at a delimiter": (
+        b'a,b,y\nx,b,3\np1 ",x",4\n',
+        {},
+        "line 3, column 'a': the quote within 'p1 \"' seems to close in column 'b'.*quoting=false",
+    ),
+    "quotes that pair in a column that is not used": (
+        b'a,b,y\n1.5,c,3\n2.5,p1 "q2, x"\n',
+        {"drop": ["b"]},
+        "line 3, column 'b': the quote within",
+    ),
     "equal column names": (b"a,b,a,y\n1,2,3,4\n", {}, "line 1: column names must differ, got 'a'"),
     "numbers as header": (b"1,2,3\n4,5,6\n", {}, "expected column names, got numbers"),
     "target misspelt": (
@@ -157,6 +177,9 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any], tuple[int, int]]] = {
     "newline in a quoted cell": (b'c,y\n"a\nb",1\n"c\nd",2\n"a\nb",3\n', {}, (3, 2)),
     "doubled quotes": (b'c,y\n"a ""b""",1\nx,2\n', {}, (2, 2)),
     "quotes as they are": (b'c,y\n5" pipe,1\n6" pipe,2\n', {"quoting": False}, (2, 2)),
+    "inches": (b'c,d,y\n19" monitor,"a, b",1\n"19"" x",21" monitor,2\n', {}, (2, 4)),
+    "quotes that pair within a cell": (b'c,y\n"a",1\nsay "hi" now,2\n', {}, (2, 2)),
+    "quotes that pair, as they are": (b'c,d,y\n1" x,2" x,1\n', {"quoting": False}, (1, 2)),
     "quotes in the middle": (b'c,y\n5" pipe,1\n6 pipe,2\n', {}, (2, 2)),
     "no header": (b"1.5,2\n3.5,4\n", {"names": ["a", "y"]}, (2, 1)),
     "empty column name": (b",y\n1.5,2\n7.5,4\n", {}, (2, 1)),

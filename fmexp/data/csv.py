@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,14 @@ BLOCK_BYTES = 1 << 20
 """Text that is parsed at once."""
 
 DELIMITERS = ",\t;|"
+
+
+class Record(NamedTuple):
+    """One record of a text: the number of its first line, its cells, and as it is written."""
+
+    line: int
+    cells: list[str]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
         DataError: there is no usable header or no row.
     """
     names = header(file, dialect)
-    rows = [cells for _, cells in islice(_rows(file, dialect), sample_rows(len(names)))]
+    rows = [record.cells for record in islice(_rows(file, dialect), sample_rows(len(names)))]
     if not rows:
         raise DataError(f"{file} has a header but no rows")
     rows = [cells for cells in rows if len(cells) == len(names)]
@@ -109,7 +118,7 @@ def header(file: Path, dialect: Dialect) -> list[str]:
     Raises:
         DataError: there are none, two are equal, or they are numbers.
     """
-    line, first = next(_records(file, dialect), (1, []))
+    line, first, _ = next(_records(file, dialect), Record(1, [], ""))
     if dialect.names is not None:
         if len(first) != len(dialect.names):
             raise DataError(
@@ -146,8 +155,8 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
     names = header(file, dialect)
     wanted = {**dict.fromkeys(reading.numbers, pa.float64())}
     wanted |= dict.fromkeys(reading.texts, pa.dictionary(pa.int32(), pa.string()))
-    n_quotes = sum(b.count(b'"') for b in files.blocks(file)) if dialect.quoting else 0
-    if n_quotes % 2:
+    n_quotes, may_pair = _quotes_of(file, dialect) if dialect.quoting else (0, False)
+    if n_quotes % 2 or may_pair:
         _explain(file, dialect, names, reading.numbers)
     stream = files.open_bytes(file)
     try:
@@ -185,6 +194,53 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
         stream.close()
 
 
+def _quotes_of(file: Path, dialect: Dialect) -> tuple[int, bool]:
+    """How many quotes a file holds, and whether some may pair outside quoted cells.
+
+    In a well-formed text every other quote, from the first on, opens a cell or follows another
+    quote (a doubled one), and the rest close a cell or precede another quote. From where that no
+    longer holds, each line with two quotes must hold to it by itself.
+    """
+    if '"'.encode(dialect.encoding) != b'"':  # UTF-16 and its like
+        n_quotes = sum(block.count(b'"') for block in files.blocks(file))
+        return n_quotes, n_quotes > 0
+    delimits = np.zeros(256, bool)
+    delimits[[*b'\r\n"', ord(dialect.delimiter)]] = True
+    n_quotes, may_pair, well_formed = 0, False, True
+    for lines in _whole_lines(file):
+        if b'"' not in lines:
+            continue
+        text = np.frombuffer(b"\n" + lines + b"\n", np.uint8)
+        quotes = np.flatnonzero(text == ord('"'))
+        first = n_quotes % 2
+        opening, closing = quotes[first::2], quotes[1 - first :: 2]
+        well_formed = well_formed and bool(
+            delimits[text[opening - 1]].all() and delimits[text[closing + 1]].all()
+        )
+        may_pair = may_pair or (not well_formed and _may_pair(text, quotes, delimits))
+        n_quotes += len(quotes)
+    return n_quotes, may_pair
+
+
+def _whole_lines(file: Path) -> Iterator[bytes]:
+    """The bytes of a file, cut at line ends where there are any."""
+    rest = b""
+    for block in files.blocks(file):
+        text = rest + block
+        end = 1 + max(text.rfind(b"\n"), text.rfind(b"\r")) or len(text)
+        yield text[:end].removeprefix(codecs.BOM_UTF8)
+        rest = text[end:]
+    yield rest
+
+
+def _may_pair(text: np.ndarray, quotes: np.ndarray, delimits: np.ndarray) -> bool:
+    """Whether a line with two quotes is not well-formed by itself."""
+    line = np.searchsorted(np.flatnonzero((text == ord("\n")) | (text == ord("\r"))), quotes)
+    opens = (np.arange(len(line)) - np.searchsorted(line, line)) % 2 == 0
+    wrong = ~delimits[text[np.where(opens, quotes - 1, quotes + 1)]]
+    return bool((wrong & (np.bincount(line)[line] >= 2)).any())
+
+
 def _table(batch: Any, dictionaries: dict[str, Dictionary]) -> Table:
     """A pyarrow batch as ours."""
     columns: dict[str, Column] = {}
@@ -219,18 +275,19 @@ def _explain(file: Path, dialect: Dialect, names: list[str], numbers: dict[str, 
         DataError: the first mistakes, with line, column and cell.
     """
     mistakes: list[str] = []
-    for line, cells in _rows(file, dialect):
-        mistakes += _mistakes(line, cells, names, numbers)
+    for record in _rows(file, dialect):
+        mistakes += _mistakes(record, names, numbers)
+        if dialect.quoting and (pair := _paired_quotes(record, dialect.delimiter)):
+            mistakes += [_about_quotes(record, names, *pair)]
         if len(mistakes) >= MOST_MISTAKES:
             break
     if mistakes:
         raise DataError("\n".join([f"{file} cannot be used:", *mistakes[:MOST_MISTAKES]]))
 
 
-def _mistakes(
-    line: int, cells: list[str], names: list[str], numbers: dict[str, bool]
-) -> Iterator[str]:
+def _mistakes(record: Record, names: list[str], numbers: dict[str, bool]) -> Iterator[str]:
     """What is wrong with one record."""
+    line, cells, _ = record
     if len(cells) != len(names):
         seen = ", ".join(repr(cell[:30]) for cell in cells[:6])
         yield f"line {line}: expected {len(names)} cells, got {len(cells)}: {seen}"
@@ -255,13 +312,33 @@ def _mistakes(
             yield f"line {line}, column {name!r}: expected a finite number, got {cell[:60]!r}"
 
 
-def _rows(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+def _paired_quotes(record: Record, delimiter: str) -> tuple[int, int] | None:
+    """The first two unquoted cells whose quotes pair with each other around a delimiter."""
+    if sum('"' in cell for cell in record.cells) < 2:
+        return None
+    d = re.escape(delimiter)
+    cells = re.findall(rf'("(?:[^"]|"")*"|[^{d}]*)(?:{d}|\Z)', record.text.rstrip("\r\n"))
+    odd = [j for j, cell in enumerate(cells) if cell[:1] != '"' and cell.count('"') % 2]
+    return (odd[0], odd[1]) if len(odd) > 1 else None
+
+
+def _about_quotes(record: Record, names: list[str], first: int, second: int) -> str:
+    cells = record.cells[first], record.cells[second]
+    where = [repr(names[j]) if j < len(names) else f"cell {j + 1}" for j in (first, second)]
+    return (
+        f"line {record.line}, column {where[0]}: the quote within {cells[0][:40]!r} seems to close "
+        f"in column {where[1]} ({cells[1][:40]!r}): quote the whole cell, mend a lost "
+        f"separator, or set data.quoting=false (a quote is a character like others)"
+    )
+
+
+def _rows(file: Path, dialect: Dialect) -> Iterator[Record]:
     """The records after the header."""
     return islice(_records(file, dialect), 0 if dialect.names else 1, None)
 
 
-def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not empty, with the number of its first line.
+def _records(file: Path, dialect: Dialect) -> Iterator[Record]:
+    """Each record that is not empty.
 
     Bytes that are not of the encoding become surrogates, which `_explain` reports.
 
@@ -274,13 +351,24 @@ def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     with io.TextIOWrapper(
         files.open_bytes(file), encoding=encoding, errors="surrogateescape", newline=""
     ) as text:
+        lines: list[str] = []  # of the record that is being read
+
+        def noted() -> Iterator[str]:
+            for each in text:
+                lines.append(each)
+                yield each
+
         reader = csv.reader(
-            text, delimiter=dialect.delimiter, quoting=_quotes(dialect.quoting), strict=True
+            noted(),
+            delimiter=dialect.delimiter,
+            quoting=_quotes(dialect.quoting),
+            strict=True,
         )
         try:
             for cells in reader:
                 if cells:
-                    yield line, cells
+                    yield Record(line, cells, "".join(lines))
+                lines.clear()
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(f"{file}, line {line}: {_in_words(error)}") from None
