@@ -44,7 +44,8 @@ def table(folder: Path, n_rows: int = 1000, seed: int = 0) -> Path:
 
 
 def bits(data: Dataset) -> list[Any]:
-    found: list[Any] = [data.data_digest, data.split_digest, data.encoder.to_json()]
+    found: list[Any] = [data.data_digest, data.columns_digest, data.split_digest]
+    found += [data.test_digest, data.encoder.to_json()]
     for part in (data.train, data.validation, data.test):
         assert isinstance(part, Part)
         x = part.features

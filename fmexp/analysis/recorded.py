@@ -134,7 +134,7 @@ def load_model(records: Records, record: Record) -> model.Model:
 def _checked(data: Dataset, record: Record, place: str) -> Dataset:
     """`data`, if it is what the run was trained on."""
     for tag, found, what in (
-        ("fmexp.data_digest", data.data_digest, "other data than"),
+        ("fmexp.columns_digest", data.columns_digest, "other data than"),
         ("fmexp.split_digest", data.split_digest, "the data of, but split unlike,"),
     ):
         expected = record.tags.get(tag, "none")

@@ -67,7 +67,7 @@ def _looks(records: Records, record: Record) -> list[tuple[Record, str]]:
     """Every earlier look at these test rows: the run that was scored, and when."""
     return [
         (each, when)
-        for each in records.on_same_data(record)
+        for each in records.on_same_test_rows(record)
         for when in each.tags.get(SCORED, "").split()
     ]
 

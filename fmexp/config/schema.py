@@ -224,6 +224,7 @@ class MlflowConfig:
     experiment: str
     run_name: str | None
     tags: dict[str, str]
+    prediction_rows: Count
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data import memory
+from fmexp.data import files, memory
 from fmexp.data.arrays import Growing, InFile, mapped
 from fmexp.data.features import CSR
 from fmexp.data.table import Column, Table, Text, digest
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the layout; another one is built anew."""
 
 SMALLEST = 8 << 20
@@ -40,7 +40,8 @@ class CachedTable:
     Attributes:
         folder: holds `about.json` and a file for each column; more may be kept beside them.
         table: the columns.
-        digest: of the whole table, as `Table.digest`.
+        data_digest: of the files that it was read from, as `files.digest`.
+        columns_digest: of the whole table, as `Table.digest`.
         is_new: whether it was made just now.
     """
 
@@ -56,7 +57,8 @@ class CachedTable:
                 columns[name] = mapped(folder / f"{i}.bin", np.float64)
         self.folder, self.is_new = folder, is_new
         self.table = Table(columns, read_rows(folder, "block", about["n_features"]))
-        self.digest: str = about["digest"]
+        self.data_digest: str = about["data_digest"]
+        self.columns_digest: str = about["columns_digest"]
 
     def discard(self) -> None:
         """Remove the folder, and `.fmexp/cache` above it where nothing else is in it."""
@@ -89,7 +91,7 @@ def table_in_files(
         if n_bytes > memory.STATED:
             _log.warning("reading %s once into %s", memory.size(n_bytes), home)
         with new_folder(folder) as made:
-            _write(made, read(), state)
+            _write(made, read(), {"sources": state, "data_digest": files.digest(sources)})
     return CachedTable(folder, is_new)
 
 
@@ -207,8 +209,8 @@ def read_rows(folder: Path, prefix: str, n_features: int) -> CSR | None:
     )
 
 
-def _write(folder: Path, tables: Iterable[Table], state: list[list[int]]) -> None:
-    """Write all batches of a table, then what they are."""
+def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None:
+    """Write all batches of a table, then what they are: `about`, and what is seen of them."""
     columns: dict[str, tuple[Growing, list[str] | None]] = {}
     block = None
     n_rows = 0
@@ -234,7 +236,7 @@ def _write(folder: Path, tables: Iterable[Table], state: list[list[int]]) -> Non
             (folder / f"{i}.json").write_text(text, encoding="utf-8")
     rows = block.finish() if block else None
     kinds = [[name, "number" if names is None else "text"] for name, (_, names) in columns.items()]
-    about = {"columns": kinds, "sources": state, "digest": Table(finished, rows).digest()}
+    about |= {"columns": kinds, "columns_digest": Table(finished, rows).digest()}
     write_about(folder, about | {"n_features": rows.n_features if rows else 0})
 
 

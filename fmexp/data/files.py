@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import hashlib
 import stat
 import zlib
 from pathlib import Path
@@ -94,6 +95,18 @@ def blocks(file: Path, size: int = 1 << 20) -> Iterator[bytes]:
                 yield block
         except DAMAGED as error:
             raise DataError(f"{file}: the gzipped file is damaged or cut short ({error})") from None
+
+
+def digest(found: list[Path]) -> str:
+    """A hash of every byte of these files, unpacked; 32 hexadecimal digits.
+
+    Of SHA-256, since CPUs have instructions for it: less than a twentieth of the time of reading.
+    """
+    state = hashlib.sha256()
+    for file in found:
+        for block in blocks(file):
+            state.update(block)
+    return state.hexdigest()[:32]
 
 
 def head(file: Path) -> bytes:

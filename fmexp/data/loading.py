@@ -125,6 +125,7 @@ def prepare(name: str, source: Source, split: SplitConfig, learning: Learning) -
         if source.cache is not None and source.cache.is_new:
             source.cache.discard()
         raise
+    columns_digest = source.columns_digest()
     return Dataset(
         name=name,
         source=source.description,
@@ -132,8 +133,10 @@ def prepare(name: str, source: Source, split: SplitConfig, learning: Learning) -
         validation=parts.rows.get(VALIDATION),
         test=parts.rows.get(TEST),
         encoder=parts.encoder,
-        data_digest=source.digest(),
+        data_digest=source.data_digest or columns_digest,
+        columns_digest=columns_digest,
         split_digest=parts.split_digest,
+        test_digest=parts.test_digest,
         table=source.table,
         noise_floor=source.noise_floor,
         notes=source.notes,

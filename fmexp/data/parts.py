@@ -24,7 +24,7 @@ from fmexp.data.encode import Encoder
 from fmexp.data.features import BLOCK_ROWS
 from fmexp.data.learn import learn
 from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, split_rows
-from fmexp.data.table import digest
+from fmexp.data.table import digest, digest_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +45,13 @@ class Parts:
     Attributes:
         encoder: learned from the training rows.
         split_digest: hash of which row is in which part.
+        test_digest: hash of the test part's row numbers and targets; "" without such a part.
         rows: by part; parts without rows are left out.
     """
 
     encoder: Encoder
     split_digest: str
+    test_digest: str
     rows: dict[int, Part]
 
 
@@ -112,7 +114,11 @@ def _make(
     for part, name in NAMES.items():
         make = _in_memory if folder is None else in_folder(folder, name)
         rows[part] = _encode(source, encoder, parts, part, make)
-    return Parts(encoder, parts.digest(), {p: part for p, part in rows.items() if len(part.rows)})
+    found = {p: part for p, part in rows.items() if len(part.rows)}
+    tested = ""
+    if TEST in found:
+        tested = digest_of_cells(source.table.columns[source.target], parts.blocks(TEST))
+    return Parts(encoder, parts.digest(), tested, found)
 
 
 def _encode(
@@ -138,7 +144,8 @@ def _make_in_files(source: Source, split: SplitConfig, learning: Learning, made:
     parts = _make(source, split, learning, part_of_row, made)
     names = [NAMES[part] for part in parts.rows]
     encoder = parts.encoder.to_json()
-    write_about(made, {"encoder": encoder, "digest": parts.split_digest, "parts": names})
+    digests = {"split_digest": parts.split_digest, "test_digest": parts.test_digest}
+    write_about(made, {"encoder": encoder, "parts": names} | digests)
 
 
 def _read(folder: Path) -> Parts:
@@ -150,7 +157,7 @@ def _read(folder: Path) -> Parts:
         for part, name in NAMES.items()
         if name in about["parts"]
     }
-    return Parts(encoder, about["digest"], found)
+    return Parts(encoder, about["split_digest"], about["test_digest"], found)
 
 
 def _read_part(folder: Path, name: str, encoder: Encoder) -> Part:

@@ -51,6 +51,7 @@ class Source:
         noise_floor: expected loss of the true model, where there is one.
         notes: what was inferred, in sentences for the user.
         first: number of the first feature of a block of sparse rows.
+        data_digest: hash of the files' bytes; None where there are no files.
         cache: the table's files, where it is mapped from some; else None.
     """
 
@@ -62,11 +63,12 @@ class Source:
     noise_floor: float | None = None
     notes: tuple[str, ...] = ()
     first: int = 0
+    data_digest: str | None = None
     cache: CachedTable | None = None
 
-    def digest(self) -> str:
-        """Hash of the whole table."""
-        return self.cache.digest if self.cache else self.table.digest()
+    def columns_digest(self) -> str:
+        """Hash of every cell of the table."""
+        return self.cache.columns_digest if self.cache else self.table.digest()
 
 
 def read(data: DataConfig, by: SplitBy, task: str) -> Source:
@@ -144,7 +146,7 @@ def _columns_of_files(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -
     reading = _reading(data, roles, by, task)
     dialect = str(dialect_of(data, found[0])) if isinstance(data, CsvConfig) else ""
     asked = [data.name, reading.numbers, reading.texts, dialect, by.kind]
-    table, cache = _table(
+    table, cache, data_digest = _table(
         found, asked, lambda: _numbered(found, lambda file: read_batches(file, reading), by)
     )
     return Source(
@@ -154,6 +156,7 @@ def _columns_of_files(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -
         numeric=roles.numeric,
         categorical=roles.categorical,
         notes=tuple(roles.notes),
+        data_digest=data_digest,
         cache=cache,
     )
 
@@ -221,7 +224,7 @@ def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
             f"split.by={by} names a column, but libsvm text has none: use files or null"
         )
     read_all = partial(_numbered, found, libsvm.batches, by)
-    table, cache = _table(found, [data.name, by.kind], read_all)
+    table, cache, data_digest = _table(found, [data.name, by.kind], read_all)
     assert table.block is not None
     first = int(table.block.indices.min(initial=1) > 0)
     return Source(
@@ -232,24 +235,25 @@ def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
         categorical=[],
         notes=(f"features are numbered from {first}",),
         first=first,
+        data_digest=data_digest,
         cache=cache,
     )
 
 
 def _table(
     found: list[Path], asked: object, read_all: Callable[[], Iterator[Table]]
-) -> tuple[Table, CachedTable | None]:
-    """All rows: in memory, or mapped from the cache where the files are large."""
-    from fmexp.data import cache
+) -> tuple[Table, CachedTable | None, str]:
+    """All rows, in memory or mapped from the cache where the files are large; the files' hash."""
+    from fmexp.data import cache, files
 
     n_bytes = sum(file.stat().st_size for file in found)
     if n_bytes >= cache.SMALLEST:
         cached = cache.table_in_files(found, asked, read_all, CACHES)
-        return cached.table, cached
+        return cached.table, cached, cached.data_digest
     tables = list(read_all())
     if not tables:
         raise DataError(f"{found[0]} holds no rows")
-    return stack(tables), None
+    return stack(tables), None, files.digest(found)
 
 
 def _numbered(

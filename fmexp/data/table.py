@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,31 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
         state.update(len(part).to_bytes(8, "little"))
         state.update(part)
     return state.hexdigest()
+
+
+def digest_of_cells(column: Column, blocks: Iterable[np.ndarray]) -> str:
+    """A hash of row numbers and of a column's cells there, 32 hexadecimal digits.
+
+    The same for numbers and for texts that write them out, and however the blocks are cut.
+    """
+    if isinstance(column, Text):
+        bits_of_name = np.array([_bits(name) for name in column.names], np.uint64)
+    numbers, cells = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    for rows in blocks:
+        numbers.update(as_bytes(rows))
+        cells.update(
+            as_bytes(bits_of_name[column.codes[rows]] if isinstance(column, Text) else column[rows])
+        )
+    return digest([numbers.digest(), cells.digest()])
+
+
+def _bits(text: str) -> int:
+    """The 64 bits of the float64 that a text writes out, of other texts those of a hash."""
+    try:
+        found = np.float64(text).tobytes()
+    except ValueError:
+        found = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(found, sys.byteorder)
 
 
 def as_bytes(array: np.ndarray) -> memoryview:

@@ -9,7 +9,9 @@ import numpy as np
 import yaml
 
 from fmexp import model
+from fmexp.config.schema import MlflowConfig
 from fmexp.data.dataset import evenly_spaced
+from fmexp.data.table import BLOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from fmexp.data.dataset import Dataset
     from fmexp.training.fitting import Fit
 
-MOST_PREDICTIONS = 1000
+
+CHUNK_ROWS = 1 << 16
+"""Predictions that are made and written together."""
 
 
 def write_all(
@@ -32,7 +36,9 @@ def write_all(
         draw_curve(folder / "curve.png", config.loss, fit)
     if fit.parameters is not None:
         kept = write_model(folder / "model", config, data, fit.parameters)
-        write_predictions(folder / "predictions.csv", data, kept)
+        if isinstance(config.tracking, MlflowConfig):
+            most = config.tracking.prediction_rows
+            write_predictions(folder / "predictions.csv", data, kept, most)
 
 
 def write_model(
@@ -95,19 +101,34 @@ def draw_curve(path: Path, loss: str, fit: Fit) -> None:
     figure.savefig(path, dpi=110, pil_kwargs={"compress_level": 1})
 
 
-def write_predictions(path: Path, data: Dataset, kept: model.Model) -> None:
-    """The source's columns, y, y_pred and the part, for training and validation rows.
+def write_predictions(path: Path, data: Dataset, kept: model.Model, most: int) -> None:
+    """The source's columns, the target, y_pred and the part, for training and validation rows.
 
-    At most MOST_PREDICTIONS rows, evenly spaced in the source's order; the test part stays unseen.
+    The test part stays unseen. A column of the source that is called y_pred or part keeps its
+    name; ours is then followed by an underscore.
+
+    Args:
+        path: the file to write.
+        data: what was trained on.
+        kept: the model.
+        most: rows to write, evenly spaced in the source's order; all where they are fewer.
     """
     parts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
     names, held = list(parts), list(parts.values())
-    chosen = evenly_spaced(held, MOST_PREDICTIONS)
-    y = data.encoder.decode_target(np.array([held[p].target[i] for _, p, i in chosen]))
-    columns = data.raw(np.array([row for row, _, _ in chosen]))
-    predicted = kept.predict(columns)
+    chosen = evenly_spaced(held, most)
+    target, used = data.encoder.target_name, set(data.encoder.column_names)
+    order = [name for name in (*data.table.columns, BLOCK) if name in used]
+    header = [*order, target]
+    header += [f"{name}_" if name in header else name for name in ("y_pred", "part")]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*columns, "y", "y_pred", "part"])
-        part_names = [names[p] for _, p, _ in chosen]
-        writer.writerows(zip(*columns.values(), y, predicted, part_names, strict=True))
+        writer.writerow(header)
+        for start in range(0, len(chosen), CHUNK_ROWS):
+            chunk = chosen[start : start + CHUNK_ROWS]
+            cells = data.table.cells(np.array([row for row, _, _ in chunk]))
+            columns = {name: cells[name] for name in order}
+            part_names = [names[p] for _, p, _ in chunk]
+            predicted = kept.predict(columns)
+            writer.writerows(
+                zip(*columns.values(), cells[target], predicted, part_names, strict=True)
+            )

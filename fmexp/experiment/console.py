@@ -62,9 +62,19 @@ def summary(
         rows |= {
             "run": f"{result.name}  (id {delivery.run_ids[result.key]})",
             "record": f"{delivery.store}, experiment {config.tracking.experiment}",  # type: ignore[union-attr]
+            "rows": _some_predictions(config, data),
             "see it": f"{program()} ui",
         }
     return "\n".join(f"{name:<8} {text}" for name, text in rows.items() if text)
+
+
+def _some_predictions(config: Config, data: Dataset) -> str:
+    """Which rows predictions.csv holds, where it does not hold all."""
+    n_rows = len(data.train.rows) + (len(data.validation.rows) if data.validation else 0)
+    most = config.tracking.prediction_rows  # type: ignore[union-attr]
+    if n_rows <= most:
+        return ""
+    return f"predictions.csv holds {most:,} of {n_rows:,} (tracking.prediction_rows)"
 
 
 def _quality(config: Config, fit: Fit) -> str:

@@ -78,11 +78,14 @@ def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
     tags = environment.environment_tags() | {
         "fmexp.config_hash": config_hash(record),
         "fmexp.data_digest": data.data_digest,
+        "fmexp.columns_digest": data.columns_digest,
         "fmexp.split_digest": data.split_digest,
         "mlflow.source.name": "fmexp run",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": environment.user(),
     }
+    if data.test is not None:
+        tags["fmexp.test_digest"] = data.test_digest
     given = config.tracking if isinstance(config.tracking, MlflowConfig) else None
     return RunStart(
         name=(given and given.run_name) or default_name(config),

@@ -135,6 +135,11 @@ class Records:
             most=10**9,
         )
 
+    def on_same_test_rows(self, record: Record) -> list[Record]:
+        """All runs with the same test rows and targets, newest first; itself among them."""
+        digest = record.tags.get("fmexp.test_digest", "")
+        return self._search(f"tags.`fmexp.test_digest` = '{digest}'", most=10**9)
+
     def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
         """(step, value) of a metric, by step; [] where the run has no such metric."""
         with self._answering():

@@ -46,13 +46,17 @@ def with_errors(
     """Candidates with their errors; or without, and why."""
     plain = [Candidate(ascii_uppercase[i], record) for i, record in enumerate(found)]
     try:
-        config = recorded.read_config(records, found[0])
-        data = recorded.load_data(config, found[0], data_file, folder)
-        if data.validation is None:
-            raise DataError("these runs held no rows out (split.validation=0)")
         alike = records.on_same_data(found[0])
+        loaded: dict[str, Dataset] = {}  # runs may use other columns of the same file
         candidates = []
         for each in plain:
+            config = recorded.read_config(records, each.record)
+            key = str((config.data, config.task))
+            if key not in loaded:
+                loaded[key] = recorded.load_data(config, each.record, data_file, folder)
+            data = loaded[key]
+            if data.validation is None:
+                raise DataError("these runs held no rows out (split.validation=0)")
             models = _models(records, each.record, alike, data)
             errors = {s: row_errors(kept, data, data.validation) for s, kept in models.items()}
             candidates.append(replace(each, models=models, errors=errors))
