@@ -14,7 +14,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from fmexp.cli.parser import RUN_HELP
 from fmexp.config.schema import Config
+from tests import plain_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -84,12 +86,26 @@ def sessions(document: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def run(command: str, folder: Path, code: int = 0) -> str:
-    """What a command typed into a shell prints; it must end with this code."""
+@pytest.fixture(scope="session")
+def after_make_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment without PyTorch and the extras, as `make run` leaves it."""
+    return plain_environment.make(tmp_path_factory.mktemp("plain") / "environment")
+
+
+def run(command: str, folder: Path, programs: Path | None = None, code: int = 0) -> str:
+    """What a command typed into a shell prints; it must end with this code.
+
+    Args:
+        command: may use pipes.
+        folder: where it runs.
+        programs: first on the PATH; this environment's by default.
+        code: the exit code.
+    """
+    programs = programs or Path(sys.executable).parent
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "FMEXP_"))}
     done = subprocess.run(
         command, shell=True, cwd=folder, text=True, check=False,
-        env=kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=kept | {"PATH": f"{programs}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == code, f"{command}\n{done.stdout}"
@@ -107,7 +123,7 @@ def test_the_readme_shows_what_the_default_run_prints(tmp_path: Path) -> None:
     assert quality in run("fmexp run tracking=none", tmp_path).splitlines()
 
 
-def test_the_commands_of_the_first_hour_work(tmp_path: Path) -> None:
+def test_the_commands_of_the_first_hour_work(tmp_path: Path, after_make_run: Path) -> None:
     english = first_hour("README.md")
     assert len(english) == 10
     commands = [*english, *(c for c in first_hour("README.zh-CN.md") if c not in english)]
@@ -117,20 +133,30 @@ def test_the_commands_of_the_first_hour_work(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("\n".join([renamed, *rows]))
     for command in commands:
         if not command.startswith("fmexp ui"):
-            run(command, tmp_path)
+            run(command, tmp_path, None if "torch" in command else after_make_run)
+
+
+def test_the_commands_of_help_work_after_make_run(tmp_path: Path, after_make_run: Path) -> None:
+    examples = re.findall(r"^  (fmexp run .*?)(?:   |$)", RUN_HELP, re.MULTILINE)
+    assert len(examples) >= 8
+    shutil.copy(DIABETES, tmp_path / "table.csv")
+    for command in examples:
+        if "torch" not in command:
+            command = command.replace("data.target=price", "data.target=progression")
+            run(f"{command} tracking=none", tmp_path, after_make_run)
 
 
 def masked(line: str) -> str:
     return " ".join(CHANGING.sub("*", line).split())
 
 
-def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
+def test_the_tutorial_goes_as_it_says(tmp_path: Path, after_make_run: Path) -> None:
     (script,) = blocks("docs/tutorial.md", "python")
     (tmp_path / "make_table.py").write_text(script)
     commands = sessions("docs/tutorial.md")
     assert len(commands) >= 10
     for command, shown in commands:
-        output = run(command, tmp_path)
+        output = run(command, tmp_path, after_make_run)
         printed = [masked(line) for line in output.splitlines()]
         for line in shown:
             assert masked(line) in printed, f"{command}\nprinted:\n{output}"
@@ -148,15 +174,15 @@ def test_what_the_page_on_sweeps_shows_works(tmp_path: Path) -> None:
     run("python script.py", tmp_path)
 
 
-def test_what_the_page_on_reports_shows_works(tmp_path: Path) -> None:
-    run("fmexp run", tmp_path)
+def test_what_the_page_on_reports_shows_works(tmp_path: Path, after_make_run: Path) -> None:
+    run("fmexp run", tmp_path, after_make_run)
     exported = next(block for block in blocks("docs/reports.md") if "--register" in block)
-    run(exported.splitlines()[0], tmp_path)
+    run(exported.splitlines()[0], tmp_path, after_make_run)
     (script,) = blocks("docs/reports.md", "python")
     rows = f"import pandas\ntable = pandas.read_csv({str(DIABETES)!r})\n"
     rows += "X, y = table.drop(columns='progression').to_numpy(), table['progression']\n"
     (tmp_path / "script.py").write_text(rows + script)
-    run("python script.py", tmp_path)
+    run("python script.py", tmp_path, after_make_run)
 
 
 def test_what_the_page_on_data_shows_works(tmp_path: Path) -> None:

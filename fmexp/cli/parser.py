@@ -19,7 +19,7 @@ usage: fmexp run [flags] [key=value ...]      one tracked run
 
 Train a Factorization Machine and record it in MLflow. Every key of the configuration can be set:
 
-  fmexp run model.k=4 training.learning_rate=0.05 training.epochs=100
+  fmexp run model.k=4 training.learning_rate=0.01 training.epochs=100
   fmexp run backend=torch_adam                      numpy_sgd (default) | torch_adam
   fmexp run data=csv data.path=table.csv data.target=price
   fmexp run data=planted data.rows=5000             diabetes (default) | planted | gaussian | ...

@@ -12,7 +12,7 @@ from fmexp.analysis import recorded
 from fmexp.analysis.report.advice import advice
 from fmexp.analysis.report.interactions import Interaction, other_seeds, strongest
 from fmexp.analysis.report.page import page
-from fmexp.analysis.report.pictures import library, pictures
+from fmexp.analysis.report.pictures import pictures
 from fmexp.analysis.report.sweep import Sweep, read
 from fmexp.errors import UserError
 from fmexp.record.queries import Records
@@ -34,10 +34,8 @@ def report(name: str, uri: str, folder: Path, out: Path | None = None) -> int:
 
     Raises:
         UserError: no such sweep, or the file cannot be written.
-        MissingPackageError: plotly is not installed.
         StoreError: the store does not answer.
     """
-    library()  # before anything is read
     with Records(uri) as records:
         sweep = read(records, name)
         text = make_page(records, sweep, folder)

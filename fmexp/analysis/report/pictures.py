@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from fmexp.errors import MissingPackageError
 from fmexp.experiment.trial import in_words
 
 if TYPE_CHECKING:
@@ -31,17 +30,9 @@ Figure = dict[str, Any]
 
 
 def library() -> bytes:
-    """The JavaScript of plotly.
+    """The JavaScript of plotly."""
+    from plotly.offline import get_plotlyjs
 
-    Raises:
-        MissingPackageError: plotly is not installed.
-    """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ModuleNotFoundError:
-        raise MissingPackageError(
-            "fmexp report draws with plotly, which is not installed: pip install 'fmexp[report]'"
-        ) from None
     script: str = get_plotlyjs()
     return script.encode()
 
