@@ -14,10 +14,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from fmexp.cli.parser import main
+from fmexp.sweep.attributes import SPACE, kept
 from fmexp.sweep.space import Space
 from fmexp.sweep.storage import open_storage
 from fmexp.sweep.trial_status import counts
-from fmexp.sweep.worker import SPACE
 from tests.record_support import StoredRun, stored
 
 SOAK = os.environ.get("FMEXP_SOAK") == "1"
@@ -91,6 +92,15 @@ class Left:
         return by_number
 
 
+def sweep_here(folder: Path, monkeypatch, capsys, *overrides: str, code: int = 0) -> str:
+    """A sweep of FAST in this process that records nothing; what it prints."""
+    monkeypatch.chdir(folder)
+    assert main(["run", "-m", *FAST, "tracking=none", *overrides]) == code
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return printed.out
+
+
 def study_in(folder: Path) -> optuna.Study:
     """The only study of a folder's journal."""
     storage = open_storage(None, folder)
@@ -102,7 +112,7 @@ def left_in(folder: Path) -> Left:
     """Read it all."""
     study = study_in(folder)
     database = folder / "mlflow.db"
-    space = Space.from_json(study.user_attrs[SPACE])
+    space = Space.from_json(kept(study)[SPACE])
     return Left(study.trials, space, stored(database) if database.exists() else [])
 
 

@@ -13,6 +13,9 @@ from fmexp.training import metrics
 def test_errors_of_regression_are_in_the_targets_units() -> None:
     found = metrics.regression(np.array([0.0, 0.0, 0.0, 0.0]), np.array([3.0, -3.0, 1.0, -1.0]))
     assert found == {"mse": 5.0, "rmse": math.sqrt(5), "mae": 2.0}
+    y = np.array([1.0, 2.0, 3.0, 4.0])
+    assert metrics.regression(y, y + 1)["r2"] == pytest.approx(1 - 1 / 1.25)
+    assert metrics.regression(y, np.full(4, 2.5))["r2"] == 0
 
 
 def test_auc_counts_pairs_and_a_tie_as_half() -> None:

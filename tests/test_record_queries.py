@@ -28,8 +28,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
         (run.folder / "model/model.json").write_text("{}")
         run.finish(Outcome.COMPLETED, metrics={"best/val_mse": 0.25})
     parent = tracker.start_run(RunStart("a sweep", {}, {"fmexp.kind": "sweep"}))
-    for name, outcome in (("trial 0", Outcome.COMPLETED), ("trial 1", Outcome.DIVERGED)):
-        tracker.start_run(RunStart(name, {}, {}, parent=parent.key)).finish(outcome)
+    for n, outcome in enumerate((Outcome.COMPLETED, Outcome.DIVERGED)):
+        start = RunStart(f"trial {n}", {}, {"fmexp.trial": str(n)}, parent=parent.key)
+        tracker.start_run(start).finish(outcome)
     parent.finish(Outcome.COMPLETED)
     tracker.close()
     return folder
@@ -48,6 +49,12 @@ def test_a_run_is_found_by_id_beginning_and_name(records: Records) -> None:
     assert by_name.params == {"model.k": "3"}
     assert (by_name.outcome, by_name.status) == ("completed", "FINISHED")
     assert by_name.metrics["best/val_mse"] == 0.25
+
+
+def test_a_number_is_that_trial_of_the_newest_sweep(records: Records) -> None:
+    assert records.find("1").name == "trial 1"
+    with pytest.raises(UserError, match="no run '7'"):
+        records.find("7")
 
 
 def test_latest_is_the_newest_that_is_no_trial(records: Records) -> None:

@@ -36,6 +36,14 @@ def test_one_seed_is_the_paired_t_test() -> None:
     assert found.half_width == pytest.approx((high - low) / 2, rel=0.001)
 
 
+def test_seeds_and_rows_each_add_the_variance_of_their_mean() -> None:
+    a = np.zeros((3, 4))
+    b = np.array([[1.0, 2.0, 3.0, 4.0]]) + np.array([[0.0], [1.0], [5.0]])
+    rows = np.array([1.0, 2.0, 3.0, 4.0]).var(ddof=1) / 4
+    seeds = np.array([0.0, 1.0, 5.0]).var(ddof=1) / 3
+    assert difference(a, b).error == pytest.approx(np.sqrt(rows + seeds))
+
+
 def test_seeds_that_disagree_widen_the_interval() -> None:
     generator = np.random.default_rng(1)
     a = generator.chisquare(1, (3, 500))

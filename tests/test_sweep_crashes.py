@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from fmexp.record.spool import spooled_runs
+from fmexp.sweep.attributes import kept
 from fmexp.sweep.failover.leases import PREFIX
 from tests.record_support import store_folder, stored  # noqa: F401 -- a fixture
 from tests.sweep_support import (
@@ -141,7 +142,7 @@ def busy_workers(folder) -> set[int]:
     study = study_in(folder)
     running = [t for t in study.trials if t.state is TrialState.RUNNING]
     ids = {t.user_attrs["worker"] for t in running if "worker" in t.user_attrs}
-    return {study.user_attrs[f"{PREFIX}{each}"]["pid"] for each in ids}
+    return {kept(study)[f"{PREFIX}{each}"]["pid"] for each in ids}
 
 
 def test_who_is_left_runs_a_killed_workers_trial_again(fmexp, folder):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -131,13 +132,13 @@ def test_renewal_goes_on_after_the_store_was_away(monkeypatch):
     monkeypatch.setenv("FMEXP_LEASE_SECONDS", "0.03")
     written = []
 
-    class Study:
-        def set_user_attr(self, _, value):
+    class Storage:
+        def set_study_system_attr(self, _, __, value):
             written.append(value)
             if len(written) == 2:
                 raise OSError("away")
 
-    lease = Lease.start(Study())
+    lease = Lease.start(SimpleNamespace(_storage=Storage(), _study_id=0))
     until(lambda: len(written) >= 4)
     lease.stop()
     assert written[-1]["until"] == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import optuna
 import pytest
 from optuna import Study
@@ -33,11 +35,10 @@ def test_four_commands_at_once_do_one_sweep_exactly(fmexp, race):
 
 def test_four_threads_share_one_grid(fmexp):
     printed = fmexp(
-        *COMMON, "model.k=range(2,19)", "training.learning_rate=0.01", "hydra/sweeper/sampler=grid",
-        "hydra.sweeper.n_trials=40", "hydra.sweeper.n_jobs=4",
+        *COMMON, "model.k=range(2,19)", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=40",
+        "hydra.sweeper.n_jobs=4",
     )  # fmt: skip
-    assert "space exhausted: 17 of 40" in printed
-    assert "training.learning_rate: not swept" in printed
+    assert "all 17 points of the space were tried; 17 of 17 trials: 17 completed" in printed
     left = left_in(fmexp.folder)
     assert sorted(t.params["model.k"] for t in left.counted) == list(range(2, 19))
 
@@ -75,13 +76,39 @@ def test_a_trial_given_up_before_it_chose_its_point_does_not_end_its_worker(tmp_
             assert reclaim(study, space, trial.number)
         return trial
 
-    class Done:
-        outcome, value, reason = Outcome.COMPLETED, 1.0, ""
+    study.ask = ask
+    assert Worker(study, space, done, "me", 2, 0.2, False, lambda: "").work() == "done"
+    assert [t.user_attrs.get("mark") for t in study.trials] == ["lost", None, None]
 
-        def settle(self, accepted):
-            assert accepted
+
+def done(*_):
+    """An evaluation that the study takes."""
+    return SimpleNamespace(outcome=Outcome.COMPLETED, value=1.0, reason="", settle=lambda _: None)
+
+
+def test_of_two_that_ask_for_the_last_trial_the_later_one_drops_it():
+    """Between the worker's look at the total and its asking another one asks."""
+    study, space = optuna.create_study(), Space([Dimension("x", "float", 0.0, 1.0)])
+
+    def ask():
+        space.suggest(Study.ask(study))  # the other one's, which runs
+        return Study.ask(study)
 
     study.ask = ask
-    worker = Worker(study, space, lambda *_: Done(), "me", 2, 0.2, False, lambda: "")
-    assert worker.work() == "done"
-    assert [t.user_attrs.get("mark") for t in study.trials] == ["lost", None, None]
+    assert Worker(study, space, done, "me", 1, 0.2, False, lambda: "").work() == "done"
+    assert [t.user_attrs.get("mark") for t in study.trials] == [None, "discard"]
+
+
+class Stubborn(optuna.samplers.RandomSampler):
+    """Draws the first choice whatever is known."""
+
+    def sample_independent(self, *given):
+        return given[-1].choices[0]
+
+
+def test_a_space_of_five_ends_when_all_five_were_tried_whatever_the_sampler_draws():
+    study = optuna.create_study(sampler=Stubborn())
+    space = Space([Dimension("x", "choice", choices=(1, 2, 3, 4, 5))])
+    assert Worker(study, space, done, "me", 9, 0.2, False, lambda: "").work() == "exhausted"
+    tried = [t.params["x"] for t in study.trials if not t.user_attrs.get("mark")]
+    assert tried == [1, 2, 3, 4, 5]

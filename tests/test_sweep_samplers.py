@@ -257,5 +257,5 @@ def test_all_mistaken_options_come_in_one_message():
     message = str(caught.value)
     assert "hydra.sweeper.n_trails is not a key; did you mean hydra.sweeper.n_trials?" in message
     assert "hydra.sweeper.n_trials must be a whole number from 1" in message
-    assert "hydra.sweeper.direction must be one of minimize, maximize, got 'up'" in message
+    assert "hydra.sweeper.direction must be one of minimize, maximize, or null, got 'up'" in message
     assert "hydra.sweeper.sampler must be one of tpe, random, grid, qmc, cmaes, gp" in message

@@ -146,12 +146,16 @@ def test_mistake_in_params_is_named_with_key_and_expression(text):
 
 
 def test_all_mistakes_come_in_one_message():
-    lines = mistakes_of("a=range(1,1)", "b=4,4", params={"c": "x("}, conditions={"d": "e"})
+    lines = mistakes_of("a=range(1,1)", "b=4,4", conditions={"d": "e"})
     assert [line.split(":")[0] for line in lines] == [
-        "hydra.sweeper.params.c",
         "a=range(1,1)",
         "b=4,4",
         "hydra.sweeper.conditions.d",
+    ]
+    lines = mistakes_of(params={"c": "x(", "e": {"f": "1,1"}})
+    assert [line.split(":")[0] for line in lines] == [
+        "hydra.sweeper.params.c",
+        "hydra.sweeper.params.e.f",
     ]
 
 
@@ -167,9 +171,29 @@ def test_key_fixed_on_the_command_line_leaves_the_space():
     ]
 
 
-def test_command_line_takes_the_place_of_params():
-    space = space_of("+b=7,8", params={"a": "1,2", "b": "1,2", "c": {"d": "3,4"}, "e": None})
-    assert next(iter(space.grid())) == {"a": 1, "b": 7, "c.d": 3}
+PARAMS = {"a": "1,2", "b": "1,2", "c": {"d": "3,4"}, "e": None}
+
+
+@pytest.mark.parametrize(
+    ("lines", "keys"),
+    [
+        ([], ["a", "b", "c.d"]),
+        (["x=1", "group=choice_of_one"], ["a", "b", "c.d"]),
+        (["c.d=3"], ["a", "b"]),
+        (["+b=7,8"], ["b"]),
+        (["b=7,8", "x=range(1,9)", "a=1"], ["b", "x"]),
+        (["b=7,8", "b=7"], ["a", "c.d"]),
+    ],
+    ids=str,
+)
+def test_keys_with_several_values_are_the_space_else_params_is(lines, keys):
+    space = space_of(*lines, params=PARAMS, conditions={"c.d": "a=1"} if "a" in keys else None)
+    assert sorted(d.key for d in space.dimensions) == keys
+
+
+def test_a_condition_on_a_key_of_params_goes_with_params():
+    space = space_of("b=7,8", params=PARAMS, conditions={"c": {"d": "a=1"}})
+    assert [point["b"] for point in space.grid()] == [7, 8]
 
 
 def test_last_of_two_overrides_for_a_key_wins():

@@ -26,10 +26,11 @@ Train a Factorization Machine and record it in MLflow. Every key of the configur
   fmexp run +experiment=notebook_numpy              a ready-made configuration
   fmexp run tracking=none                           keep nothing
 
-A sweep searches model.k and training.learning_rate, or what you name, with Optuna. The same command
-again goes on where it stopped:
+A sweep searches model.k and training.learning_rate, or the keys that you give several values, with
+Optuna. The same command again goes on where it stopped:
 
   fmexp run -m hydra.sweeper.n_trials=50 hydra.sweeper.n_jobs=2
+  fmexp run -m model.k=2,4,8
   fmexp run -m 'model.k=choice(2,4,8)' 'training.learning_rate=tag(log,interval(0.001,0.1))'
   fmexp run -m hydra/sweeper/sampler=random hydra/sweeper/pruner=median
 
@@ -43,7 +44,7 @@ Exit codes: 0 done; 1 the work failed; 2 the input is wrong; 130 interrupted.
 """
 
 RECORDS_NOTHING = {"tracking=none", "--cfg", "-c", "--info", "-i"}
-RUN_NAMES = "run id, its beginning, run name, or latest"
+RUN_NAMES = "run id, its beginning, run name, trial number of the newest sweep, or latest"
 
 
 def entry() -> int:

@@ -179,8 +179,8 @@ def _checked_overrides(arguments: argparse.Namespace) -> list[_Given]:
     for line in arguments.overrides:
         try:
             override = OverridesParser.create().parse_override(line)
-        except HydraException:
-            mistakes.append(f"{line!r} is not an override; write key=value, such as model.k=4")
+        except HydraException as error:
+            mistakes.append(_no_override(line, error))
             continue
         key = override.key_or_group
         if not arguments.multirun and (key.startswith("hydra.sweeper") or sweeps(override)):
@@ -193,6 +193,16 @@ def _checked_overrides(arguments: argparse.Namespace) -> list[_Given]:
         place = f"hydra.searchpath=['file://{Path(extra).resolve()}']"
         given.append(_Given("hydra.searchpath", place))
     return given
+
+
+def _no_override(line: str, error: HydraException) -> str:
+    """What Hydra's grammar refuses of a line, in Hydra's words where these say more."""
+    key, _, value = line.partition("=")
+    if "NoneType is incompatible" in str(error) and value.startswith("choice("):
+        plain = value.removeprefix("choice(").removesuffix(")")
+        return f"{line}: Hydra's choice(...) takes no null; without it null can be: {key}={plain}"
+    reason = f" ({str(error).splitlines()[0]})" if value else ""
+    return f"{line!r} is not an override{reason}; write key=value, such as model.k=4"
 
 
 def _mistakes(override: Override, extra_folder: str | None) -> list[str]:

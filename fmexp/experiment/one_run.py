@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fmexp.config.schema import MlflowConfig, config_hash, flatten
 from fmexp.data.features import BLOCK_ROWS
 from fmexp.experiment import artifacts
@@ -102,11 +104,16 @@ def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
 
 
 def default_name(config: Config) -> str:
-    """A run name that says what is in it: of a file its name and target, of other data theirs."""
+    """A run name that says what is in it: data, backend, k and learning rate."""
+    model = f"k{config.model.k}-lr{config.training.learning_rate:g}"
+    return "-".join([data_name(config), config.backend.name, model])
+
+
+def data_name(config: Config) -> str:
+    """What data are called in names: of a file its name and target, of other data theirs."""
     of_file = [Path(getattr(config.data, "path", "")).stem, getattr(config.data, "target", None)]
     words = [word for word in dict.fromkeys(of_file) if word and re.fullmatch(r"[\w.-]+", word)]
-    model = f"k{config.model.k}-lr{config.training.learning_rate:g}"
-    return "-".join([*(words or [config.data.name]), config.backend.name, model])
+    return "-".join(words or [config.data.name])
 
 
 def parts(data: Dataset) -> dict[str, Any]:
@@ -134,11 +141,26 @@ def held_out_metrics(config: Config, data: Dataset, fitted: Fit) -> dict[str, fl
     if part is None or fitted.parameters is None or len(part.target) > BLOCK_ROWS:
         return {}
     predicted = Model.of(config, data, fitted.parameters).predict_features(part.features)
-    if config.task == "classification":
-        found = metrics.classification(part.target, predicted)
-    else:
-        found = metrics.regression(data.encoder.decode_target(part.target), predicted)
+    found = _measures(config, data, part.target, predicted)
     return {f"best/val_{name}": x for name, x in found.items() if name != config.loss}
+
+
+def held_out_names(config: Config, data: Dataset) -> list[str]:
+    """The names of `held_out_metrics`, known before anything is trained."""
+    part = data.validation
+    if part is None or len(part.target) > BLOCK_ROWS:
+        return []
+    found = _measures(config, data, part.target, np.full(len(part.target), 0.5))
+    return [f"best/val_{name}" for name in found if name != config.loss]
+
+
+def _measures(
+    config: Config, data: Dataset, target: np.ndarray, predicted: np.ndarray
+) -> dict[str, float]:
+    """All metrics of the task; `target` as it was encoded."""
+    if config.task == "classification":
+        return metrics.classification(target, predicted)
+    return metrics.regression(data.encoder.decode_target(target), predicted)
 
 
 def last_losses(config: Config, fitted: Fit) -> dict[str, float]:

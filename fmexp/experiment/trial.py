@@ -9,7 +9,7 @@ import statistics
 import threading
 import traceback
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fmexp.config.checks import parse
 from fmexp.config.compose import resolve
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fmexp.sweep.study import Reporter
     from fmexp.training.fitting import Fit
 
+Direction = Literal["minimize", "maximize"]
+
 OBJECTIVE = "fmexp.objective"
 """Tag: the value that the study was told."""
 
@@ -43,7 +45,8 @@ class Plan:
     Attributes:
         record: the configuration as composed, environment references kept.
         variants: of each swept config group, what each choice puts under the group's key.
-        objective: metric that the study minimises or maximises.
+        objective: metric by which trials are ranked.
+        direction: minimize or maximize, as the objective asks.
         seeds: trainings per point.
         sweep_key: key of the parent run; the children's begin with it.
         digests: of the data and of the split, as they were when the study was made.
@@ -52,6 +55,7 @@ class Plan:
     record: dict[str, Any]
     variants: dict[str, dict[str, Any]]
     objective: str
+    direction: Direction
     seeds: int
     sweep_key: str
     digests: tuple[str, str]
@@ -200,6 +204,8 @@ class Evaluator:
                 if not first or epoch == config.training.epochs:  # whole: nothing left to save
                     return None
                 seen = train_loss if validation_loss is None else validation_loss
+                # the pruner takes a larger value for a better one where the objective rises
+                seen = seen if self.plan.direction == "minimize" else -seen
                 return Outcome.PRUNED if report.should_stop(epoch, seen) else None
 
             logged = self.plan.seeds == 1
@@ -220,18 +226,25 @@ class Evaluator:
         last = fits[-1][1]
         if self.plan.seeds > 1:
             _log_means(run, config, [fitted for _, fitted in fits])
-        metrics = means([one_run.final_metrics(config, fitted) for _, fitted in fits])
+        metrics = means([self._metrics(each, data, fitted) for each, fitted in fits])
         value = None
         if last.outcome is Outcome.COMPLETED:
             losses = means([one_run.last_losses(config, fitted) for _, fitted in fits])
             value = (metrics | losses)[self.plan.objective]
         best = f"best/val_{config.loss}"
         if len(fits) > 1 and best in metrics:
-            each = [fitted.best_validation for _, fitted in fits if fitted.best_validation]
+            each = [fit.best_validation for _, fit in fits if fit.best_validation is not None]
             metrics[f"{best}_stdev"] = statistics.stdev(each)
         self._write(run, config, record, data, fits, value)
         note = {"mlflow.note.content": one_run.in_words(config, data, last)}
         return self._close(run, last.outcome, last.reason, value, metrics, note)
+
+    def _metrics(self, config: Config, data: Dataset, fitted: Fit) -> dict[str, float]:
+        """A fit's last numbers; those that take predictions only where one is the objective."""
+        found = one_run.final_metrics(config, fitted)
+        if self.plan.objective in held_out_objectives(config):
+            found |= one_run.held_out_metrics(config, data, fitted)
+        return found
 
     def _write(
         self,
@@ -245,7 +258,7 @@ class Evaluator:
         """Everything for the best so far, so for the winner; else the model, if it is small."""
         if run.folder is None:
             return
-        seeded, best = min(fits, key=lambda each: each[1].best_validation or float("inf"))
+        seeded, best = min(fits, key=_best_validation)
         if value is not None and self.is_best(value):
             artifacts.write_all(run.folder, seeded, record | {"seed": seeded.seed}, data, best)
         elif best.parameters is not None:
@@ -297,6 +310,25 @@ def means(each: list[dict[str, float]]) -> dict[str, float]:
     """
     common = [name for name in each[0] if all(name in metrics for metrics in each)]
     return {name: statistics.fmean(metrics[name] for metrics in each) for name in common}
+
+
+def objectives(config: Config) -> list[str]:
+    """Every metric that trials can be ranked by; the first is the default."""
+    loss = config.loss
+    fixed = [f"best/val_{loss}", f"val/{loss}", f"train/{loss}", "time/fit_seconds"]
+    return fixed + held_out_objectives(config)
+
+
+def held_out_objectives(config: Config) -> list[str]:
+    """Metrics of the kept model's predictions on the validation part."""
+    names = ("rmse", "mae", "r2") if config.task == "regression" else ("accuracy", "auc")
+    return [f"best/val_{name}" for name in names]
+
+
+def _best_validation(fitted: tuple[Config, Fit]) -> float:
+    """The lowest validation loss; infinite where training diverged before any."""
+    best = fitted[1].best_validation
+    return float("inf") if best is None else best
 
 
 def _log_means(run: Run, config: Config, fits: list[Fit]) -> None:

@@ -92,6 +92,8 @@ class Records:
     def find(self, name: str) -> Record:
         """The run with this id, beginning of an id, run name, or study name; or the latest.
 
+        A number that is none of these is that trial of the newest sweep.
+
         `latest` is the newest that is no trial: a sweep counts as one run.
 
         Raises:
@@ -99,7 +101,12 @@ class Records:
         """
         if name == LATEST:
             return self._latest()
-        found = self._by_id(name) or self._called(name) or self._called(f"sweep {name}")
+        found = (
+            self._by_id(name)
+            or self._called(name)
+            or self._called(f"sweep {name}")
+            or self._trial_of_newest_sweep(name)
+        )
         if len(found) == 1:
             return found[0]
         if found:
@@ -207,6 +214,11 @@ class Records:
         if len(name) < _SHORTEST_PREFIX or not name.isalnum():
             return []
         return self._search(f"attributes.run_id LIKE '{name}%'")
+
+    def _trial_of_newest_sweep(self, number: str) -> list[Record]:
+        """The trial of this number, as the table at a sweep's end has it."""
+        sweeps = self._search("tags.`fmexp.kind` = 'sweep'", most=1) if number.isdecimal() else []
+        return [t for s in sweeps for t in self.children(s) if t.tags.get("fmexp.trial") == number]
 
     def _called(self, name: str) -> list[Record]:
         """Runs of this name."""

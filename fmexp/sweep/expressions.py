@@ -40,8 +40,8 @@ def read_space(
 ) -> tuple[Space, dict[str, str]]:
     """The space that configuration and command line describe together.
 
-    A sweep on the command line takes the place of that of `params` for the same key; a fixed value
-    there takes the key out of the space.
+    The keys that have several values on the command line are the space. Where none has, it is
+    `params`, the default space, without the keys that have one value on the command line.
 
     Args:
         params: `hydra.sweeper.params`: expressions by key, dotted or nested; null: not swept.
@@ -56,8 +56,14 @@ def read_space(
         ConfigError: expressions or conditions are wrong; one line each, all of them.
     """
     mistakes: list[str] = []
-    found = _from_params(params, mistakes)
+    found: dict[str, Dimension] = {}
     left: dict[str, str] = {}
+    last = {o.key_or_group: o for o in overrides if not o.is_hydra_override()}
+    if any(override.is_sweep_override() for override in last.values()):
+        unused = _flat(params)
+        conditions = {k: v for k, v in _flat(conditions).items() if k in last or k not in unused}
+    else:
+        found = _from_params(params, mistakes)
     for override in overrides:
         if not override.is_hydra_override():
             _take(override, found, left, mistakes)

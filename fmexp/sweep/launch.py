@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ from fmexp.record.locate import locate_store, sqlite_path
 from fmexp.record.spool import new_key
 from fmexp.record.tracker import Outcome
 from fmexp.sweep import interrupt, progress
+from fmexp.sweep.attributes import IDENTITY, PLAN, SPACE, keep, kept
 from fmexp.sweep.failover.recovery import settle_spool
 from fmexp.sweep.plan import Command, Sweep, fixed_texts, prepare
 from fmexp.sweep.pool import Crew
@@ -33,7 +35,7 @@ from fmexp.sweep.storage import answering, locate_storage, open_storage, refuse_
 from fmexp.sweep.study import trials
 from fmexp.sweep.sweep_run import Parent, winner_of
 from fmexp.sweep.trial_status import counts
-from fmexp.sweep.worker import LOOK_SECONDS, PLAN, SPACE, Job, load_study, work_alone
+from fmexp.sweep.worker import LOOK_SECONDS, Job, load_study, work_alone
 
 if TYPE_CHECKING:
     import argparse
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
     from fmexp.record.tracker import Delivery
 
-VERSION, IDENTITY = "fmexp_version", "identity"
+VERSION = "fmexp_version"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -127,18 +129,20 @@ def _work_to_the_end(
     """Work again for the trials of workers that died; wait for those of other commands."""
     crew.parent.reclaim()
     work(crew)
-    while "done" in crew.reasons and not crew.asked():
+    while {"done", "exhausted"} & {*crew.reasons} and not crew.asked():
         crew.parent.reclaim()
-        counted = [t for t in trials(study) if counts(t)]
-        ended = sum(t.state.is_finished() for t in counted)
-        running = sum(t.state is TrialState.RUNNING for t in counted)
+        states = Counter(t.state for t in trials(study) if counts(t))
+        waiting, running = states[TrialState.WAITING], states[TrialState.RUNNING]
+        ended = states.total() - waiting - running
         if ended >= n_trials:
             return "done"
-        if ended + running < n_trials:
+        if waiting or ("exhausted" not in crew.reasons and ended + running < n_trials):
             crew.reasons.clear()
             work(crew)
-        else:
+        elif running:
             time.sleep(LOOK_SECONDS)
+        else:
+            return "exhausted"
     others = [reason for reason in crew.reasons if reason and reason != "done"]
     return crew.asked() or next(iter(others), "done" if crew.reasons else "failed")
 
@@ -181,42 +185,41 @@ def _job(command: Command, prepared: Sweep) -> Job:
 def _make_study(prepared: Sweep, storage: BaseStorage) -> str:
     """Make or find the study, with all that workers need in it; returns its name."""
     options, name = prepared.options, prepared.name
-    known = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+    known = {each.study_name: each for each in storage.get_all_studies()}
     if not options.resume:
         base, number = name, 2
         while name in known:
             name, number = f"{base}-{number}", number + 1
     study = optuna.create_study(
-        storage=storage, study_name=name, direction=options.direction, load_if_exists=True
+        storage=storage, study_name=name, direction=prepared.plan.direction, load_if_exists=True
     )
-    if PLAN in study.user_attrs:
+    if PLAN in kept(study):
         _continue(study, prepared)
         return name
-    neighbours = [s for s in known.values() if IDENTITY in s.user_attrs and s.datetime_start]
-    if neighbours:
-        neighbour = max(neighbours, key=lambda s: s.datetime_start)  # type: ignore[arg-type, return-value]
-        print(progress.difference(neighbour.study_name, neighbour.user_attrs[IDENTITY],
-                               prepared.identity))  # fmt: skip
+    identities = {each: s.system_attrs.get(IDENTITY) for each, s in known.items()}
+    if any(identities.values()):
+        print(progress.newness({k: v for k, v in identities.items() if v}, prepared.identity))
     for point in prepared.points:
         prepared.space.enqueue(study, point)
     study.set_user_attr(VERSION, __version__)
-    study.set_user_attr(IDENTITY, prepared.identity)
-    study.set_user_attr(SPACE, prepared.space.to_json())
-    study.set_user_attr(PLAN, replace(prepared.plan, sweep_key=new_key()).to_json())
+    keep(study, IDENTITY, prepared.identity)
+    keep(study, SPACE, prepared.space.to_json())
+    keep(study, PLAN, replace(prepared.plan, sweep_key=new_key()).to_json())
     return name
 
 
 def _continue(study: optuna.Study, prepared: Sweep) -> None:
     """Go on with a study that is there: with its own plan, whatever the files say now."""
     mine = json.loads(json.dumps(prepared.identity, default=str))
-    if study.user_attrs[IDENTITY] != mine:
-        difference = progress.difference(study.study_name, study.user_attrs[IDENTITY], mine)
+    theirs = kept(study)[IDENTITY]
+    if theirs != mine:
+        unlike = progress.difference(theirs, mine)
         raise ConfigError(
-            f"the study {study.study_name} is of another sweep; give it another "
-            f"hydra.sweeper.study_name, or the same configuration. {difference}"
+            f"the study {study.study_name} is of another sweep: unlike this one in {unlike}; "
+            "give another hydra.sweeper.study_name, or the same configuration"
         )
-    so_far = sum(map(counts, trials(study)))
-    print(f"continuing the study {study.study_name}: {so_far} trials so far")
+    so_far = progress.so_far(study, prepared.space, prepared.options)
+    print(f"continuing the study {study.study_name}; {so_far}")
     if study.user_attrs[VERSION] != __version__:
         print(f"warning: it was begun by fmexp {study.user_attrs[VERSION]}, this is {__version__}")
     space = prepared.space
@@ -239,6 +242,7 @@ def _start(prepared: Sweep, job: Job, plan: Plan) -> Any:
         "fmexp.sampler": prepared.options.sampler.name,
         "fmexp.pruner": prepared.options.pruner.name,
         "fmexp.objective_name": plan.objective,
+        "fmexp.direction": plan.direction,
     }
     return replace(
         start,

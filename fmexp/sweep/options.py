@@ -104,6 +104,7 @@ class SweepOptions:
         max_failure_rate: the sweep ends when more than this share of `n_trials` failed.
         timeout: seconds after which this command asks for no more trials.
         seeds: trainings per point, at seed, seed + 1, ...
+        direction: null: as the objective asks (errors fall; accuracy, auc and r2 rise).
         objective: metric by name; null: the best validation loss.
         enqueue: points to evaluate before the sampler's.
     """
@@ -112,7 +113,7 @@ class SweepOptions:
     pruner: PrunerOptions
     n_trials: Count
     n_jobs: Annotated[int, Bounds(1, 1024)]
-    direction: Literal["minimize", "maximize"]
+    direction: Literal["minimize", "maximize"] | None
     storage: str | None
     study_name: str | None
     max_failure_rate: Share

@@ -11,11 +11,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmexp.backends.base import require_backend
 from fmexp.config.schema import STARTS, flatten
-from fmexp.errors import ConfigError
-from fmexp.experiment.trial import DataCache, Plan, check_space
+from fmexp.data.features import BLOCK_ROWS
+from fmexp.errors import ConfigError, DataError
+from fmexp.experiment import one_run
+from fmexp.experiment.trial import (
+    DataCache,
+    Plan,
+    check_space,
+    held_out_objectives,
+    objectives,
+)
 from fmexp.sweep.expressions import fixed_overrides, read_space
 from fmexp.sweep.options import SweepOptions, read_options
 from fmexp.sweep.samplers import make_sampler
+from fmexp.training.metrics import rises
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +33,11 @@ if TYPE_CHECKING:
     from fmexp.config.compose import Composed
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
+    from fmexp.experiment.trial import Direction
     from fmexp.sweep.space import Point, Space
+
+_ONE_FOR_ALL = ("split.", "tracking.", "experiment.")
+"""Keys that begin so are the same in all trials of a sweep."""
 
 
 class Command(Protocol):
@@ -58,7 +71,8 @@ class Sweep:
         space: what is searched.
         left: keys that left the space, and why.
         plan: what all trials share.
-        points: to be evaluated first: the configuration as composed, then what was enqueued.
+        points: to be evaluated first: the configuration as composed, where the space holds it,
+            then what was enqueued.
         config: the configuration as composed, checked.
         data: its rows.
     """
@@ -80,7 +94,7 @@ class Sweep:
             "config": flatten(record),
             "space": {d.key: str(d) for d in self.space.dimensions},
             "objective": self.plan.objective,
-            "direction": self.options.direction,
+            "direction": self.plan.direction,
             "seeds": self.plan.seeds,
             "data": self.data.data_digest,
             "split": self.data.split_digest,
@@ -91,7 +105,7 @@ class Sweep:
         """The study's name: given, or from the identity, so that the same command continues."""
         text = json.dumps(self.identity, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return self.options.study_name or f"{self.config.data.name}-{digest}"
+        return self.options.study_name or f"{one_run.data_name(self.config)}-{digest}"
 
     @property
     def all_numpy(self) -> bool:
@@ -111,10 +125,12 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
     leaves = flatten(composed.record)
     space, left = read_space(options.params, overrides, options.conditions, leaves)
     config = composed.config
+    objective, direction = _objective(config, options)
     plan = Plan(
         record=composed.record,
         variants=_variants(command, space),
-        objective=_objective(config, options),
+        objective=objective,
+        direction=direction,
         seeds=options.seeds,
         sweep_key="",
         digests=("", ""),
@@ -123,11 +139,12 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
     points = space.checked_points(options.enqueue, "hydra.sweeper.enqueue")
     check_space(plan, space, points)
     make_sampler(options.sampler, space)  # refuses what it cannot search
-    if options.sampler.name != "grid" or not space.outside(default):  # a grid is just the grid
+    if not space.outside(default):
         points.insert(0, default)
     for backend in plan.backends:
         require_backend(backend)
     data = DataCache().get(config)
+    _check_objective(objective, config, data)
     plan = replace(plan, digests=(data.data_digest, data.split_digest))
     return Sweep(options, raw_options, space, left, plan, points, config, data)
 
@@ -140,13 +157,8 @@ def fixed_texts(arguments: list[str]) -> list[str]:
 
 def _variants(command: Command, space: Space) -> dict[str, dict[str, Any]]:
     """What each choice of each swept config group puts under the group's key."""
-    groups = [d for d in space.dimensions if d.key in ("backend", "data", "tracking", "experiment")]
-    for dimension in groups:
-        if dimension.key != "backend":
-            raise ConfigError(
-                f"{dimension.key} cannot be swept: losses on unlike data cannot be compared, and "
-                "one sweep has one store; run a sweep for each"
-            )
+    _refuse_unlike(space)
+    groups = [d for d in space.dimensions if d.key == "backend"]
     return {
         dimension.key: {
             str(choice): command.compose_with(f"{dimension.key}={choice}").record[dimension.key]
@@ -156,8 +168,27 @@ def _variants(command: Command, space: Space) -> dict[str, dict[str, Any]]:
     }
 
 
-def _objective(config: Config, options: SweepOptions) -> str:
-    """The metric that is minimised, checked."""
+def _refuse_unlike(space: Space) -> None:
+    """Refuse keys whose values make losses that cannot be compared."""
+    mistakes = []
+    for d in space.dimensions:
+        if d.key == "seed":
+            mistakes.append(
+                "seed cannot be swept: the best of several seeds is the luckiest, no better model; "
+                f"hydra.sweeper.seeds={max(2, len(d.choices))} trains every point at seed, "
+                "seed + 1, ... and judges it by the mean"
+            )
+        elif d.key in ("data", "tracking", "experiment", "task") or d.key.startswith(_ONE_FOR_ALL):
+            mistakes.append(
+                f"{d.key} cannot be swept: losses on unlike data cannot be compared, and "
+                "one sweep has one store; run a sweep for each"
+            )
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _objective(config: Config, options: SweepOptions) -> tuple[str, Direction]:
+    """The metric that trials are ranked by, and the direction in which it gets better; checked."""
     if config.split.validation == 0:
         raise ConfigError(
             "a sweep needs a validation part to choose by: set split.validation > 0 "
@@ -168,11 +199,31 @@ def _objective(config: Config, options: SweepOptions) -> str:
             f"a sweep cannot start from a model (model.start={config.model.start}): its k is one; "
             f"use model.start={STARTS[0]}"
         )
-    loss = config.loss
-    known = [f"best/val_{loss}", f"val/{loss}", f"train/{loss}", "time/fit_seconds"]
-    objective = options.objective or known[0]
+    known = objectives(config)
+    short = {name.replace("best/val_", "val/"): name for name in held_out_objectives(config)}
+    given = options.objective or known[0]
+    objective = short.get(given, given)
     if objective not in known:
         raise ConfigError(
-            f"hydra.sweeper.objective must be one of {', '.join(known)}, got {objective}"
+            f"hydra.sweeper.objective must be one of {', '.join([*known, *short])}, got {given}"
         )
-    return objective
+    direction: Direction = "maximize" if rises(objective) else "minimize"
+    if options.direction not in (None, direction):
+        raise ConfigError(
+            f"hydra.sweeper.direction={options.direction} would look for the worst {objective}, of "
+            f"which {'more' if direction == 'maximize' else 'less'} is better; leave it out"
+        )
+    return objective, direction
+
+
+def _check_objective(objective: str, config: Config, data: Dataset) -> None:
+    """Refuse an objective that these rows cannot give."""
+    if objective not in held_out_objectives(config):
+        return
+    if objective not in one_run.held_out_names(config, data):
+        assert data.validation is not None
+        raise DataError(
+            f"hydra.sweeper.objective={objective} cannot be told of this validation part of "
+            f"{len(data.validation.target):,} rows: it has one value of the target only, or more "
+            f"than {BLOCK_ROWS:,} rows; use {objectives(config)[0]}"
+        )

@@ -7,10 +7,12 @@ import statistics
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmexp.experiment.trial import in_words as point_in_words
 from fmexp.record.environment import program
+from fmexp.sweep.samplers import searches_all
 from fmexp.sweep.study import FAILURES, REASON, trials
 from fmexp.sweep.sweep_run import outcome_of, ranking
 from fmexp.sweep.trial_status import counts
@@ -21,21 +23,23 @@ if TYPE_CHECKING:
     from fmexp.experiment.trial import Plan
     from fmexp.record.tracker import Delivery
     from fmexp.sweep.options import SweepOptions
-    from fmexp.sweep.space import Space
+    from fmexp.sweep.space import Space, Value
 
 SHOWN = 5
+MOST_DIFFERENCES = 4
 
 
 def opening(space: Space, left: dict[str, str], options: SweepOptions) -> str:
     """The space, what left it, and how it is searched."""
     lines = ["space", *(f"  {line}" for line in str(space).splitlines())]
     lines += [f"  {key}: not swept, {why}" for key, why in left.items()]
-    size = space.size()
-    points = "continuous" if size is None else f"{size:,} points"
-    lines.append(
-        f"search {points}; {options.n_trials:,} trials in all, {options.sampler.name} sampler, "
-        f"{options.pruner.name} pruner, {options.n_jobs} at a time"
-    )
+    if searches_all(space, options.n_trials):
+        how = f"each of {space.size():,} points once, in order"
+    else:
+        size = space.size()
+        points = "continuous" if size is None else f"{size:,} points"
+        how = f"{points}; {options.n_trials:,} trials in all, {options.sampler.name} sampler"
+    lines.append(f"search {how}, {options.pruner.name} pruner, {options.n_jobs} at a time")
     return "\n".join(lines)
 
 
@@ -49,17 +53,53 @@ def estimate(space: Space, options: SweepOptions, seconds_per_trial: float) -> s
     )
 
 
-def difference(name: str, theirs: dict[str, Any], mine: dict[str, Any]) -> str:
-    """Which keys tell this sweep from another."""
-    pairs = []
-    for part in mine:
-        a, b = theirs.get(part), mine[part]
-        if isinstance(a, dict) and isinstance(b, dict):
-            pairs += [(k, a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys())]
-        else:
-            pairs.append((part, a, b))
-    changed = [f"{key} ({a} there, {b} here)" for key, a, b in pairs if str(a) != str(b)]
-    return f"a new study: unlike {name} in {', '.join(changed) or 'nothing but its name'}"
+def newness(known: dict[str, dict[str, Any]], mine: dict[str, Any]) -> str:
+    """What a new study is unlike: the newest on the same data, else the newest.
+
+    Args:
+        known: identities by study name, oldest first.
+        mine: the new study's.
+    """
+    alike = [name for name, each in known.items() if each["data"] == mine["data"]]
+    name = (alike or list(known))[-1]
+    return f"a new study: unlike {name} in {difference(known[name], mine)}"
+
+
+def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
+    """What tells this sweep from another, in one line: data, then keys with both values."""
+    changed = []
+    if theirs["data"] != mine["data"]:
+        a, b = _data_words(theirs["config"]), _data_words(mine["config"])
+        changed.append(f"other data ({a if a == b else f'{a} there, {b} here'})")
+    elif theirs["split"] != mine["split"]:
+        changed.append("another split")
+    for part in ("config", "space"):
+        a, b = theirs[part], mine[part]
+        keys = [k for k in sorted(a.keys() | b.keys()) if k.partition(".")[0] != "data"]
+        changed += _pairs({key: (a.get(key), b.get(key)) for key in keys})
+    names = ("objective", "direction", "seeds")
+    changed += _pairs({name: (theirs[name], mine[name]) for name in names})
+    more = len(changed) - MOST_DIFFERENCES
+    shown = changed[:MOST_DIFFERENCES] + ([f"{more} keys more"] if more > 0 else [])
+    return ", ".join(shown) or "nothing but its name"
+
+
+def _pairs(values: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Those that differ; a key that only one side has says nothing beside what brought it."""
+    return [
+        f"{key} ({a} there, {b} here)"
+        for key, (a, b) in values.items()
+        if str(a) != str(b) and None not in (a, b)
+    ] + [
+        f"{key} ({'only there' if b is None else 'only here'})"
+        for key, (a, b) in values.items()
+        if str(a) != str(b) and None in (a, b)
+    ]
+
+
+def _data_words(config: dict[str, Any]) -> str:
+    """The name of the file, or of the generator."""
+    return Path(config["data.path"]).name if config.get("data.path") else str(config["data"])
 
 
 class Board:
@@ -77,10 +117,11 @@ class Board:
         """Draw the line anew."""
         if not self._shown:
             return
-        done, total = _ended(self._study), self._options.n_trials
+        done = _ended(self._study)
+        whole = total(self._space, self._options, done)
         seconds = time.monotonic() - self._began
         rate = (done - self._before) / seconds if seconds else 0.0
-        left = f", {_span((total - done) / rate)} left" if rate and done < total else ""
+        left = f", {_span((whole - done) / rate)} left" if rate and done < whole else ""
         best = ranking(self._study)[:1]
         found = (
             f"{self._plan.objective} {best[0].value:.6g} at "
@@ -88,7 +129,7 @@ class Board:
             if best
             else "none complete yet"
         )
-        sys.stderr.write(f"\r\x1b[K{done}/{total} trials, {rate:.1f}/s{left}; {found}")
+        sys.stderr.write(f"\r\x1b[K{done}/{whole} trials, {rate:.1f}/s{left}; {found}")
         sys.stderr.flush()
 
     def clear(self) -> None:
@@ -100,13 +141,27 @@ class Board:
 
 def in_words(study: optuna.Study, space: Space, plan: Plan, options: SweepOptions) -> str:
     """What the sweep is and how far it has come, for the top of its page."""
-    outcomes = Counter(outcome_of(t) for t in trials(study) if counts(t))
-    listed = ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items()))
     dimensions = "\n".join(f"- {d.key}: {d}" for d in space.dimensions)
     return (
-        f"A search for the lowest {plan.objective} by the {options.sampler.name} sampler: "
-        f"{listed} of {options.n_trials} trials.\n\n{dimensions}"
-    ).replace("lowest", "lowest" if options.direction == "minimize" else "highest")
+        f"A search for the {'lowest' if plan.direction == 'minimize' else 'highest'} "
+        f"{plan.objective} by the {options.sampler.name} sampler: "
+        f"{so_far(study, space, options)}.\n\n{dimensions}"
+    )
+
+
+def total(space: Space, options: SweepOptions, done: int) -> int:
+    """How many trials there will be: n_trials, or all points of a smaller space."""
+    return max(done, min(options.n_trials, space.size() or options.n_trials))
+
+
+def so_far(study: optuna.Study, space: Space, options: SweepOptions) -> str:
+    """The trials that have ended, by outcome; those that are open are said apart."""
+    counted = [t for t in trials(study) if counts(t)]
+    outcomes = Counter(outcome_of(t) for t in counted if t.state.is_finished())
+    listed = ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items()))
+    done = outcomes.total()
+    text = f"{done} of {total(space, options, done)} trials" + (f": {listed}" if listed else "")
+    return text + (f"; {len(counted) - done} begun or planned" if len(counted) > done else "")
 
 
 def summary(
@@ -119,18 +174,15 @@ def summary(
     again: list[str],
 ) -> str:
     """How it ended, the best five, and the commands to see and to continue it."""
-    counted = [t for t in trials(study) if counts(t)]
-    outcomes = Counter(outcome_of(t) for t in counted)
     done = _ended(study)
-    listed = ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items()))
     endings = {
         "done": "done",
-        "exhausted": f"space exhausted: {done} of {options.n_trials}",
+        "exhausted": f"done: all {space.size() or done:,} points of the space were tried",
         "timeout": f"stopped after {options.timeout:g} s" if options.timeout else "stopped",
         "interrupted": "interrupted",
         FAILURES: f"too many failures (hydra.sweeper.max_failure_rate={options.max_failure_rate})",
     }
-    lines = [f"{endings.get(reason, reason)}; {done} of {options.n_trials} trials: {listed}"]
+    lines = [f"{endings.get(reason, reason)}; {so_far(study, space, options)}"]
     lines += _best_table(study, space, plan)
     lines += _reasons(study)
     if delivery.store:
@@ -157,22 +209,43 @@ def _next_command(done: int, options: SweepOptions, reason: str, again: list[str
 
 
 def _best_table(study: optuna.Study, space: Space, plan: Plan) -> list[str]:
-    """The best trials, and how far each is behind in units of the spread of all."""
+    """The best trials, a column a key, and how far each is behind in units of the spread of all."""
     ranked = ranking(study)
     values = [t.value for t in ranked if t.value is not None]
     if not values:
         return ["no trial completed"]
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    rows = []
-    for trial in ranked[:SHOWN]:
-        assert trial.value is not None
-        behind = abs(trial.value - values[0]) / spread if spread else 0.0
-        point = point_in_words(space.point(trial))
-        rows.append(f"  {trial.number:>5}  {trial.value:<14.6g} {behind:<8.3f} {point}")
+    points = [space.point(trial) for trial in ranked[:SHOWN]]
+    keys = [d.key for d in space.dimensions if any(d.key in point for point in points)]
+    rows = [["trial", plan.objective, "behind", *short_keys(keys)]]
+    for trial, value, point in zip(ranked, values, points, strict=False):
+        behind = abs(value - values[0]) / spread if spread else 0.0
+        own = [_short(point[key]) if key in point else "" for key in keys]
+        rows.append([str(trial.number), f"{value:.6g}", f"{behind:.3f}", *own])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        f"  trial  {plan.objective:<14} behind   (in standard deviations of all: {spread:.4g})",
-        *rows,
+        *("  " + "  ".join(f"{x:>{w}}" for x, w in zip(r, widths, strict=True)) for r in rows),
+        f"  (behind the best, in standard deviations of all: {spread:.4g})",
     ]
+
+
+def short_keys(keys: list[str]) -> list[str]:
+    """The shortest ends of dotted keys that tell them apart.
+
+    >>> short_keys(["model.k", "training.reg_V", "backend", "other.k"])
+    ['model.k', 'reg_V', 'backend', 'other.k']
+    """
+    short = []
+    for key in keys:
+        words = key.split(".")
+        ends = [".".join(words[i:]) for i in reversed(range(len(words)))]
+        unlike = (e for e in ends if not any(o != key and f".{o}".endswith(f".{e}") for o in keys))
+        short.append(next(unlike, key))
+    return short
+
+
+def _short(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _reasons(study: optuna.Study) -> list[str]:

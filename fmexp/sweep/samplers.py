@@ -45,8 +45,19 @@ class SpaceExhaustedError(FmexpError):
     """The grid has no point left; the trial that asked has none."""
 
 
-def make_sampler(options: SamplerOptions, space: Space) -> BaseSampler:
+def searches_all(space: Space, n_trials: int) -> bool:
+    """Whether there are as many trials as points: then each is tried once, in order."""
+    size = space.size()
+    return size is not None and size <= n_trials
+
+
+def make_sampler(options: SamplerOptions, space: Space, n_trials: int = 0) -> BaseSampler:
     """The sampler that the options ask for; threads may share it.
+
+    Args:
+        options: `hydra/sweeper/sampler`.
+        space: what is searched.
+        n_trials: of the study; where there are enough for every point, the grid is walked.
 
     Raises:
         MissingPackageError: it needs a package that is not installed.
@@ -54,7 +65,7 @@ def make_sampler(options: SamplerOptions, space: Space) -> BaseSampler:
     """
     shared = [d for d in space.dimensions if d.condition is None and not d.distribution.single()]
     relative = {d.key: d.distribution for d in shared}
-    if isinstance(options, GridOptions):
+    if isinstance(options, GridOptions) or searches_all(space, n_trials):
         return GridSampler(space)
     if isinstance(options, QmcOptions):
         return SobolSampler(space, options.seed)

@@ -40,6 +40,11 @@ STATES = {
 """What Optuna calls each outcome."""
 
 MOST_REPEATS = 50
+"""Draws in a row of known points that end the search of a continuous space."""
+
+REPEATS_PER_HINT = 10
+"""Such draws after which a finite space's next point that nobody has tried is enqueued."""
+
 REPORT_SHARE = 0.05
 REPORT_GROWTH = 1.5
 
@@ -203,14 +208,33 @@ class Worker:
         value = twin.value if twin.state is TrialState.COMPLETE else None
         drop(self.study, trial.number, REPEAT, value)
         self._repeats += 1
-        if self._repeats >= MOST_REPEATS:
+        if self.space.size() is None:
+            if self._repeats >= MOST_REPEATS:
+                raise Ended("exhausted")
+            return
+        untried = self._untried()
+        if untried is None:
             raise Ended("exhausted")
+        if self._repeats % REPEATS_PER_HINT == 0:
+            self.space.enqueue(self.study, untried)
+
+    def _untried(self) -> Point | None:
+        """The first point of a finite space that no trial has, had or waits to have."""
+        taken = {
+            self._key(t) if t.state.is_finished() else self.space.key(self.space.planned(t))
+            for t in trials(self.study)
+            if counts(t)
+        }
+        return next((p for p in self.space.grid() if self.space.key(p) not in taken), None)
 
     def _check_total(self) -> None:
         """Stop where there is clearly nothing to ask for; `rank` decides the close cases."""
         counted = [t for t in trials(self.study) if counts(t)]
         if sum(t.state is not TrialState.WAITING for t in counted) >= self.n_trials:
             raise Ended("done")
+        size, waiting = self.space.size(), any(t.state is TrialState.WAITING for t in counted)
+        if size is not None and size <= len(counted) and not waiting and self._untried() is None:
+            raise Ended("exhausted")
         finished = [t for t in counted if t.state.is_finished()]
         failed = sum(t.user_attrs.get(OUTCOME) == Outcome.FAILED for t in finished)
         if failed > self.max_failure_rate * self.n_trials:

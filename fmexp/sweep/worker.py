@@ -16,6 +16,7 @@ import optuna
 
 from fmexp.backends.base import load_backend
 from fmexp.experiment.trial import DataCache, Evaluator, Plan, check_data
+from fmexp.sweep.attributes import PLAN, SPACE, kept
 from fmexp.sweep.failover import leases
 from fmexp.sweep.options import NoPrunerOptions, read_options
 from fmexp.sweep.samplers import make_pruner, make_sampler
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from fmexp.record.tracker import Tracker
-
-PLAN, SPACE = "plan", "space"
-"""Study attributes: what every trial shares, and what is searched."""
 
 LOOK_SECONDS = 0.25
 CURVE_POINTS = 320
@@ -75,10 +73,10 @@ class Job:
 def load_study(job: Job, storage: BaseStorage) -> tuple[optuna.Study, Space, Plan]:
     """The study with the sampler and pruner of the options, and what is stored with it."""
     study = optuna.load_study(study_name=job.study, storage=storage)
-    space = Space.from_json(study.user_attrs[SPACE])
-    plan = Plan(**study.user_attrs[PLAN])
+    space = Space.from_json(kept(study)[SPACE])
+    plan = Plan(**kept(study)[PLAN])
     options = read_options(job.options)
-    study.sampler = make_sampler(options.sampler, space)
+    study.sampler = make_sampler(options.sampler, space, options.n_trials)
     study.pruner = make_pruner(options.pruner, int(plan.record["training"]["epochs"]))
     return study, space, plan
 

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
+RISING = frozenset({"accuracy", "auc", "r2"})
+"""Metrics of which a larger value is better; of every other one a smaller value is."""
+
+
+def rises(name: str) -> bool:
+    """Whether a larger value of a metric is better, by its name.
+
+    >>> [rises(name) for name in ("best/val_auc", "best/val_mse", "time/fit_seconds")]
+    [True, False, False]
+    """
+    return name.rpartition("/")[2].removeprefix("val_") in RISING
+
 
 def regression(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """mse, rmse and mae, in the target's own units (mse: squared).
+    """mse, rmse and mae in the target's own units (mse: squared), and r2 where the target varies.
+
+    r2 is 1 - mse / the target's variance: 0 for always predicting its mean, 1 for no error.
 
     Args:
         y: targets, shape (n_rows,).
         predicted: predictions, shape (n_rows,).
 
     >>> regression(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
-    {'mse': 2.0, 'rmse': 1.4142135623730951, 'mae': 1.0}
+    {'mse': 2.0, 'rmse': 1.4142135623730951, 'mae': 1.0, 'r2': -7.0}
     """
     error = predicted - y
     mse = float(np.mean(np.square(error)))
-    return {"mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}
+    found = {"mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}
+    variance = float(np.var(y))
+    return found | ({"r2": 1 - mse / variance} if variance > 0 else {})
 
 
 def classification(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:

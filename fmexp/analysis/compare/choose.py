@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fmexp.analysis.objective import Objective
 from fmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,11 +107,11 @@ def differing(found: list[Record]) -> dict[str, list[str]]:
 
 
 def _of_sweep(records: Records, sweep: Record, best: int) -> list[Record]:
-    """The winner, the first trial, the next best."""
+    """The winner, the first trial, the next best, by the sweep's own objective."""
     trials = records.children(sweep)
     if not trials:
         raise UserError(f"{sweep} is no sweep: it has no trials")
-    ranked = _by_loss(trials, loss_of(trials[0]))
+    ranked = Objective.of(sweep).ranked(trials)
     first = [trial for trial in ranked if is_first_trial(trial)]
     return [*ranked[:1], *first, *ranked[1:best]]
 

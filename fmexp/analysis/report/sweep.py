@@ -8,10 +8,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fmexp.analysis.objective import Objective
 from fmexp.errors import UserError
-from fmexp.experiment.trial import OBJECTIVE
 from fmexp.sweep.space import Space
-from fmexp.sweep.sweep_run import WINNER
 
 if TYPE_CHECKING:
     import optuna
@@ -41,7 +40,7 @@ class Sweep:
     """All of it.
 
     Attributes:
-        objective: the metric's name.
+        objective: the name of the metric that trials are ranked by.
         trials: those that have ended, in the order of their numbers.
         best: the completed ones, best first.
         maximized: whether larger values are better.
@@ -62,7 +61,7 @@ class Sweep:
     @property
     def loss(self) -> str:
         """The name of the loss in curves: mse or logloss."""
-        return "logloss" if "logloss" in self.objective else "mse"
+        return "logloss" if self.parent.params.get("task") == "classification" else "mse"
 
     def outcomes(self) -> list[tuple[str, str, int, Trial]]:
         """(outcome, reason, how often, an example) of all trials, the most frequent first.
@@ -123,29 +122,25 @@ def read(records: Records, name: str) -> Sweep:
     space = Space.from_json(records.artifact(parent, SPACE).read_text(encoding="utf-8"))
     ended = [r for r in records.children(parent) if r.outcome]
     trials = sorted((_trial(r, space) for r in ended), key=lambda t: t.number)
-    done = [t for t in trials if t.value is not None]
-    winner = [t.value for t in done if t.record.run_id == parent.tags.get(WINNER)]
-    values = [t.value for t in done]
-    maximized = bool(winner) and winner[0] == max(values) != min(values)  # type: ignore[type-var]
-    sign = -1 if maximized else 1
+    objective = Objective.of(parent)
+    by_run = {t.record.run_id: t for t in trials}
     return Sweep(
         parent=parent,
         space=space,
-        objective=parent.tags.get("fmexp.objective_name", "best/val_mse"),
+        objective=objective.name,
         trials=trials,
-        best=sorted(done, key=lambda t: (sign * (t.value or 0.0), t.number)),
-        maximized=maximized,
+        best=[by_run[r.run_id] for r in objective.ranked(t.record for t in trials)],
+        maximized=objective.maximized,
     )
 
 
 def _trial(record: Record, space: Space) -> Trial:
-    value = record.tags.get(OBJECTIVE) if record.outcome == "completed" else None
     point: dict[str, Any] = {}
     for d in space.dimensions:
         if d.key in record.params and (d.condition is None or d.condition.holds(point)):
             point[d.key] = _value(d, record.params[d.key])
     number = int(record.tags.get("fmexp.trial", 0))
-    return Trial(record, number, point, None if value is None else float(value))
+    return Trial(record, number, point, Objective.value(record))
 
 
 def _reaching(d: Dimension, tried: list[Any]) -> optuna.distributions.BaseDistribution:

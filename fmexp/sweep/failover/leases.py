@@ -12,6 +12,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmexp.sweep.attributes import keep, kept
+
 if TYPE_CHECKING:
     import optuna
 
@@ -59,7 +61,7 @@ class Lease:
                 self._write(time.time() + lease_seconds())
 
     def _write(self, until: float) -> None:
-        self._study.set_user_attr(f"{PREFIX}{self.id}", {**self._who, "until": until})
+        keep(self._study, f"{PREFIX}{self.id}", {**self._who, "until": until})
 
 
 def is_alive(attribute: dict[str, Any] | None, now: float) -> bool:
@@ -81,7 +83,7 @@ def is_alive(attribute: dict[str, Any] | None, now: float) -> bool:
 
 def leases(study: optuna.Study) -> dict[str, dict[str, Any]]:
     """Every lease of a study by worker id."""
-    found = study.user_attrs.items()
+    found = kept(study).items()
     return {key.removeprefix(PREFIX): value for key, value in found if key.startswith(PREFIX)}
 
 

@@ -13,11 +13,11 @@ from fmexp.errors import FmexpError
 from fmexp.experiment.trial import OBJECTIVE
 from fmexp.record import spool
 from fmexp.record.tracker import Outcome
+from fmexp.sweep.attributes import SPACE, kept
 from fmexp.sweep.failover import leases
 from fmexp.sweep.space import Space
 from fmexp.sweep.storage import answering, open_storage
 from fmexp.sweep.study import WORKER, has_taken, reclaim, tell, trials
-from fmexp.sweep.worker import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ def settle_abandoned(folder: Path) -> list[str]:
             troubles.append(str(error))
             continue
         if study is not None:
-            settle_spool(study, Space.from_json(study.user_attrs[SPACE]), folder)
+            settle_spool(study, Space.from_json(kept(study)[SPACE]), folder)
             continue
         for run in left:
             if _home(run) == (storage, name):
