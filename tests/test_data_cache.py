@@ -201,6 +201,20 @@ def test_a_killed_build_leaves_nothing_that_is_used_and_is_swept_up(tmp_path: Pa
     assert not [p for p in (tmp_path / ".fmexp" / "cache").iterdir() if p.name.startswith(".")]
 
 
+def test_a_build_of_a_live_process_is_left_alone_whatever_its_number(tmp_path: Path) -> None:
+    table(tmp_path)
+    process = build(tmp_path, "stop")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written\n"
+    (live,) = (tmp_path / ".fmexp" / "cache").iterdir()
+    elsewhere = live.with_name(".t-0.999999999")  # so it was called on a host with other numbers
+    live.rename(elsewhere)
+    build(tmp_path, "go").communicate()
+    assert (elsewhere / "0.bin").exists()
+    process.kill()
+    process.communicate()
+
+
 def test_four_builds_at_once_agree(tmp_path: Path) -> None:
     table(tmp_path)
     said = {process.communicate()[0] for process in [build(tmp_path, "go") for _ in range(4)]}

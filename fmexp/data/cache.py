@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
-import os
 import shutil
+import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ SMALLEST = 8 << 20
 """Bytes of the sources from which a cache is worth it."""
 
 ABOUT = "about.json"
+
+LOCK = "lock"
+"""In a folder that is being written: held by the process that writes it."""
 
 
 class CachedTable:
@@ -103,15 +107,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
         DataError: it cannot be written.
     """
     home = folder.parent
-    made = home / f".{folder.name}.{os.getpid()}"
     made_by_us = [parent for parent in (home, *home.parents) if not parent.exists()]
+    made = home / f".{folder.name}.{uuid.uuid4().hex}"
     try:
         home.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(home)
-        shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
-        yield made
-        _put_in_place(made, folder)
+        with (made / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield made
+            _put_in_place(made, folder)
+            (folder / LOCK).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"the cache {folder} cannot be written: {error}") from error
     finally:
@@ -261,18 +267,17 @@ def _put_in_place(made: Path, folder: Path) -> None:
 
 
 def _remove_abandoned(home: Path) -> None:
-    """Remove what a killed process has left half-written."""
+    """Remove what a killed process, of whatever host, has left half-written.
+
+    The lock is a `flock`, which goes with the process that holds it.
+    """
     for left in home.glob(".*"):
-        pid = left.name.removesuffix(".old").rpartition(".")[2]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+        if left.suffix == ".old":
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+            continue
+        try:
+            with (left / LOCK).open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # it is being written, or this moment put in place
+            continue
