@@ -130,3 +130,17 @@ def test_an_experiment_is_added_with_or_without_plus():
 def test_one_bad_override_does_not_hide_the_others():
     with pytest.raises(ConfigError, match=r"(?s)lr.*backend must be one of"):
         _composed("lr", "backend=x")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pg.csv"], "'pg.csv' is a file and no override; write data=csv data.path=pg.csv"),
+        (["data.path=pg.csv"], "data that come from a file: data=csv data.path=pg.csv"),
+        (["data.path=a b.parquet"], "data=parquet 'data.path=a b.parquet'"),
+        (["t.svm"], "write data=libsvm data.path=t.svm"),
+    ],
+)
+def test_a_file_without_its_kind_is_told_how_to_be_named(tmp_path, refused, words, said):
+    (tmp_path / "t.svm").write_text("1 1:2\n")
+    assert said in refused("run", *words)

@@ -59,6 +59,16 @@ def test_without_a_target_the_columns_are_shown_and_it_is_asked_for(tmp_path: Pa
     assert "--target NAME" in said
 
 
+def test_sample_cells_are_shown_whole(tmp_path: Path) -> None:
+    cells = [f"{i}.123456789,{'x' * 70}" for i in range(9)]
+    said = inspect(table(tmp_path, "a,b", *cells), Options()).splitlines()
+    assert said[1] == "  a  0.123456789, 1.123456789, 2.123456789, 3.123456789, ..."
+    assert said[2] == f"  b  {'x' * 60}..."
+    rows = [f"{'k' * 19}{i % 4},{i}" for i in range(40)]
+    said_of_target = inspect(table(tmp_path, "c,y", *rows), Options())
+    assert f"4 categories: {'k' * 19}0, ..." in said_of_target
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

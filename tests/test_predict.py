@@ -64,6 +64,19 @@ def test_a_missing_column_is_refused_by_name_and_nothing_is_written(
     assert capsys.readouterr().out == ""
 
 
+def test_an_id_with_a_point_and_zeros_is_the_id_that_was_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = trained(colour=["196", "7", "196", "007", "x.0", "7.5"])
+    cells = ["196.0", "7.00", "007", "x.0", "7.5", "196"]
+    rows = predictions(kept, tmp_path, lines("size,colour", *(f"1,{cell}" for cell in cells)))
+    expected = kept.predict({"size": [1] * 6, "colour": ["196", "7", "007", "x.0", "7.5", "196"]})
+    assert [float(row["y_pred"]) for row in rows] == expected.tolist()
+    assert "did not have" not in capsys.readouterr().err
+    predictions(kept, tmp_path, lines("size,colour", "1,7.51", "1,x", "1,.0", "1,07"))
+    assert "4 rows have a 'colour'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cell", ["", "big", "inf"])
 def test_a_cell_that_is_no_number_is_refused_with_its_line(tmp_path: Path, cell: str) -> None:
     content = lines("size,colour", "1.5,red", f"{cell},red")

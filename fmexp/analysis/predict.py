@@ -10,8 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import numpy as np
-
 from fmexp import model
 from fmexp.data import new_rows
 from fmexp.data.table import Text
@@ -88,8 +86,7 @@ def count_unknown(kept: model.Model, table: Table) -> Counter[str]:
     for field in kept.encoder.categorical:
         column = table.columns[field.name]
         assert isinstance(column, Text)
-        known = set(field.categories)
-        unknown = np.array([name not in known for name in column.names], bool)
+        unknown = field.numbers_of(column.names) < 0
         found[field.name] = int(unknown[column.codes].sum())
     return +found
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from dataclasses import fields, is_dataclass
 from functools import cache
+from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -86,7 +88,12 @@ def _build(kind: Any, tree: Any, path: str, mistakes: list[str]) -> Any:
     prefix = f"{path}." if path else ""
     for key in sorted(map(str, tree.keys() - hints.keys())):
         leaves = flatten({key: tree.get(key)}, prefix) or [f"{prefix}{key}"]
-        mistakes += [f"{leaf} is not a key{_nearest(leaf, prefix, hints)}" for leaf in leaves]
+        mistakes += [
+            f"data.path needs data that come from a file: {on_file(str(leaves[leaf]))}"
+            if leaf == "data.path" and isinstance(leaves, dict)
+            else f"{leaf} is not a key{_nearest(leaf, prefix, hints)}"
+            for leaf in leaves
+        ]
     values = {}
     for name, hint in hints.items():
         if name not in tree or tree[name] == "???":
@@ -163,6 +170,13 @@ def _expected(hint: Any) -> str:
 
 def _is_group(hint: Any) -> bool:
     return get_origin(hint) in (Union, UnionType) and all(map(is_dataclass, get_args(hint)))
+
+
+def on_file(path: str) -> str:
+    """The overrides that take a table from a file, by the end of its name."""
+    kinds = {".parquet": "parquet", ".pq": "parquet", ".svm": "libsvm", ".libsvm": "libsvm"}
+    kind = kinds.get(PurePath(path).suffix.lower(), "csv")
+    return f"data={kind} {shlex.quote(f'data.path={path}')}"
 
 
 def _group_name(kind: Any) -> str:

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmexp.config.checks import parse
+from fmexp.config.checks import on_file, parse
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
 from fmexp.record.locate import without_password
@@ -197,7 +197,9 @@ def _checked_overrides(arguments: argparse.Namespace) -> list[_Given]:
 
 def _no_override(line: str, error: HydraException) -> str:
     """What Hydra's grammar refuses of a line, in Hydra's words where these say more."""
-    key, _, value = line.partition("=")
+    key, equals, value = line.partition("=")
+    if not equals and (Path(line).is_file() or line.endswith((".csv", ".tsv", ".parquet", ".gz"))):
+        return f"{line!r} is a file and no override; write {on_file(line)}"
     if "NoneType is incompatible" in str(error) and value.startswith("choice("):
         plain = value.removeprefix("choice(").removesuffix(")")
         return f"{line}: Hydra's choice(...) takes no null; without it null can be: {key}={plain}"

@@ -62,6 +62,18 @@ class Categorical:
         """Number of features."""
         return len(self.categories) + self.rare
 
+    def numbers_of(self, names: list[str]) -> np.ndarray:
+        """The position of each name among the categories, -1 for others; int32, shape (n_names,).
+
+        An id that is written 196.0 is the category 196 and the other way round: whatever has made
+        a column floating point (pandas, where a cell is missing) writes its ids so.
+        """
+        number = {category: i for i, category in enumerate(self.categories)}
+        whole: dict[str, int] = {}
+        for category, i in number.items():
+            whole.setdefault(_whole(category), i)
+        return np.array([number.get(n, whole.get(_whole(n), -1)) for n in names], np.int32)
+
 
 @dataclass(frozen=True)
 class Block:
@@ -286,11 +298,19 @@ class Encoder:
 def category_codes(field: Categorical, column: Column) -> np.ndarray:
     """The category number of every row, -1 for none; int32, shape (n_rows,)."""
     text = column if isinstance(column, Text) else text_of_numbers(column)
-    unknown = len(field.categories) if field.rare else -1
-    number = {category: i for i, category in enumerate(field.categories)}
-    lookup = np.array([number.get(name, unknown) for name in text.names], np.int32)
+    lookup = field.numbers_of(text.names)
+    if field.rare:
+        lookup[lookup < 0] = len(field.categories)
     codes: np.ndarray = lookup[text.codes]
     return codes
+
+
+def _whole(text: str) -> str:
+    """A whole number without the point and the zeros behind it; other texts as they are."""
+    number, point, zeros = text.partition(".")
+    if point and not zeros.strip("0") and number.removeprefix("-").isdecimal():
+        return number
+    return text
 
 
 def numbers_of(name: str, column: Column) -> np.ndarray:

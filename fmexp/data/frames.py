@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data.features import CSR
-from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
+from fmexp.data.table import BLOCK, Column, Table, Text, number_text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -158,6 +158,4 @@ def _text_of_objects(values: list[Any]) -> Text:
 def _text(value: Any) -> str:
     if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
         return ""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    return str(value)
+    return number_text(value) if isinstance(value, float) else str(value)

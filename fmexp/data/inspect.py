@@ -20,6 +20,8 @@ from fmexp.data.table import Table, Text
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fmexp.data.encode import Encoder
 
 Files = CsvConfig | ParquetConfig | LibsvmConfig
@@ -149,9 +151,19 @@ def _columns_only(path: str, sample: dict[str, list[str]]) -> str:
     lines = [f"{path}: {len(sample)} columns; the first rows of each:"]
     width = max(map(len, sample))
     for name, cells in sample.items():
-        shown = ", ".join(dict.fromkeys(cell[:20] for cell in cells[:40]))[:60]
-        lines.append(f"  {name:<{width}}  {shown}")
+        lines.append(f"  {name:<{width}}  {_examples(cells[:40], 60)}")
     return "\n".join([*lines, "", f"Which one is to be predicted? fmexp data {path} --target NAME"])
+
+
+def _examples(cells: Sequence[str], width: int) -> str:
+    """As many different cells as fit, each of them whole; "..." where there are more."""
+    distinct = list(dict.fromkeys(cell or "(empty)" for cell in cells))
+    shown = ""
+    for cell in distinct:
+        if shown and len(shown) + len(cell) + 2 > width:
+            return f"{shown}, ..."
+        shown += f", {cell}" if shown else cell if len(cell) <= width else f"{cell[:width]}..."
+    return shown
 
 
 def _report(config: Files, data: Look, options: Options, task: str) -> str:
@@ -185,8 +197,8 @@ def _contract_lines(data: Look) -> list[str]:
         holds = f"{np.nanmin(x):g} to {np.nanmax(x):g}" + (f", {missing:,} missing" * (missing > 0))
         rows.append(("numeric", column.name, holds))
     for field in encoder.categorical:
-        examples = ", ".join(name or "(empty)" for name in field.categories[:3])
-        holds = f"{len(field.categories):,} categories: {examples[:40]}"
+        examples = _examples(field.categories[:3], 40)
+        holds = f"{len(field.categories):,} categories: {examples}"
         rows.append(("categorical", field.name, holds))
     low, high = encoder.target_range
     labels = encoder.labels
