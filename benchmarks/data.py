@@ -193,7 +193,11 @@ def csv_config(path: Path) -> object:
 def run_config(path: Path) -> object:
     from fmexp.config.checks import parse
 
-    stopping = {"average_from": None, "early_stopping": {"patience": None, "min_delta": 0.0}}
+    stopping = {
+        "average_from": None,
+        "cap_steps": True,
+        "early_stopping": {"patience": None, "min_delta": 0.0},
+    }
     training = {"learning_rate": 0.01, "epochs": 5, "shuffle": True, "learning_rate_decay": 0.0}
     training |= {"reg_w0": 0.0, "reg_w": 0.0, "reg_V": 0.0, **stopping}
     return parse(

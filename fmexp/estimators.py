@@ -56,6 +56,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         reg_V: float = _TRAINING["reg_V"],
         learning_rate_decay: float = _TRAINING["learning_rate_decay"],
         average_from: int | None = _TRAINING["average_from"],
+        cap_steps: bool = _TRAINING["cap_steps"],
         validation: float = 0.0,
         patience: int | None = _TRAINING["early_stopping"]["patience"],
         min_delta: float = _TRAINING["early_stopping"]["min_delta"],
@@ -75,6 +76,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         self.reg_V = reg_V
         self.learning_rate_decay = learning_rate_decay
         self.average_from = average_from
+        self.cap_steps = cap_steps
         self.validation = validation
         self.patience = patience
         self.min_delta = min_delta

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Task = Literal["regression", "classification"]
 
+CURVATURE: dict[Task, float] = {"regression": 1.0, "classification": 0.25}
+"""The largest second derivative, by y_hat, of what is minimised: 1/2 (y_hat - y)^2 or log loss."""
+
 
 @dataclass
 class Parameters:

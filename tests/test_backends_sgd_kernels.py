@@ -22,27 +22,34 @@ ATOL = {"float64": 1e-12, "float32": 2e-5}
 
 
 def trained(
-    p: fm.Parameters, features: Features, y: np.ndarray, order: np.ndarray | None, **keys: object
-) -> tuple[fm.Parameters, float]:
+    p: fm.Parameters, features: Features, y: np.ndarray, order: np.ndarray | None,
+    rate: float = RATE, **keys: object,
+) -> tuple[fm.Parameters, float, int]:  # fmt: skip
     """One epoch of the compiled backend."""
     config = make_config(k=p.k, **L2, **keys)
     trainer = sgd.start(config, Part(features, y, np.arange(len(y))), p)
-    loss = trainer.train_epoch(RATE, order)
-    return trainer.parameters(), loss
+    loss = trainer.train_epoch(rate, order)
+    return trainer.parameters(), loss, trainer.capped_steps
 
 
 def assert_like_the_twin(
     p: fm.Parameters, features: Features, y: np.ndarray, *, dtype: str = "float64",
-    task: fm.Task = "regression", order: np.ndarray | None = None,
-) -> None:  # fmt: skip
-    found, loss = trained(p, features, y, order, dtype=dtype, task=task)
+    task: fm.Task = "regression", order: np.ndarray | None = None, rate: float = RATE,
+    cap_steps: bool = False,
+) -> int:  # fmt: skip
+    keys = {"dtype": dtype, "task": task, "cap_steps": cap_steps}
+    found, loss, n_capped = trained(p, features, y, order, rate, **keys)
     visits = range(len(y)) if order is None else order
-    twin, total = sgd_plain.train_pass(p, features, y, visits, RATE, task, **L2)
+    twin, total, of_twin = sgd_plain.train_pass(
+        p, features, y, visits, rate, task, cap_steps=cap_steps, **L2
+    )
     atol = ATOL[dtype]
     np.testing.assert_allclose(found.w0, twin.w0, rtol=0, atol=atol)
     np.testing.assert_allclose(found.w, twin.w, rtol=0, atol=atol)
     np.testing.assert_allclose(found.V, twin.V, rtol=0, atol=atol)
     assert loss == pytest.approx(total / len(y), rel=10 * atol)
+    assert n_capped == of_twin
+    return n_capped
 
 
 def problem(task: str, k: int, density: float) -> tuple[fm.Parameters, np.ndarray, np.ndarray]:
@@ -56,15 +63,26 @@ def problem(task: str, k: int, density: float) -> tuple[fm.Parameters, np.ndarra
     )
 
 
+@pytest.mark.parametrize("cap_steps", [False, True])
 @pytest.mark.parametrize("task", ["regression", "classification"])
-def test_a_pass_of_the_twin_is_a_step_along_the_gradient_of_each_row(task):
+def test_a_pass_of_the_twin_is_a_step_along_the_gradient_of_each_row(task, cap_steps):
     p, X, y = problem(task, 3, 0.5)
-    twin, total = sgd_plain.train_pass(p, X, y, range(40), RATE, task, **L2)
-    loss = 0.0
+    most = {"regression": 1.0, "classification": 4.0}[task]
+    begin = 0.5 * most / np.median(fm.squared_slopes(p, X))
+    rate = 2 * begin if cap_steps else RATE
+    twin, total, n_capped = sgd_plain.train_pass(
+        p, X, y, range(40), rate, task, cap_steps=cap_steps, **L2
+    )
+    loss, capped = 0.0, 0
     for i in range(40):
         loss += fm.losses(task, fm.scores(p, X[i : i + 1]), y[i : i + 1])[0]
         g = fm.gradients(p, X[i : i + 1], y[i : i + 1], task, **L2)
-        p = fm.Parameters(p.w0 - RATE * g.w0, p.w - RATE * g.w, p.V - RATE * g.V)
+        G = fm.squared_slopes(p, X[i : i + 1])[0]
+        capped += cap_steps and rate * G > most
+        step = min(rate, most / G) if cap_steps else rate
+        p = fm.Parameters(p.w0 - step * g.w0, p.w - step * g.w, p.V - step * g.V)
+    assert n_capped == capped
+    assert (0 < capped < 40) == cap_steps
     np.testing.assert_allclose(twin.V, p.V, rtol=0, atol=1e-13)
     np.testing.assert_allclose(twin.w, p.w, rtol=0, atol=1e-13)
     assert twin.w0 == pytest.approx(p.w0)
@@ -86,7 +104,7 @@ def test_every_kernel_does_what_the_twin_does(kind, task, dtype):
 
 def test_dense_and_sparse_rows_give_the_same_model():
     p, X, y = problem("regression", 5, 0.4)
-    (dense, _), (sparse, _) = (trained(p, rows, y, None) for rows in (X, to_csr(X)))
+    dense, sparse = (trained(p, rows, y, None)[0] for rows in (X, to_csr(X)))
     np.testing.assert_allclose(dense.V, sparse.V, rtol=0, atol=1e-13)
     np.testing.assert_allclose(dense.w, sparse.w, rtol=0, atol=1e-13)
 
@@ -104,6 +122,35 @@ def test_every_number_of_factors_does_what_the_twin_does(kind, dtype):
     for k in [*range(1, 66), 100, 128, 129]:
         p, X, y = problem("regression", k, 0.4)
         assert_like_the_twin(p, X if kind == "dense" else to_csr(X), y, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("task", ["regression", "classification"])
+@pytest.mark.parametrize("kind", ["dense", "csr", "one-hot"])
+@pytest.mark.parametrize("k", [5, 70])
+def test_steps_are_capped_where_the_twin_caps_them(kind, task, dtype, k):
+    p, X, y = problem(task, k, 0.4)
+    X = (X != 0).astype(float) if kind == "one-hot" else X
+    features = X if kind == "dense" else to_csr(X, one_hot=kind == "one-hot")
+    rate = {"regression": 1.0, "classification": 4.0}[task] / np.median(fm.squared_slopes(p, X))
+    assert 0 < assert_like_the_twin(p, features, y, dtype=dtype, task=task, rate=rate,
+                                    cap_steps=True) < 40  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", ["dense", "csr", "one-hot"])
+@pytest.mark.parametrize("k", [5, 70])
+def test_a_cap_changes_no_bit_where_no_step_is_capped(kind, dtype, k):
+    p, X, y = problem("regression", k, 0.4)
+    X = (X != 0).astype(float) if kind == "one-hot" else X
+    features = X if kind == "dense" else to_csr(X, one_hot=kind == "one-hot")
+    for rate in (0.8 / fm.squared_slopes(p, X).max(), 1e-4):  # G is asked for; it is not
+        without, capped = (
+            trained(p, features, y, None, rate, dtype=dtype, cap_steps=cap) for cap in (False, True)
+        )
+        assert capped[2] == 0
+        assert capped[0].V.tobytes() == without[0].V.tobytes()
+        assert (capped[0].w.tobytes(), capped[1]) == (without[0].w.tobytes(), without[1])
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr"])

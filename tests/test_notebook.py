@@ -62,7 +62,7 @@ def test_torch_figures(fmexp, tmp_path):
     printed = fmexp("run", "+experiment=notebook_torch")
     assert "V starts at zero" in printed or "model.init_stdev=0" in printed
     mse, _, rows = _record(fmexp, tmp_path)
-    assert mse == pytest.approx(0.98362356, abs=2e-8)
+    assert mse == pytest.approx(0.98362356, abs=3e-7)  # float32, a mean of 100 squares
     assert _printed(rows, "y_pred") == pytest.approx(TORCH_PREDICTIONS, abs=2e-6)
     # torch's normal draws differ in the last float32 digits from one CPU type to another
     assert _printed(rows, "y") == pytest.approx(TORCH_TARGETS, abs=2e-6)

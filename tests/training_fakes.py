@@ -23,7 +23,7 @@ from fmexp.fm import Parameters
 KEYS = {"k": 3, "init_stdev": 0.1, "start": "normal", "clip": False}
 KEYS |= {"learning_rate": 0.01, "epochs": 5, "shuffle": False, "learning_rate_decay": 0.0}
 KEYS |= {"reg_w0": 0.0, "reg_w": 0.0, "reg_V": 0.0, "patience": None, "min_delta": 0.0}
-KEYS |= {"average_from": None}
+KEYS |= {"average_from": None, "cap_steps": False}
 KEYS |= {"seed": 0, "task": "regression", "dtype": "float64", "batch_size": None}
 
 
@@ -41,6 +41,7 @@ def make_config(backend: str = "numpy_sgd", **changes: Any) -> Config:
             **{name: key[name] for name in training},
             learning_rate_decay=key["learning_rate_decay"],
             average_from=key["average_from"],
+            cap_steps=key["cap_steps"],
             early_stopping=stopping,
         ),
         backend=NumpySgdConfig("numpy_sgd", key["dtype"])

@@ -101,6 +101,14 @@ class Averages(Protocol):
         ...
 
 
+@runtime_checkable
+class CapsSteps(Protocol):
+    """A trainer that caps the steps of rows that ask for too large ones (`training.cap_steps`)."""
+
+    capped_steps: int
+    """Steps that were capped, since it was last set to 0."""
+
+
 class Start(Protocol):
     """The function `start` of a backend module."""
 

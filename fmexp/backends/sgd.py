@@ -10,7 +10,7 @@ import numpy as np
 from fmexp.backends import sgd_kernels
 from fmexp.data.features import CSR, PIECE_ROWS, blocks
 from fmexp.errors import DataError
-from fmexp.fm import Parameters
+from fmexp.fm import CURVATURE, Parameters
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
@@ -32,6 +32,8 @@ class SgdTrainer:
     def __init__(self, config: Config, train: Part, parameters: Parameters) -> None:
         reg = config.training
         self._regularization = (float(reg.reg_w0), float(reg.reg_w), float(reg.reg_V))
+        self._limit = 1.0 / CURVATURE[config.task] if reg.cap_steps else np.inf
+        self.capped_steps = 0
         logistic = config.task == "classification"
         dtype = np.dtype(config.backend.dtype)
         wide = sgd_kernels.lanes_of(parameters.k) > sgd_kernels.MAX_LANES
@@ -61,14 +63,17 @@ class SgdTrainer:
     def train_block(self, learning_rate: float, block: slice, order: np.ndarray | None) -> float:
         """See `TakesBlocks`."""
         target = self._target[block]
-        return self._layout.train(
+        total, n_capped = self._layout.train(
             self._layout.some(self._rows, block),
             target,
             _AS_THEY_COME if order is None else _row_numbers(order, len(target)),
             self._bias,
             float(learning_rate),
+            self._limit,
             *self._regularization,
         )
+        self.capped_steps += n_capped
+        return total
 
     def shuffle(self, order: np.ndarray, generator: np.random.Generator) -> None:
         """See `Shuffles`."""
@@ -140,8 +145,13 @@ class DenseLayout:
         """Some rows of `arrays`, without a copy."""
         return (rows[0][block],)
 
-    def train(self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any) -> float:
-        """One pass; the sum of the losses. `rest`: bias, learning rate, reg_w0, reg_w, reg_V."""
+    def train(
+        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any
+    ) -> tuple[float, int]:
+        """One pass: the sum of the losses, the number of capped steps.
+
+        `rest`: bias, learning rate, limit of rate times G, reg_w0, reg_w, reg_V.
+        """
         return self._train(*rows, target, order, self._w, self._V, self._scales, *rest)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
@@ -192,8 +202,13 @@ class SparseLayout:
         indptr, indices, values = rows
         return indptr[block.start : block.stop + 1], indices, values
 
-    def train(self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any) -> float:
-        """One pass; the sum of the losses. `rest`: bias, learning rate, reg_w0, reg_w, reg_V."""
+    def train(
+        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any
+    ) -> tuple[float, int]:
+        """One pass: the sum of the losses, the number of capped steps.
+
+        `rest`: bias, learning rate, limit of rate times G, reg_w0, reg_w, reg_V.
+        """
         dtype, one_hot, logistic = self._dtype.name, _is_one_hot(rows), self._logistic
         if self._sums is not None:
             wide = sgd_kernels.train_wide(dtype, one_hot, logistic)

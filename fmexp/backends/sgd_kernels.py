@@ -18,6 +18,12 @@ Part 2 is the kernels. With a row x, s = sum_j v_j x_j and g = learning rate * d
     w_j <- w_j (1 - lr reg_w) - g x_j                    for the j with x_j != 0
     w0  <- w0 (1 - lr reg_w0) - g
 
+With a cap on the steps, lr is min(learning rate, limit / G) on each row, with limit = 1 for squared
+error, 4 for log loss, and G = |d y_hat / d parameters|^2 = 1 + |x|^2 + sum_jf (x_j (s_f - v_jf
+x_j))^2 (docs/fm.md). G is computed only where a bound from the forward pass says that it may
+matter: G <= 1 + |x|^2 (1 + 2 sum_f (s_f^2 + q_f)), with q_f = sum_j v_jf^2 x_j^2. Without a cap,
+limit is infinite.
+
 A factor that is 0 everywhere stays 0, so the padded lanes never matter.
 """
 
@@ -374,6 +380,12 @@ def _loss_and_step(
     return np.float64(error) * np.float64(error), rate * error
 
 
+@_inlined
+def _bound(energy: Any, norm: Any, one: Any) -> Any:
+    """At least G, from sum_f (s_f^2 + q_f) and |x|^2."""
+    return one + norm * (one + (one + one) * energy)
+
+
 # Sparse rows. A table has rows of `width` numbers: v_j, and w_j if there is room (`table_width`);
 # w_j is at `weights[j * step]`. `x = one if one_hot` costs nothing: one_hot is known when a kernel
 # is compiled, as are width, lanes and step.
@@ -384,8 +396,12 @@ def _score_sparse_row(
     indices: Any, values: Any, one_hot: bool, table: Any, width: int, weights: Any, step: int,
     begin: int, end: int, zeros: Any, one: Any,
 ) -> Any:  # fmt: skip
-    """s, and the score without w0: sum_j w_j x_j + 1/2 sum_f (s_f^2 - sum_j v_jf^2 x_j^2)."""
-    s, squares, linear = zeros, zeros, one - one
+    """What a row's forward pass gives: s, score, energy, norm.
+
+    With q_f = sum_j v_jf^2 x_j^2: the score without w0 is sum_j w_j x_j + 1/2 sum_f (s_f^2 - q_f),
+    the energy sum_f (s_f^2 + q_f), the norm |x|^2.
+    """
+    s, squares, linear, norm = zeros, zeros, one - one, one - one
     for entry in range(begin, end):
         j = np.int64(_at(indices, entry))
         x = one if one_hot else _at(values, entry)
@@ -393,8 +409,25 @@ def _score_sparse_row(
         s += a
         squares += a * a
         linear += _at(weights, j * step) * x
+        norm += x * x
     pairs = _sum(s * s - squares)
-    return s, linear + pairs / (one + one)
+    return s, linear + pairs / (one + one), _sum(s * s + squares), norm
+
+
+@_inlined
+def _squared_slope_sparse(
+    indices: Any, values: Any, one_hot: bool, table: Any, width: int, begin: int, end: int, s: Any,
+    one: Any,
+) -> Any:  # fmt: skip
+    """G = |d y_hat / d parameters|^2 = 1 + |x|^2 + sum_jf (x_j (s_f - v_jf x_j))^2."""
+    squares, norm = s - s, one - one
+    for entry in range(begin, end):
+        x = one if one_hot else _at(values, entry)
+        xs = _fill(x, s)
+        slope = (s - _load(table, np.int64(_at(indices, entry)) * width, s) * xs) * xs
+        squares += slope * slope
+        norm += x * x
+    return (one + norm) + _sum(squares)
 
 
 @_inlined
@@ -431,8 +464,10 @@ def _announce_sparse_rows(
 
 
 @functools.cache
-def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float]:
-    """One pass over CSR rows; returns the sum of the losses, each taken before its update.
+def train_sparse(
+    lanes: int, dtype: str, one_hot: bool, logistic: bool
+) -> Callable[..., tuple[float, int]]:
+    """One pass over CSR rows: sum of the losses, each taken before its update; steps capped.
 
     Of the compiled function's arguments, `table`, `weights` and `bias` ([w0]) are updated; `order`
     is a permutation of the rows, or empty for as they come; `values` is not read for one-hot rows.
@@ -443,8 +478,8 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
     step = 1 if width == lanes else width
 
     def one_pass(
-        indptr, indices, values, target, order, table, weights, bias, learning_rate, reg_w0,
-        reg_w, reg_V,
+        indptr, indices, values, target, order, table, weights, bias, learning_rate, limit,
+        reg_w0, reg_w, reg_V,
     ):  # fmt: skip
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, lanes)
         near = table.size * table.itemsize <= NEAR
@@ -457,8 +492,9 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
         )
         visits, V, w = _pointer(order), _pointer(table), _pointer(weights)
         rate, w0, total = number(learning_rate), bias[0], 0.0
-        keep_w0 = one - rate * number(reg_w0)
-        keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
+        most, reg_0, reg_1, reg_2 = number(limit), number(reg_w0), number(reg_w), number(reg_V)
+        keeps = one - rate * reg_0, one - rate * reg_1, one - rate * reg_2
+        n_capped = 0
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
@@ -466,10 +502,18 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
                     starts, ids, xs, one_hot, ys, visits, shuffled, V, width, w, step, line, near, t
                 )
             begin, end = _at(starts, i), _at(starts, i + 1)
-            s, score = _score_sparse_row(
+            s, score, energy, norm = _score_sparse_row(
                 ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
             )
-            loss, g = _loss_and_step(score, w0, _at(ys, i), rate, logistic)
+            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
+            if rate * _bound(energy, norm, one) > most:
+                G = _squared_slope_sparse(ids, xs, one_hot, V, width, begin, end, s, one)
+                if rate * G > most:
+                    row_rate = most / G
+                    keep_w0 = one - row_rate * reg_0
+                    keep_w, keep_V = one - row_rate * reg_1, one - row_rate * reg_2
+                    n_capped += 1
+            loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
             w0 = w0 * keep_w0 - g
             s *= _fill(g, zeros)
@@ -481,7 +525,7 @@ def train_sparse(lanes: int, dtype: str, one_hot: bool, logistic: bool) -> Calla
                 _store(V, j * width, v - s * _fill(x, zeros))
                 _put(w, j * step, _at(w, j * step) * keep_w - g * x)
         bias[0] = w0
-        return total
+        return total, n_capped
 
     return _compile(one_pass)
 
@@ -499,7 +543,7 @@ def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
         V, w, zeros, w0 = _pointer(table), _pointer(weights), _zeros(zero, lanes), bias[0]
         for i in range(len(scores)):
             begin, end = _at(starts, i), _at(starts, i + 1)
-            _s, without_w0 = _score_sparse_row(
+            _s, without_w0, _energy, _norm = _score_sparse_row(
                 ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
             )
             scores[i] = without_w0 + w0
@@ -516,7 +560,7 @@ def _score_wide_row(
     begin: int, end: int, zeros: Any, one: Any,
 ) -> Any:  # fmt: skip
     """As `_score_sparse_row`; s goes into `sums`."""
-    pairs, linear = one - one, one - one
+    pairs, linear, energy, norm = one - one, one - one, one - one, one - one
     for block in range(0, lanes, MAX_LANES):
         s, squares = zeros, zeros
         for entry in range(begin, end):
@@ -527,21 +571,41 @@ def _score_wide_row(
             squares += a * a
         _store(sums, block, s)
         pairs += _sum(s * s - squares)
+        energy += _sum(s * s + squares)
     for entry in range(begin, end):
         x = one if one_hot else _at(values, entry)
         linear += _at(weights, np.int64(_at(indices, entry))) * x
-    return linear + pairs / (one + one)
+        norm += x * x
+    return linear + pairs / (one + one), energy, norm
+
+
+@_inlined
+def _squared_slope_wide(
+    indices: Any, values: Any, one_hot: bool, table: Any, lanes: int, sums: Any, begin: int,
+    end: int, zeros: Any, one: Any,
+) -> Any:  # fmt: skip
+    """As `_squared_slope_sparse`."""
+    squares, norm = zeros, one - one
+    for entry in range(begin, end):
+        row = np.int64(_at(indices, entry)) * lanes
+        x = one if one_hot else _at(values, entry)
+        xs = _fill(x, zeros)
+        for block in range(0, lanes, MAX_LANES):
+            slope = (_load(sums, block, zeros) - _load(table, row + block, zeros) * xs) * xs
+            squares += slope * slope
+        norm += x * x
+    return (one + norm) + _sum(squares)
 
 
 @functools.cache
-def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float]:
+def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., tuple[float, int]]:
     """As `train_sparse`, for more than MAX_LANES factors."""
     number = np.dtype(dtype).type
     one, zero = number(1), number(0)
 
     def one_pass(
-        indptr, indices, values, target, order, table, weights, sums, bias, learning_rate, reg_w0,
-        reg_w, reg_V,
+        indptr, indices, values, target, order, table, weights, sums, bias, learning_rate, limit,
+        reg_w0, reg_w, reg_V,
     ):  # fmt: skip
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, MAX_LANES)
         lanes = len(sums)
@@ -553,13 +617,24 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float
         )
         visits, V, w, all_s = _pointer(order), _pointer(table), _pointer(weights), _pointer(sums)
         rate, w0, total = number(learning_rate), bias[0], 0.0
-        keep_w0 = one - rate * number(reg_w0)
-        keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
+        most, reg_0, reg_1, reg_2 = number(limit), number(reg_w0), number(reg_w), number(reg_V)
+        keeps = one - rate * reg_0, one - rate * reg_1, one - rate * reg_2
+        n_capped = 0
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             begin, end = _at(starts, i), _at(starts, i + 1)
-            score = _score_wide_row(ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one)
-            loss, g = _loss_and_step(score, w0, _at(ys, i), rate, logistic)
+            score, energy, norm = _score_wide_row(
+                ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one
+            )
+            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
+            if rate * _bound(energy, norm, one) > most:
+                G = _squared_slope_wide(ids, xs, one_hot, V, lanes, all_s, begin, end, zeros, one)
+                if rate * G > most:
+                    row_rate = most / G
+                    keep_w0 = one - row_rate * reg_0
+                    keep_w, keep_V = one - row_rate * reg_1, one - row_rate * reg_2
+                    n_capped += 1
+            loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
             w0 = w0 * keep_w0 - g
             for entry in range(begin, end):
@@ -571,7 +646,7 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., float
                     _store(V, block, _load(V, block, zeros) * scale - s * gx)
                 _put(w, j, _at(w, j) * keep_w - g * x)
         bias[0] = w0
-        return total
+        return total, n_capped
 
     return _compile(one_pass)
 
@@ -588,7 +663,7 @@ def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
         zeros, w0, lanes = _zeros(zero, MAX_LANES), bias[0], len(sums)
         for i in range(len(scores)):
             begin, end = _at(starts, i), _at(starts, i + 1)
-            without_w0 = _score_wide_row(
+            without_w0, _energy, _norm = _score_wide_row(
                 ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one
             )
             scores[i] = without_w0 + w0
@@ -627,35 +702,61 @@ def _score_dense_row(
         a0 = _load(V, j * lanes, zeros) * _fill(_at(features, row + j), zeros)
         s0 += a0
         q0 += a0 * a0
-    products = eight
+    products, norms = eight, eight
     for j in range(0, eights, 8):
-        products += _load(w, j, eight) * _load(features, row + j, eight)
-    linear = _sum(products)
+        x8 = _load(features, row + j, eight)
+        products += _load(w, j, eight) * x8
+        norms += x8 * x8
+    linear, norm = _sum(products), _sum(norms)
     for j in range(eights, n):
-        linear += _at(w, j) * _at(features, row + j)
+        x = _at(features, row + j)
+        linear += _at(w, j) * x
+        norm += x * x
     s = (s0 + s1) + (s2 + s3)
-    pairs = _sum(s * s - ((q0 + q1) + (q2 + q3)))
-    return s, linear + pairs / (one + one)
+    squares = (q0 + q1) + (q2 + q3)
+    pairs = _sum(s * s - squares)
+    return s, linear + pairs / (one + one), _sum(s * s + squares), norm
+
+
+@_inlined
+def _squared_slope_dense(
+    features: Any, row: int, n: int, V: Any, lanes: int, s: Any, norm: Any, one: Any
+) -> Any:
+    """As `_squared_slope_sparse`, for the row that begins at features[row]."""
+    zeros = s - s
+    q0, q1, fours = zeros, zeros, n - n % 2
+    for j in range(0, fours, 2):
+        x0, x1 = _fill(_at(features, row + j), s), _fill(_at(features, row + j + 1), s)
+        d0 = (s - _load(V, j * lanes, s) * x0) * x0
+        d1 = (s - _load(V, (j + 1) * lanes, s) * x1) * x1
+        q0 += d0 * d0
+        q1 += d1 * d1
+    for j in range(fours, n):
+        x0 = _fill(_at(features, row + j), s)
+        d0 = (s - _load(V, j * lanes, s) * x0) * x0
+        q0 += d0 * d0
+    return (one + norm) + _sum(q0 + q1)
 
 
 @functools.cache
-def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., float]:
+def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[float, int]]:
     """As `train_sparse`, over dense rows. `scales` is scratch, as long as w."""
     number = np.dtype(dtype).type
     one, zero = number(1), number(0)
 
     def one_pass(
-        features, target, order, weights, factors, scales, bias, learning_rate, reg_w0, reg_w,
-        reg_V,
+        features, target, order, weights, factors, scales, bias, learning_rate, limit, reg_w0,
+        reg_w, reg_V,
     ):  # fmt: skip
         shuffled, n_rows, n = len(order) > 0, len(target), len(weights)
         xs, ys, visits = _pointer(features), _pointer(target), _pointer(order)
         w, V, v_scales = _pointer(weights), _pointer(factors), _pointer(scales)
         rate, w0, total = number(learning_rate), bias[0], 0.0
-        keep_w0 = one - rate * number(reg_w0)
-        keep_w, keep_V = one - rate * number(reg_w), one - rate * number(reg_V)
+        most, reg_0, reg_1, reg_2 = number(limit), number(reg_w0), number(reg_w), number(reg_V)
+        keeps = one - rate * reg_0, one - rate * reg_1, one - rate * reg_2
+        n_capped = 0
         zeros, eight, eights = _zeros(zero, lanes), _zeros(zero, 8), n - n % 8
-        ones, keep_w8, keep_V8 = _fill(one, eight), _fill(keep_w, eight), _fill(keep_V, eight)
+        ones = _fill(one, eight)
         for t in range(n_rows):
             row = (_at(visits, t) if shuffled else t) * n
             if shuffled and t + 4 < n_rows:
@@ -664,12 +765,20 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., float]:
                 for j in range(0, n, 8):
                     _prefetch(xs, ahead * n + j)
                 _prefetch(xs, ahead * n + n - 1)
-            s, score = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
+            s, score, energy, norm = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
+            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
+            if rate * _bound(energy, norm, one) > most:
+                G = _squared_slope_dense(xs, row, n, V, lanes, s, norm, one)
+                if rate * G > most:
+                    row_rate = most / G
+                    keep_w0 = one - row_rate * reg_0
+                    keep_w, keep_V = one - row_rate * reg_1, one - row_rate * reg_2
+                    n_capped += 1
             y = _at(ys, _at(visits, t) if shuffled else t)
-            loss, g = _loss_and_step(score, w0, y, rate, logistic)
+            loss, g = _loss_and_step(score, w0, y, row_rate, logistic)
             total += loss
             w0 = w0 * keep_w0 - g
-            g8 = _fill(g, eight)
+            g8, keep_w8, keep_V8 = _fill(g, eight), _fill(keep_w, eight), _fill(keep_V, eight)
             for j in range(0, eights, 8):
                 x8 = _load(xs, row + j, eight)
                 _store(v_scales, j, _where_not_zero(x8, keep_V8, ones) + g8 * (x8 * x8))
@@ -683,7 +792,7 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., float]:
                 v = _load(V, j * lanes, zeros) * _fill(_at(v_scales, j), zeros)
                 _store(V, j * lanes, v - s * _fill(_at(xs, row + j), zeros))
         bias[0] = w0
-        return total
+        return total, n_capped
 
     return _compile(one_pass)
 
@@ -698,7 +807,9 @@ def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
         xs, w, V, n = _pointer(features), _pointer(weights), _pointer(factors), len(weights)
         zeros, eight, w0 = _zeros(zero, lanes), _zeros(zero, 8), bias[0]
         for i in range(len(scores)):
-            _s, without_w0 = _score_dense_row(xs, i * n, n, w, V, lanes, zeros, eight, one)
+            _s, without_w0, _energy, _norm = _score_dense_row(
+                xs, i * n, n, w, V, lanes, zeros, eight, one
+            )
             scores[i] = without_w0 + w0
 
     return _compile(score)

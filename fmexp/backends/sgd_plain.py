@@ -26,27 +26,34 @@ def train_pass(
     learning_rate: float,
     task: fm.Task = "regression",
     *,
+    cap_steps: bool = False,
     reg_w0: float = 0.0,
     reg_w: float = 0.0,
     reg_V: float = 0.0,
-) -> tuple[fm.Parameters, float]:
+) -> tuple[fm.Parameters, float, int]:
     """One update for each row in `order`.
 
     Returns:
-        The parameters after the pass, and the sum of the losses, each taken before its update.
+        The parameters after the pass; the sum of the losses, each taken before its update; and the
+        number of steps that were capped.
     """
-    w0, w, V, total = parameters.w0, parameters.w.copy(), parameters.V.copy(), 0.0
+    w0, w, V = parameters.w0, parameters.w.copy(), parameters.V.copy()
+    total, n_capped = 0.0, 0
     for i in order:
         j, x = entries(features, i)
         s = x @ V[j]
         score = w0 + w[j] @ x + 0.5 * (s @ s - ((V[j] * x[:, None]) ** 2).sum())
         total += float(fm.losses(task, score, target[i]))
         slope = float(fm.predictions(task, score) - target[i])
-        w0 -= learning_rate * (slope + reg_w0 * w0)
-        w[j] -= learning_rate * (slope * x + reg_w * w[j])
-        d_V = slope * (np.outer(x, s) - V[j] * (x**2)[:, None])
-        V[j] -= learning_rate * (d_V + reg_V * V[j])
-    return fm.Parameters(w0, w, V), total
+        d_V = np.outer(x, s) - V[j] * (x**2)[:, None]
+        G = 1.0 + x @ x + (d_V**2).sum()
+        rate, capped = learning_rate, cap_steps and learning_rate * G * fm.CURVATURE[task] > 1.0
+        if capped:
+            rate, n_capped = 1.0 / (G * fm.CURVATURE[task]), n_capped + 1
+        w0 -= rate * (slope + reg_w0 * w0)
+        w[j] -= rate * (slope * x + reg_w * w[j])
+        V[j] -= rate * (slope * d_V + reg_V * V[j])
+    return fm.Parameters(w0, w, V), total, n_capped
 
 
 def entries(features: Features, row: int) -> tuple[np.ndarray, np.ndarray]:

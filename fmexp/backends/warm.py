@@ -34,7 +34,7 @@ def warm(factors: dict[str, tuple[int, ...]] = FACTORS) -> None:
                     parameters, dtype, task == "classification"
                 )
                 arrays = layout.arrays(rows)
-                layout.train(arrays, target, np.arange(2), bias, 0.0, 0.0, 0.0, 0.0)
+                layout.train(arrays, target, np.arange(2), bias, 0.0, 1.0, 0.0, 0.0, 0.0)
                 layout.score(arrays, bias, np.empty(2))
 
 

@@ -71,6 +71,9 @@ class TrainingConfig:
 
     From epoch `average_from` (from 1) on, the model is the mean of the parameters after each epoch
     since (Polyak and Juditsky 1992); training goes on from the last ones.
+
+    With `cap_steps`, numpy_sgd takes a row at the rate min(rate, c / G), where G is
+    |d y_hat / d parameters|^2 and c is 1 for squared error, 4 for log loss.
     """
 
     learning_rate: Positive
@@ -81,6 +84,7 @@ class TrainingConfig:
     reg_V: NotNegative  # noqa: N815 (the paper's letter)
     learning_rate_decay: NotNegative
     average_from: Count | None
+    cap_steps: bool
     early_stopping: EarlyStoppingConfig
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fmexp.record.environment import program
 from fmexp.record.tracker import Outcome
+from fmexp.training.stability import largest_columns
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from fmexp.training.fitting import Fit
 
 REDRAW_SECONDS = 0.1
+
+CAPPED_SHARE = 0.01
+"""Share of the last epoch's steps that may be capped without a word."""
 
 
 class Progress:
@@ -55,6 +59,7 @@ def summary(
         "outcome": f"{result.fit.outcome}. {result.fit.reason}".rstrip(". ") + ".",
         "quality": _quality(config, result.fit) + _classes(result.metrics),
         "perhaps": _advice(result.fit),
+        "capped": _capped(config, data, result.fit),
         "noise": f"the true model has {data.noise_floor:.6g}" if data.noise_floor else "",
         "time": f"{_span(result.fit.fit_seconds)} s of training, {_span(seconds)} s in all",
     }
@@ -104,6 +109,17 @@ def _advice(fit: Fit) -> str:
         return ""
     more = f"training.epochs={2 * fit.epochs} or a larger training.learning_rate"
     return f"it was still getting better in its last epoch: try {more}"
+
+
+def _capped(config: Config, data: Dataset, fit: Fit) -> str:
+    """That the rate is above what more than CAPPED_SHARE of the rows bear."""
+    if fit.capped <= CAPPED_SHARE:
+        return ""
+    return (
+        f"{100 * fit.capped:.0f} % of the last epoch's steps, where training.learning_rate="
+        f"{config.training.learning_rate:g} would overshoot: a smaller one may do better. "
+        f"{largest_columns(data)}"
+    )
 
 
 def _span(seconds: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fmexp import fm
-from fmexp.backends.base import Averages, Shuffles, TakesBlocks, start
+from fmexp.backends.base import Averages, CapsSteps, Shuffles, TakesBlocks, start
 from fmexp.data.features import PIECE_ROWS, blocks
 from fmexp.errors import ConfigError
 from fmexp.record.tracker import Outcome
@@ -55,6 +55,7 @@ class Fit:
         baseline: the loss of predicting the training mean, on the validation part if there is one,
             else on the training part.
         fit_seconds: time in the epochs, validation included.
+        capped: share of the last epoch's steps that `training.cap_steps` made smaller.
     """
 
     outcome: Outcome
@@ -66,6 +67,7 @@ class Fit:
     best_validation: float | None
     baseline: float
     fit_seconds: float
+    capped: float = 0.0
 
     @property
     def epochs(self) -> int:
@@ -113,7 +115,7 @@ def fit(
         )
     if parameters is None:
         parameters = start_parameters(config, dataset)
-    if caution := stability.caution(config, dataset):
+    for caution in stability.cautions(config, dataset):
         _log.warning(caution)
     trainer = start(config, dataset.train, parameters)
     if config.training.average_from is not None and not isinstance(trainer, Averages):
@@ -140,6 +142,9 @@ def fit(
         best_validation=None if curves.best_epoch is None else curves.best,
         baseline=_baseline(config.task, dataset),
         fit_seconds=seconds,
+        capped=trainer.capped_steps / len(dataset.train.target)
+        if isinstance(trainer, CapsSteps)
+        else 0.0,
     )
 
 
@@ -172,8 +177,11 @@ def _train(
     generator = np.random.default_rng(config.seed)
     n_rows = len(dataset.train.target)
     one_pass = _passes(trainer, n_rows, generator if training.shuffle else None)
+    counter = trainer if isinstance(trainer, CapsSteps) else None
     for epoch in range(1, training.epochs + 1):
         rate = training.learning_rate / (1.0 + training.learning_rate_decay * (epoch - 1))
+        if counter is not None:
+            counter.capped_steps = 0
         train_loss = one_pass(rate) * units
         if training.average_from is not None and epoch >= training.average_from:
             assert isinstance(trainer, Averages)

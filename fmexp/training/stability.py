@@ -1,9 +1,11 @@
-"""When SGD diverges, in words: the largest stable rate, and the columns that limit it.
+"""When training diverges, in words: the likely cause, and what to do about it.
 
-One step on a row multiplies that row's own error by 1 - rate * c * G, where G is
+One step of SGD on a row multiplies that row's own error by 1 - rate * c * G, where G is
 |d y_hat / d parameters|^2 and c the curvature of the loss: 1 for squared error, at most 1/4 for log
 loss. So the error of every row shrinks while rate < 2 / (c max G); and over random rows the mean
 of the squared error shrinks while rate < 2 mean(G) / (c mean(G^2)), the mean-square bound of LMS.
+`training.cap_steps` takes a row whose rate * c * G is above 1 at the rate 1 / (c G). What can still
+diverge then is numbers whose squares overflow.
 """
 
 from __future__ import annotations
@@ -26,26 +28,35 @@ if TYPE_CHECKING:
 MOST_NAMED = 3
 """Columns that are named at most."""
 
+WILD_TARGET = 20.0
+"""Standard deviations from the mean beyond which a target gets a warning."""
+
 CHUNK = 65_536
 """Rows looked at at a time, so that memory does not grow with the rows."""
 
 
-def caution(config: Config, dataset: Dataset) -> str | None:
-    """A sentence when the learning rate is above what the training rows allow, else None.
+def cautions(config: Config, dataset: Dataset) -> list[str]:
+    """What may go wrong with per-sample SGD on these training rows, one sentence each.
 
-    Of G only 1 + |x|^2 counts here, which no start and no progress of V can lower. Adam's steps do
-    not grow with the gradient, so torch_adam gets none.
+    Adam's steps do not grow with the gradient, so torch_adam gets none.
     """
+    found: list[str] = []
     if config.backend.name != "numpy_sgd":
-        return None
-    limit = largest_stable_rate(config.task, dataset.train.features)
+        return found
+    if config.task == "regression" and (z := largest_target(dataset.train.target)) > WILD_TARGET:
+        found.append(
+            f"the target reaches {z:.3g} standard deviations from its mean in the training rows; "
+            "squared error follows few such rows and leaves the others: clip or transform them "
+            "(such as by a logarithm), or mend them"
+        )
     rate = config.training.learning_rate
-    if rate <= limit:
-        return None
-    return (
-        f"training.learning_rate={rate:g} is above {limit:.2g}, where errors begin to grow on "
-        f"these rows. {largest_columns(dataset)}"
-    )
+    limit = largest_stable_rate(config.task, dataset.train.features)
+    if not config.training.cap_steps and rate > limit:
+        found.append(
+            f"training.learning_rate={rate:g} is above {limit:.2g}, where errors begin to grow on "
+            f"these rows. {largest_columns(dataset)}"
+        )
+    return found
 
 
 def reason(config: Config, dataset: Dataset, parameters: fm.Parameters, finite_epochs: int) -> str:
@@ -57,14 +68,54 @@ def reason(config: Config, dataset: Dataset, parameters: fm.Parameters, finite_e
         parameters: where training started.
         finite_epochs: epochs that ended with a finite loss.
     """
+    causes = _causes_adam if config.backend.name == "torch_adam" else _causes_sgd
+    advice = "; data.standardize=true brings the columns to one scale"
+    return (
+        f"the loss was not finite in epoch {finite_epochs + 1}: "
+        f"{causes(config, dataset, parameters)}{'' if config.data.standardize else advice}"
+    )
+
+
+def _causes_adam(config: Config, dataset: Dataset, _: fm.Parameters) -> str:
+    rate = config.training.learning_rate
+    return (
+        f"training.learning_rate={rate:g} is too large for this data. Adam moves each parameter by "
+        f"about the rate in a step, whatever the gradient: try {rate / 10:.1g}. "
+        f"{largest_columns(dataset)}"
+    )
+
+
+def _causes_sgd(config: Config, dataset: Dataset, parameters: fm.Parameters) -> str:
+    training = config.training
+    rate = training.learning_rate
+    L2 = max(("reg_w0", "reg_w", "reg_V"), key=lambda key: getattr(training, key))
+    if rate * getattr(training, L2) > 2.0:
+        return (
+            f"training.learning_rate={rate:g} times training.{L2}={getattr(training, L2):g} is "
+            f"above 2, where L2 alone makes parameters grow: at most {1.0 / rate:.1g} is safe"
+        )
     limit = rate_for_every_row(config.task, parameters, dataset.train.features)
     safe = f"a training.learning_rate of at most {limit / 2:.1g}" if limit > 0 else "none"
+    capped = "" if training.cap_steps else "; training.cap_steps=true caps the steps of such rows"
     return (
-        f"the loss was not finite in epoch {finite_epochs + 1}: training.learning_rate="
-        f"{config.training.learning_rate:g} is too large for this data. "
-        f"{largest_columns(dataset)}. On these rows {safe} is safe; "
-        "data.standardize=true brings the columns to one scale"
+        f"training.learning_rate={rate:g} is too large for this data. "
+        f"{largest_columns(dataset)}. On these rows {safe} is safe{capped}"
     )
+
+
+def largest_target(target: np.ndarray) -> float:
+    """The largest distance of a target from the mean, in standard deviations; 0 if all are equal.
+
+    Args:
+        target: shape (n_rows,); looked at in chunks, so that memory does not grow with the rows.
+    """
+    chunks = [target[begin : begin + CHUNK] for begin in range(0, len(target), CHUNK)]
+    mean = float(np.mean(target))
+    largest = max(float(np.abs(chunk - mean).max()) for chunk in chunks)
+    if largest == 0.0:
+        return 0.0
+    squares = sum(float(np.square((chunk - mean) / largest).sum()) for chunk in chunks)
+    return (len(target) / squares) ** 0.5
 
 
 def largest_stable_rate(task: fm.Task, features: Features) -> float:
@@ -74,7 +125,7 @@ def largest_stable_rate(task: fm.Task, features: Features) -> float:
         for chunk in _chunks(features):
             G = 1.0 + _squared_norms(chunk)
             first, second = first + float(G.sum()), second + float(np.square(G).sum())
-    return 2.0 * first / (_curvature(task) * second) if math.isfinite(second) else 0.0
+    return 2.0 * first / (fm.CURVATURE[task] * second) if math.isfinite(second) else 0.0
 
 
 def rate_for_every_row(task: fm.Task, parameters: fm.Parameters, features: Features) -> float:
@@ -85,7 +136,7 @@ def rate_for_every_row(task: fm.Task, parameters: fm.Parameters, features: Featu
     with np.errstate(over="ignore", invalid="ignore"):
         slopes = [float(fm.squared_slopes(parameters, rows).max()) for rows in _chunks(features)]
         largest = max(slopes) if all(map(math.isfinite, slopes)) else math.inf
-    return 2.0 / (_curvature(task) * largest)
+    return 2.0 / (fm.CURVATURE[task] * largest)
 
 
 def largest_columns(dataset: Dataset) -> str:
@@ -106,10 +157,6 @@ def largest_magnitudes(features: Features) -> np.ndarray:
         else:
             np.maximum(largest, np.abs(chunk).max(axis=0), out=largest)
     return largest
-
-
-def _curvature(task: fm.Task) -> float:
-    return 1.0 if task == "regression" else 0.25
 
 
 def _squared_norms(features: Features) -> np.ndarray:
