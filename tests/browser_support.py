@@ -38,7 +38,8 @@ def a_sweep(folder: Path, *overrides: str, tried: dict[int, float] = TRIED, code
     points = [f"{{model.k: {k}, training.learning_rate: {rate}}}" for k, rate in tried.items()]
     ks = ",".join(map(str, tried))
     arguments = [
-        "run", "-m", "data=planted", "training.epochs=20", f"model.k=choice({ks})",
+        "run", "-m", "data=planted", "training.epochs=20", "training.cap_steps=false",
+        f"model.k=choice({ks})",
         "training.learning_rate=tag(log,interval(0.001,5.0))", "hydra/sweeper/sampler=random",
         "hydra.sweeper.n_trials=12",
         f"hydra.sweeper.enqueue=[{','.join(points)}]", "hydra.sweeper.max_failure_rate=1",

@@ -100,7 +100,7 @@ def test_export_changes_nothing_of_the_run_and_pickles_nothing(fmexp, trained):
 
 
 def test_a_run_without_a_model_is_refused(fmexp):
-    fmexp("run", "training.learning_rate=1e9", code=1)
+    fmexp("run", "training.learning_rate=1e9", "training.cap_steps=false", code=1)
     assert "has no model: it ended diverged" in fmexp("export", "latest", code=2)
 
 

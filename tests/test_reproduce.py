@@ -27,7 +27,7 @@ RUNS = {
     "labels": [*SMALL, "task=classification", "backend.dtype=float32"],
     "adam": [*SMALL, "backend=torch_adam", "backend.batch_size=64"],
     "one_hot": [*SMALL, "data.columns=30", "data.fields=3", "seed=5"],
-    "too_fast": [*SMALL, "training.learning_rate=5"],
+    "too_fast": [*SMALL, "training.learning_rate=5", "training.cap_steps=false"],
 }
 
 

@@ -31,6 +31,7 @@ QUIET = ("run", "-m", *FAST, "tracking=none")
 def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):
     printed = fmexp(
         "run", "-m", *FAST, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=3",
+        "training.cap_steps=false",
         "hydra.sweeper.enqueue=[{training.learning_rate: 5.0, model.k: 4}]",
     )  # fmt: skip
     left = left_in(fmexp.folder)
