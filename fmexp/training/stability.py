@@ -115,7 +115,7 @@ def largest_target(target: np.ndarray) -> float:
     if largest == 0.0:
         return 0.0
     squares = sum(float(np.square((chunk - mean) / largest).sum()) for chunk in chunks)
-    return (len(target) / squares) ** 0.5
+    return float((len(target) / squares) ** 0.5)
 
 
 def largest_stable_rate(task: fm.Task, features: Features) -> float:
