@@ -386,6 +386,12 @@ def _bound(energy: Any, norm: Any, one: Any) -> Any:
     return one + norm * (one + (one + one) * energy)
 
 
+@_inlined
+def _keeps(rate: Any, regs: Any, one: Any) -> Any:
+    """What L2 leaves of w0, w_j and v_j in a step."""
+    return one - rate * regs[0], one - rate * regs[1], one - rate * regs[2]
+
+
 # Sparse rows. A table has rows of `width` numbers: v_j, and w_j if there is room (`table_width`);
 # w_j is at `weights[j * step]`. `x = one if one_hot` costs nothing: one_hot is known when a kernel
 # is compiled, as are width, lanes and step.
@@ -484,17 +490,12 @@ def train_sparse(
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, lanes)
         near = table.size * table.itemsize <= NEAR
         far = shuffled or not near
-        starts, ids, xs, ys = (
-            _pointer(indptr),
-            _pointer(indices),
-            _pointer(values),
-            _pointer(target),
-        )
+        starts, ids = _pointer(indptr), _pointer(indices)
+        xs, ys = _pointer(values), _pointer(target)
         visits, V, w = _pointer(order), _pointer(table), _pointer(weights)
         rate, w0, total = number(learning_rate), bias[0], 0.0
-        most, reg_0, reg_1, reg_2 = number(limit), number(reg_w0), number(reg_w), number(reg_V)
-        keeps = one - rate * reg_0, one - rate * reg_1, one - rate * reg_2
-        n_capped = 0
+        regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
+        most, keeps = number(limit), _keeps(rate, regs, one)
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
@@ -510,8 +511,7 @@ def train_sparse(
                 G = _squared_slope_sparse(ids, xs, one_hot, V, width, begin, end, s, one)
                 if rate * G > most:
                     row_rate = most / G
-                    keep_w0 = one - row_rate * reg_0
-                    keep_w, keep_V = one - row_rate * reg_1, one - row_rate * reg_2
+                    keep_w0, keep_w, keep_V = _keeps(row_rate, regs, one)
                     n_capped += 1
             loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
@@ -609,17 +609,12 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., tuple
     ):  # fmt: skip
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, MAX_LANES)
         lanes = len(sums)
-        starts, ids, xs, ys = (
-            _pointer(indptr),
-            _pointer(indices),
-            _pointer(values),
-            _pointer(target),
-        )
+        starts, ids = _pointer(indptr), _pointer(indices)
+        xs, ys = _pointer(values), _pointer(target)
         visits, V, w, all_s = _pointer(order), _pointer(table), _pointer(weights), _pointer(sums)
         rate, w0, total = number(learning_rate), bias[0], 0.0
-        most, reg_0, reg_1, reg_2 = number(limit), number(reg_w0), number(reg_w), number(reg_V)
-        keeps = one - rate * reg_0, one - rate * reg_1, one - rate * reg_2
-        n_capped = 0
+        regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
+        most, keeps = number(limit), _keeps(rate, regs, one)
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             begin, end = _at(starts, i), _at(starts, i + 1)
@@ -631,8 +626,7 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., tuple
                 G = _squared_slope_wide(ids, xs, one_hot, V, lanes, all_s, begin, end, zeros, one)
                 if rate * G > most:
                     row_rate = most / G
-                    keep_w0 = one - row_rate * reg_0
-                    keep_w, keep_V = one - row_rate * reg_1, one - row_rate * reg_2
+                    keep_w0, keep_w, keep_V = _keeps(row_rate, regs, one)
                     n_capped += 1
             loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
@@ -752,9 +746,8 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
         xs, ys, visits = _pointer(features), _pointer(target), _pointer(order)
         w, V, v_scales = _pointer(weights), _pointer(factors), _pointer(scales)
         rate, w0, total = number(learning_rate), bias[0], 0.0
-        most, reg_0, reg_1, reg_2 = number(limit), number(reg_w0), number(reg_w), number(reg_V)
-        keeps = one - rate * reg_0, one - rate * reg_1, one - rate * reg_2
-        n_capped = 0
+        regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
+        most, keeps = number(limit), _keeps(rate, regs, one)
         zeros, eight, eights = _zeros(zero, lanes), _zeros(zero, 8), n - n % 8
         ones = _fill(one, eight)
         for t in range(n_rows):
@@ -771,8 +764,7 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
                 G = _squared_slope_dense(xs, row, n, V, lanes, s, norm, one)
                 if rate * G > most:
                     row_rate = most / G
-                    keep_w0 = one - row_rate * reg_0
-                    keep_w, keep_V = one - row_rate * reg_1, one - row_rate * reg_2
+                    keep_w0, keep_w, keep_V = _keeps(row_rate, regs, one)
                     n_capped += 1
             y = _at(ys, _at(visits, t) if shuffled else t)
             loss, g = _loss_and_step(score, w0, y, row_rate, logistic)
