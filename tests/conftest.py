@@ -23,6 +23,7 @@ SLOW = {
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
     "test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on",
     "test_three_worker_processes_of_a_command_prune", "test_record_kills", "test_ui",
+    "test_fmexp_ui_runs_no_module_of_the_folder",
     "test_what_the_page_on_reports_shows_works", "test_what_the_page_on_sweeps_shows_works",
     "test_who_is_left_runs_a_killed_workers_trial_again",
 }  # fmt: skip

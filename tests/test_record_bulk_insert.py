@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fmexp.record import spool
+from fmexp.record import events, spool
 from fmexp.record.sender import Sender
 from fmexp.record.tracker import Content, Outcome, RunExistsError, RunStart
 from tests.record_support import stored, uri_of
@@ -144,8 +144,8 @@ def test_one_stopped_while_it_makes_a_store_is_named_after_a_while(tmp_path, mon
 def test_two_commands_that_make_a_sweeps_run_at_once_make_one(store, store_folder, monkeypatch):
     owner, lock = spool.become_owner(store_folder, spool.Destination("", "test", 100))
     start = replace(START, may_exist=True, reopens=True)
-    ended = spool.End(Outcome.COMPLETED, "", {"best/val_mse": 0.5}, {}, 900)
-    spool.EventWriter(owner, "key", start).end([], ended)
+    ended = events.End(Outcome.COMPLETED, "", {"best/val_mse": 0.5}, {}, 900)
+    events.EventWriter(owner, "key", start).end([], ended)
     looked_too_early = iter([None])
     find = store.find
     monkeypatch.setattr(store, "find", lambda key: next(looked_too_early, find(key)))

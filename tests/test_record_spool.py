@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fmexp.errors import StoreError
-from fmexp.record import spool
-from fmexp.record.spool import Curve, Destination, End, EventWriter, read_run
+from fmexp.record import events, spool
+from fmexp.record.events import Curve, End, EventWriter, read_run
+from fmexp.record.spool import Destination
 from fmexp.record.tracker import Outcome, RunStart
 
 START = RunStart("a run", {"model.k": "3"}, {"who": "me"}, {"name": "d", "digest": "1"}, "parent")
@@ -48,7 +49,7 @@ def test_a_torn_last_line_does_not_count(tmp_path: Path, torn: str) -> None:
 
 def test_a_reader_takes_each_event_once_and_a_line_only_when_whole(tmp_path: Path) -> None:
     writer = write(tmp_path)
-    reader = spool.RunReader(tmp_path / "run")
+    reader = events.RunReader(tmp_path / "run")
     assert reader.advance()
     assert not reader.advance()
     writer.points([(0, 5, {"loss": 2.0})])

@@ -13,7 +13,8 @@ import pytest
 
 from fmexp.errors import StoreError, UserError
 from fmexp.record import spool_tracker as module
-from fmexp.record.spool import Destination, End, EventWriter, become_owner, spooled_runs
+from fmexp.record.events import End, EventWriter
+from fmexp.record.spool import Destination, become_owner, spooled_runs
 from fmexp.record.spool_tracker import drain, open_tracker
 from fmexp.record.tracker import STATUS, Outcome, RunStart
 from tests.record_support import assert_whole, start_worker, stored, told, uri_of
@@ -143,7 +144,7 @@ def test_a_long_run_can_be_watched(store_folder: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_nothing_that_is_not_finite_is_logged(store_folder: Path, value: float) -> None:
     run = module._SpooledRun(
-        None, module.spool.EventWriter(store_folder, "r", RunStart("", {}, {}))
+        None, module.events.EventWriter(store_folder, "r", RunStart("", {}, {}))
     )  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match=r"train/mse=.* end the run as diverged"):
         run.log(0, {"train/mse": value})
@@ -163,7 +164,7 @@ def test_a_store_that_does_not_answer_loses_nothing(
     assert "127.0.0.1" in str(error.value)
     (waiting,) = spooled_runs(tmp_path)
     assert (waiting.name, waiting.state) == ("mine", "unsent")
-    assert drain(tmp_path, 0.2).troubles != ()
+    assert drain(tmp_path, uri, 0.2).troubles != ()
     assert len(spooled_runs(tmp_path)) == 1
 
 
@@ -182,9 +183,9 @@ def test_drain_sends_what_a_killed_trainer_left(store_folder: Path) -> None:
         writer.points([(0, 5, {"loss": 1.0})])
         if name == "finished":
             writer.end([], End(Outcome.COMPLETED, "", {}, {}, 7))
-    assert drain(store_folder).run_ids == ()  # its trainer lives
+    assert drain(store_folder, uri_of(store_folder)).run_ids == ()  # its trainer lives
     os.close(lock)
-    assert len(drain(store_folder).run_ids) == 2
+    assert len(drain(store_folder, uri_of(store_folder)).run_ids) == 2
 
     runs = {run.name: run for run in stored(store_folder / "mlflow.db")}
     assert {name: run.status for name, run in runs.items()} == {
@@ -197,7 +198,7 @@ def test_drain_sends_what_a_killed_trainer_left(store_folder: Path) -> None:
     assert runs["orphan"].tags["fmexp.parent_key"] == "never-heard-of"
     assert (runs["finished"].artifacts / "model.npz").exists()
     assert not runs["orphan"].artifacts.exists()
-    assert drain(store_folder).run_ids == ()
+    assert drain(store_folder, uri_of(store_folder)).run_ids == ()
 
 
 def test_a_run_that_its_user_closed_is_left_alone(store_folder: Path) -> None:

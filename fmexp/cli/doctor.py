@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from fmexp import __version__
+from fmexp.errors import StoreError
 from fmexp.record import spool
 from fmexp.record.environment import cpu_name, installed
 from fmexp.record.locate import StoreChoice, locate_store, sqlite_path, without_password
+from fmexp.record.query_status import summary
 from fmexp.record.spool_tracker import drain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarrow")
-_PING = """
-import sys
-from fmexp.record.recorder import load_mlflow
-load_mlflow()
-from fmexp.record.mlflow_store import summary
-print(summary(sys.argv[1]))
-"""
+_ANSWER_SECONDS = 60.0
 
 
 def doctor(uri: str | None, folder: Path) -> int:
@@ -33,28 +28,39 @@ def doctor(uri: str | None, folder: Path) -> int:
     print(f"fmexp    {__version__}, Python {sys.version.split()[0]}, {cpu_name()}")
     print(f"with     {', '.join(versions)}")
     print(f"store    {store.shown}\n         because of {store.why}")
-    stuck = _mend_spool(folder)
+    stuck = _mend_spool(folder, store)
     reached, words = _reach(store)
     print(f"answer   {words}")
     return 0 if reached and not stuck else 1
 
 
-def _mend_spool(folder: Path) -> bool:
-    """Send what dead commands left; whether something is still stuck."""
-    waiting = spool.spooled_runs(folder)
-    if not waiting:
+def _mend_spool(folder: Path, store: StoreChoice) -> bool:
+    """Send what dead commands left for this store; whether something is still stuck."""
+    found = spool.survey(folder)
+    if not found.runs and not found.unreadable:
         print("spool    empty: every run has reached its store")
         return False
-    for run in waiting:
-        target = without_password(run.destination.uri)
-        print(f"spool    {run.state}: {run.name} ({run.key}), for {target}")
-    unsettled = _settle(folder) if any(run.state == "unsettled" for run in waiting) else []
-    done = drain(folder)
+    ours = [run for run in found.runs if run.destination.is_of(store.uri)]
+    for run in ours:
+        print(f"spool    {run.state}: {run.name} ({run.key})")
+    unsettled = _settle(folder) if any(run.state == "unsettled" for run in ours) else []
+    done = drain(folder, store.uri)
     if done.run_ids:
         print(f"         sent now: {', '.join(done.run_ids)}")
-    for trouble in (*unsettled, *done.troubles):
+    for trouble in (*unsettled, *done.troubles, *done.notes):
         print(f"         {trouble}")
-    return bool(unsettled or done.troubles)
+    others = [run for run in found.runs if not run.destination.is_of(store.uri)]
+    for run in others:
+        print(f"spool    {run.state}: {run.name} ({run.key}), for another store, {_target(run)}")
+    for target in dict.fromkeys(map(_target, others)):
+        print(f"         if you trust that store: fmexp doctor --uri {target}")
+    for entry in found.unreadable:
+        print(f"spool    {entry}; remove it, or read it with the fmexp that wrote it")
+    return bool(unsettled or done.troubles or others)
+
+
+def _target(run: spool.SpooledRun) -> str:
+    return without_password(run.destination.uri)
 
 
 def _settle(folder: Path) -> list[str]:
@@ -65,14 +71,11 @@ def _settle(folder: Path) -> list[str]:
 
 
 def _reach(store: StoreChoice) -> tuple[bool, str]:
-    """Whether the store answers, and what it says; MLflow is loaded in a process of its own."""
+    """Whether the store answers, and what it says."""
     database = sqlite_path(store.uri)
     if database is not None and not database.exists():
         return True, "there is no such file yet: the first run makes it"
-    done = subprocess.run(  # noqa: S603 (our own words)
-        [sys.executable, "-P", "-c", _PING, store.uri], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return False, f"none: {reason}; is the address right, the server up?"
-    return True, done.stdout.strip()
+    try:
+        return True, summary(store.uri, _ANSWER_SECONDS)
+    except StoreError as error:
+        return False, f"none: {error}; is the address right, the server up?"

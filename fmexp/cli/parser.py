@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fmexp import __version__
 from fmexp.errors import FmexpError, UserError
+from fmexp.record.safe_files import check_work_folder
 
 RUN_HELP = """\
 usage: fmexp run [flags] [key=value ...]      one tracked run
@@ -82,6 +83,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["run"]:
         return _run(argv[1:])
     arguments = _parser().parse_args(argv or ["--help"])
+    check_work_folder(Path.cwd())
     return int(arguments.command(arguments))
 
 
@@ -166,7 +168,10 @@ def _store(arguments: argparse.Namespace) -> str:
     from fmexp.record.spool_tracker import drain
 
     store = locate_store(arguments.uri, None, os.environ)
-    for trouble in drain(Path.cwd(), patience_seconds=10).troubles:
+    drained = drain(Path.cwd(), store.uri, patience_seconds=10)
+    for note in drained.notes:
+        print(f"fmexp: {note}", file=sys.stderr)
+    for trouble in drained.troubles:
         print(f"fmexp: {trouble}; `fmexp doctor` shows what waits", file=sys.stderr)
     return store.uri
 
@@ -175,6 +180,7 @@ def _run(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(RUN_HELP, end="")
         return 0
+    check_work_folder(Path.cwd())
     from fmexp.record.spool_tracker import dismiss_recorder, start_recorder_ahead
 
     began = time.monotonic()
@@ -187,6 +193,7 @@ def _run(argv: list[str]) -> int:
         arguments = compose.parse_arguments(argv)
         composed = compose.compose(arguments)
         if compose.asks_hydra(arguments):
+            compose.refuse_foreign_code(arguments)
             compose.show(argv)
             return 0
         if composed.config.tracking.name == "none":

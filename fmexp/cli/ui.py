@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,7 +22,6 @@ from fmexp.record.spool_tracker import drain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _START_SECONDS = 120
 _STOP_SECONDS = 5
@@ -67,7 +67,7 @@ def serve(uri: str, host: str, port: int, folder: Path) -> int:
     if database and not database.exists():
         raise UserError(f"there is no store {database} yet; `fmexp run` makes it")
     _check_port(host, port)
-    drain(folder)
+    drain(folder, uri)
     print(f"starting MLflow's UI on {without_password(uri)}: some seconds ...", flush=True)
     with (
         contextlib.suppress(_Stop),
@@ -192,6 +192,8 @@ def _server(
     """MLflow's server with all its children, which end with the block."""
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
+        "PYTHONSAFEPATH": "1",  # its children import nothing from the folder either,
+        "UVICORN_APP_DIR": str(Path(os.__file__).parent),  # and uvicorn does not put it in front
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for GenAI jobs
     }

@@ -18,7 +18,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
+from fmexp.config import hydra_code
 from fmexp.config.checks import on_file, parse
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from hydra._internal.hydra import Hydra
     from hydra.core.override_parser.types import Override
 
     from fmexp.config.schema import Config
@@ -119,15 +122,43 @@ def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) ->
     Raises:
         ConfigError: Hydra cannot make sense of them.
     """
+    refuse_foreign_code(arguments)
     try:
         with _hydra():
             lines = [override.line for override in _checked_overrides(arguments)]
-            hydra_itself = GlobalHydra.instance().hydra
-            assert hydra_itself is not None
             name = arguments.config_name or "config"
-            return hydra_itself.multirun(name, job, lines, with_log_configuration=False)
+            return _itself().multirun(name, job, lines, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_in_words(error)) from error
+
+
+def refuse_foreign_code(arguments: argparse.Namespace) -> None:
+    """Refuse files that set, below `hydra`, more than options; see `fmexp.config.hydra_code`.
+
+    Raises:
+        ConfigError: they do.
+    """
+    try:
+        with _hydra():
+            given = _checked_overrides(arguments)
+            name = arguments.config_name or "config"
+            found, choices = hydra_code.settings(_itself(), name, [o.line for o in given])
+            typed = [o for o in given if o.key.startswith(("hydra.", "hydra/"))]
+            keys = {override.key for override in typed}
+            groups = [f"{group}={choice}" for group, choice in choices.items()
+                      if group.startswith("hydra/") and choice and group not in keys]  # fmt: skip
+        with _hydra():
+            lines = [o.line for o in typed if o.key != "hydra.searchpath"] + groups
+            trusted, _ = hydra_code.settings(_itself(), "config", lines)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_in_words(error)) from error
+    hydra_code.refuse_foreign(found, trusted, choices.get("hydra/sweeper") == "fmexp")
+
+
+def _itself() -> Hydra:
+    hydra_itself = GlobalHydra.instance().hydra
+    assert hydra_itself is not None
+    return hydra_itself
 
 
 def sweeper_options(config: DictConfig) -> Tree:
@@ -141,7 +172,7 @@ def resolve(record: Tree) -> Tree:
     Raises:
         ConfigError: the environment has no such variable.
     """
-    if "${oc.env" not in json.dumps(record):
+    if "${" not in json.dumps(record):
         return record
     try:
         return OmegaConf.to_container(OmegaConf.create(record), resolve=True)  # type: ignore[return-value]
@@ -252,17 +283,34 @@ def _for_hydra(override: Override) -> str:
 
 
 def _with_references(node: DictConfig | ListConfig) -> Any:
-    """Plain values, with references to the environment as they were written."""
+    """Plain values; what the environment has a part in stays as it was written."""
     keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
     values = []
     for key in keys:
         raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index]
-        is_reference = isinstance(raw, str) and "${oc.env" in raw
-        value = raw if is_reference or raw == "???" else node[key]
+        with _watching_the_environment() as asked:
+            value = raw if raw == "???" else node[key]
+        value = raw if asked else value
         values.append(
             _with_references(value) if isinstance(value, DictConfig | ListConfig) else value
         )
     return values if isinstance(node, ListConfig) else dict(zip(keys, values, strict=True))
+
+
+@contextmanager
+def _watching_the_environment() -> Iterator[list[str]]:
+    """Notes which environment variables are asked for, by whatever way of writing it down."""
+    asked: list[str] = []
+
+    def watched(name: str, *default: Any) -> Any:
+        asked.append(name)
+        return oc.env(name, *default)
+
+    OmegaConf.register_new_resolver("oc.env", watched, replace=True)
+    try:
+        yield asked
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _without_secrets(record: Tree) -> Tree:

@@ -76,9 +76,11 @@ def write_curves(path: Path, loss: str, fits: dict[int, Fit]) -> None:
 
 def draw_curve(path: Path, loss: str, fit: Fit) -> None:
     """The curves as a picture, with the best epoch and the loss of predicting the mean."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure  # half a second, after training
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+    mpl.rcdefaults()  # not those of a matplotlibrc in the folder, which may ask for LaTeX to run
     epochs = np.arange(1, len(fit.train_losses) + 1)
     figure = Figure(figsize=(7, 4.2))  # a layout engine would draw everything once more
     figure.subplots_adjust(left=0.13, right=0.98, top=0.97, bottom=0.12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 import shutil
 import subprocess
@@ -64,16 +65,36 @@ def _git_tags() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
-    dirty = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
-    return {"mlflow.source.git.commit": commit, "fmexp.git_dirty": dirty}
+    return {"mlflow.source.git.commit": commit, "fmexp.git_dirty": _dirty()}
 
 
-def _git(*arguments: str) -> str:
+def _dirty() -> str:
+    """True or false; unknown where a filter of the repository's own would have to run to know."""
+    defined = _git("config", "--show-scope", "--name-only", "--list")
+    if defined is None:
+        return "unknown"
+    for line in defined.splitlines():
+        scope, _, key = line.partition("\t")
+        if scope in ("local", "worktree") and key.startswith("filter."):
+            return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--no-renames",
+                   "--ignore-submodules=all")  # fmt: skip
+    return "unknown" if changed is None else "true" if changed else "false"
+
+
+_RUN_NOTHING = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "status.submoduleSummary=false")
+"""Settings by which `git status` would run programs that the repository names."""
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints; None where it fails. Nothing that the repository names is run or fetched."""
+    settings = [word for setting in _RUN_NOTHING for word in ("-c", setting)]
+    never = {"GIT_OPTIONAL_LOCKS": "0", "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
     try:
         done = subprocess.run(  # noqa: S603 (fixed words)
-            ["git", *arguments],  # noqa: S607 (the user's own git)
-            capture_output=True, text=True, check=False, timeout=10,
+            ["git", *settings, *arguments],  # noqa: S607 (the user's own git)
+            capture_output=True, check=False, timeout=10, env=os.environ | never,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from fmexp.errors import StoreError
+from fmexp.record import safe_files
 from fmexp.record.bulk_insert import Tables
 from fmexp.record.locate import sqlite_path, without_password
 from fmexp.record.tracker import STATUS, Outcome, RunExistsError
@@ -245,19 +246,23 @@ def _has_tables(database: Path) -> bool:
 def _locked(folder: Path, alone: bool) -> Iterator[None]:
     """Hold the folder's lock, alone or with others; a stopped one of them blocks nobody then."""
     folder.mkdir(exist_ok=True)
-    with (folder / "store.lock").open("w") as file:
+    lock = folder / "store.lock"
+    descriptor = safe_files.open_lock(lock)
+    try:
         until = time.monotonic() + _LONGEST_WAIT_SECONDS
         while True:
             try:
-                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise StoreError(
-                        f"{file.name} is held by a process that does not go on (stopped?)"
+                        f"{lock} is held by a process that does not go on (stopped?)"
                     ) from None
                 time.sleep(0.02)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _all_tags(

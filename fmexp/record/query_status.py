@@ -1,4 +1,4 @@
-"""How runs ended in MLflow, asked by a process that does not load it itself."""
+"""Questions to MLflow by a process that does not load it itself: another one is asked."""
 
 from __future__ import annotations
 
@@ -7,31 +7,66 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from fmexp.errors import StoreError
+from fmexp.record.locate import without_password
 
 
 def ended_in_store(
     uri: str, experiment: str, folder: Path, keys: list[str]
 ) -> dict[str, dict[str, str]]:
     """The tags of those of these runs that have ended, by key; none where nothing can be known."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "fmexp.record.query_status"],
-        input=json.dumps([uri, experiment, str(folder), keys]),
-        capture_output=True, text=True, check=False, start_new_session=True,
-    )  # fmt: skip
-    found: dict[str, dict[str, str]] = json.loads(done.stdout) if done.returncode == 0 else {}
+    try:
+        found: dict[str, dict[str, str]] = _ask("ended", uri, experiment, str(folder), keys)
+    except StoreError:
+        return {}
     return found
 
 
-def main() -> None:
-    """Read what is asked from stdin, print the answer."""
-    from fmexp.record.mlflow_store import Store
+def summary(uri: str, seconds: float) -> str:
+    """How many experiments a store has, and which of its runs are still RUNNING.
 
-    uri, experiment, folder, keys = json.load(sys.stdin)
+    Args:
+        uri: absolute tracking URI; goes by a pipe, since everybody may read a command line.
+        seconds: how long to wait.
+
+    Raises:
+        StoreError: it does not answer within that time; why.
+    """
+    return str(_ask("summary", uri, seconds=seconds))
+
+
+def _ask(question: str, *arguments: Any, seconds: float | None = None) -> Any:
+    command = [sys.executable, "-P", "-m", "fmexp.record.query_status"]
+    try:
+        done = subprocess.run(  # noqa: S603 -- our own module
+            command, input=json.dumps([question, *arguments]), timeout=seconds,
+            capture_output=True, text=True, check=False, start_new_session=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise StoreError(f"no answer within {seconds:g} s") from None
+    if done.returncode:
+        line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise StoreError(without_password(line))
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    """Read a question from stdin, print the answer."""
+    question, uri, *arguments = json.load(sys.stdin)
     answers = os.dup(1)
     os.dup2(2, 1)  # what MLflow prints must not be taken for an answer
-    store = Store(uri, experiment, Path(folder))
-    found = {key: tags for key in keys if (tags := store.ended(key))}
-    os.write(answers, json.dumps(found).encode())
+    from fmexp.record import mlflow_store
+
+    answer: Any
+    if question == "summary":
+        answer = mlflow_store.summary(uri)
+    else:
+        experiment, folder, keys = arguments
+        store = mlflow_store.Store(uri, experiment, Path(folder))
+        answer = {key: tags for key in keys if (tags := store.ended(key))}
+    os.write(answers, json.dumps(answer).encode())
     os._exit(0)  # the interpreter's own way out costs half a second after MLflow
 
 

@@ -1,12 +1,14 @@
 """The recorder process: watches the spool and hands it to MLflow; a kill of it loses nothing.
 
-It obeys only its stdin. The first line is its order: a JSON list of the folder, how many seconds
-to wait for a store that does not answer, and the owner. After that a byte means that there is
-something new, the end that nothing more will come. Signals to the trainer's terminal do not stop
-it. It answers on stdout in JSON lines:
+It obeys only its stdin. The first line is its order: a JSON list of the folder, the store's URI,
+how many seconds to wait for a store that does not answer, and the owner. After that a byte means
+that there is something new, the end that nothing more will come. Signals to the trainer's terminal
+do not stop it. It answers on stdout in JSON lines:
 {"ready": experiment id}, {"run": key, "id": run id}, {"mended": run id} (a dead trainer's),
-{"trouble": text} (it goes on trying) and, before it exits with GAVE_UP, {"lost": text}.
-With "" for the owner it sends what dead trainers left, and ends.
+{"trouble": text} (it goes on trying), {"note": text} (something to know) and, before it exits with
+GAVE_UP, {"lost": text}.
+With "" for the owner it sends what dead trainers left for this store, and ends. What is meant for
+another store is not sent: whoever can write to the folder could name any.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from fmexp.record import spool
+from fmexp.errors import FmexpError
+from fmexp.record import safe_files, spool
 from fmexp.record.locate import without_password
 from fmexp.record.sender import ParentUnknownError, Sender
 
@@ -41,12 +44,12 @@ _LONGEST_PAUSE_SECONDS = 5.0
 class Recorder:
     """Sends one living owner's runs, and at its start and end what dead ones left."""
 
-    def __init__(self, folder: Path, patience: float, answers: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, uri: str, patience: float, answers: int) -> None:
+        self._folder, self._uri = folder, uri
         self._spool = folder / spool.SPOOL
         self._patience = patience
         self._answers = answers
-        self._stores: dict[spool.Destination, Store] = {}
+        self._stores: dict[str, Store] = {}
         self._ended_at = 0.0
         self._pause = 0.0
         self._trouble = ""
@@ -54,7 +57,7 @@ class Recorder:
 
     def attend(self, owner: Path) -> int:
         """Send the owner's runs until it has ended and all are sent; the exit code."""
-        lock = os.open(owner / spool.RECORDER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = safe_files.open_lock(owner / spool.RECORDER_LOCK)
         fcntl.flock(lock, fcntl.LOCK_EX)
         sender: Sender | None = None
         while True:
@@ -78,14 +81,24 @@ class Recorder:
         return 0
 
     def mend(self, wait: bool) -> None:
-        """Send what dead owners left; `wait` for a recorder of theirs that is still at it."""
+        """Send what dead owners left for our store; `wait` for a recorder that is still at it."""
         self._mended = True
         until = time.monotonic() + self._patience * wait
-        busy = [o for o in spool.owners(self._spool) if not spool.lives(o)]
+        busy = [o for o in spool.owners(self._spool) if self._is_left(o)]
         while busy := [owner for owner in busy if not self._mend(owner)]:
             if time.monotonic() >= until:
                 break
             time.sleep(0.05)
+
+    def _is_left(self, owner: Path) -> bool:
+        """Whether a dead command left this for our store (or nothing at all)."""
+        try:
+            target = spool.destination(owner)
+            return not spool.lives(owner) and (
+                not spool.runs(owner) if target is None else target.is_of(self._uri)
+            )
+        except (FmexpError, OSError):
+            return False  # `fmexp doctor` tells of it
 
     def _mend(self, owner: Path) -> bool:
         """Send a dead owner's runs; False when somebody else is about to."""
@@ -112,6 +125,13 @@ class Recorder:
                 self._say(mended=result)
             else:
                 self._say(trouble=f"the run {key} cannot be sent: {_in_words(result)}")
+        self._say_left_out(sender)
+
+    def _say_left_out(self, sender: Sender) -> None:
+        if sender.left_out:
+            names = ", ".join(sender.left_out)
+            self._say(note=f"artifacts that are no plain files and were left out: {names}")
+            sender.left_out.clear()
 
     def _open(self, owner: Path, wait_for_parents: bool = False) -> Sender:
         """A sender to where the owner's runs go; one connection for all that go there."""
@@ -119,10 +139,11 @@ class Recorder:
 
         target = spool.destination(owner)
         assert target is not None, f"{owner} has runs and no destination"
-        if target not in self._stores:
-            self._stores[target] = Store(target.uri, target.experiment, self._folder)
-            self._say(ready=self._stores[target].experiment_id, owner=owner.name)
-        return Sender(owner, self._stores[target], target.thin_to, wait_for_parents)
+        name = target.experiment
+        if name not in self._stores:
+            self._stores[name] = Store(self._uri, name, self._folder)
+            self._say(ready=self._stores[name].experiment_id, owner=owner.name)
+        return Sender(owner, self._stores[name], target.thin_to, wait_for_parents)
 
     def _send(self, sender: Sender, last: bool) -> str:
         """Send what is new; what went wrong and may go right later, "" when nothing did."""
@@ -132,6 +153,7 @@ class Recorder:
                 self._say(run=key, id=result)
             elif key not in sender.refused:
                 trouble = f"the run {key} cannot be sent: {_in_words(result)}"
+        self._say_left_out(sender)
         return trouble
 
     def _listen(self, trouble: str) -> None:
@@ -191,13 +213,13 @@ def main() -> None:
     order = b""
     while not order.endswith(b"\n"):
         order += os.read(0, 1) or sys.exit()  # the trainer is gone
-    folder, patience, owner = json.loads(order)
+    folder, uri, patience, owner = json.loads(order)
     os.chdir(folder)
     if owner:
         log = os.open(Path(owner) / "recorder.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
-    recorder = Recorder(Path(folder), patience, answers)
+    recorder = Recorder(Path(folder), uri, patience, answers)
     for gone in (Path(folder) / spool.SPOOL).glob(".gone-*"):
         shutil.rmtree(gone, ignore_errors=True)
     code = recorder.attend(Path(owner)) if owner else 0

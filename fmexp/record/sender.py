@@ -6,11 +6,12 @@ no longer RUNNING in the store is left alone: it is whole, or somebody else has 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from fmexp.record import spool
+from fmexp.record import events, safe_files, spool
 from fmexp.record.tracker import Content, Outcome, RunExistsError, RunStart
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class _Sending:
     """What is known of a run that is not whole in the store."""
 
     folder: Path
-    reader: spool.RunReader
+    reader: events.RunReader
     run_id: str = ""
     is_logged: bool = False
     """Whether it was made with all that belongs to it but a dataset."""
@@ -45,6 +46,7 @@ class Sender:
 
     Attributes:
         refused: runs that the store will never take as they are, and why.
+        left_out: artifacts that are links, pipes or the like and were not sent.
     """
 
     def __init__(self, owner: Path, store: Store, thin_to: int, wait_for_parents: bool) -> None:
@@ -55,6 +57,7 @@ class Sender:
         self._open: dict[str, _Sending] = {}
         self._parents: dict[str, str] = {}
         self.refused: dict[str, str] = {}
+        self.left_out: list[str] = []
 
     def send(self, last: bool) -> Iterator[tuple[str, str | Exception]]:
         """Send what is new.
@@ -71,16 +74,16 @@ class Sender:
             if folder.name in self.refused:
                 continue
             if folder.name not in self._open:
-                self._open[folder.name] = _Sending(folder, spool.RunReader(folder))
+                self._open[folder.name] = _Sending(folder, events.RunReader(folder))
             sending = self._open[folder.name]
-            news = sending.reader.advance()
-            if folder not in later and self._links_wait(sending):
-                later.append(folder)
-                continue
             try:
+                news = sending.reader.advance()
+                if folder not in later and self._links_wait(sending):
+                    later.append(folder)
+                    continue
                 whole = self._send(sending, news, last)
             except Exception as error:  # noqa: BLE001 -- one run must not stop the others
-                if self._store.refuses(error):
+                if self._store.refuses(error) or isinstance(error, events.UnreadableError):
                     self.refused[folder.name] = f"{folder.name}: {error}"
                 yield folder.name, error
                 continue
@@ -96,17 +99,17 @@ class Sender:
         if record is None:
             return last
         if last and record.end is None:
-            ended = spool.last_written(run.folder)
-            record.end = spool.End(Outcome.INTERRUPTED, KILLED, {}, {}, ended)
+            ended = events.last_written(run.folder)
+            record.end = events.End(Outcome.INTERRUPTED, KILLED, {}, {}, ended)
         if record.end is None or record.end.provisional:
-            age = spool.milliseconds() - record.started
+            age = events.milliseconds() - record.started
             if not last and (record.start.reopens or age > _YOUNG_MILLISECONDS):
                 self._show(run, record, news)
             return False
         killed = record.end.reason == KILLED
         if killed and record.start.reopens and self._goes_on(run):
             return True
-        look = killed or record.end.reason == spool.REFUSED  # somebody else may have closed it
+        look = killed or record.end.reason == events.REFUSED  # somebody else may have closed it
         fresh = self._find_or_create(run, record, look)
         if fresh or record.start.reopens or self._store.is_live(run.run_id):
             tags = {} if fresh else _end_tags(record)
@@ -118,7 +121,7 @@ class Sender:
         """Whether another owner has taken this run up."""
         return spool.waits(self.owner.parent, run.folder.name, but=self.owner)
 
-    def _mend_children(self, run: _Sending, end: spool.End) -> None:
+    def _mend_children(self, run: _Sending, end: events.End) -> None:
         """Make the store say of a sweep's trials what the study says: close them, make them.
 
         Runs that wait in a spool are left to their recorder.
@@ -141,7 +144,7 @@ class Sender:
             self._store.log(run_id, {} if status else child["params"], points, tags)
             self._store.terminate(run_id, Outcome(child["outcome"]), child["ended"])
 
-    def _show(self, run: _Sending, record: spool.RunRecord, news: bool) -> None:
+    def _show(self, run: _Sending, record: events.RunRecord, news: bool) -> None:
         """Let a run be watched while it lasts: its params, and the newest point of each curve."""
         # a trial may have been given up, and its run closed, while we were stopped
         fresh = self._find_or_create(run, record, look=record.start.study is not None)
@@ -151,9 +154,10 @@ class Sender:
             self._store.log(run.run_id, params, points)
 
     def _send_whole(
-        self, run: _Sending, record: spool.RunRecord, end: spool.End, tags: dict[str, str]
+        self, run: _Sending, record: events.RunRecord, end: events.End, tags: dict[str, str]
     ) -> None:
         start = record.start
+        self.left_out += safe_files.remove_special(run.folder / "artifacts")
         if not run.is_logged:
             self._store.log(run.run_id, start.params, self._points(record, end), tags)
             if end.reason != KILLED:  # a killed trainer may have left half a file
@@ -164,7 +168,9 @@ class Sender:
         if dataset or not run.is_logged:
             self._store.terminate(run.run_id, end.outcome, end.time)
 
-    def _points(self, record: spool.RunRecord, end: spool.End) -> list[tuple[str, int, int, float]]:
+    def _points(
+        self, record: events.RunRecord, end: events.End
+    ) -> list[tuple[str, int, int, float]]:
         """All curves, thinned, and the last metrics."""
         points = [
             (name, *point)
@@ -173,7 +179,7 @@ class Sender:
         ]
         return points + [(name, 0, end.time, value) for name, value in end.metrics.items()]
 
-    def _find_or_create(self, run: _Sending, record: spool.RunRecord, look: bool = False) -> bool:
+    def _find_or_create(self, run: _Sending, record: events.RunRecord, look: bool = False) -> bool:
         """Make sure that the run is in the store; True when it was made just now.
 
         A search is only paid for where it may find one; `look` says that it may.
@@ -190,7 +196,7 @@ class Sender:
             return False
         parent = record.start.parent
         parent_id = self._parent_id(parent) if parent else None
-        tried.touch()
+        os.close(safe_files.open_lock(tried))
         try:
             run.run_id, run.is_logged = self._store.create(
                 run.folder.name,
@@ -204,18 +210,19 @@ class Sender:
             return self._find_or_create(run, record, look=True)
         return True
 
-    def _content(self, run: _Sending, record: spool.RunRecord) -> Content | None:
+    def _content(self, run: _Sending, record: events.RunRecord) -> Content | None:
         """All that there is of a run that has ended; None when more is to be known first."""
         end = record.end
         if end is None or end.provisional or end.reason == KILLED or end.links or end.children:
             return None
+        self.left_out += safe_files.remove_special(run.folder / "artifacts")
         return Content(
             self._points(record, end),
             run.folder / "artifacts",
             None if _kept_dataset(run, record.start) else (end.outcome, end.time),
         )
 
-    def _linked(self, end: spool.End) -> dict[str, str]:
+    def _linked(self, end: events.End) -> dict[str, str]:
         """The end's links as tags, and its tags with `{tag}` replaced by that run's page."""
         tags: dict[str, str] = {}
         for tag, key in end.links.items():
@@ -254,7 +261,7 @@ def _kept_dataset(run: _Sending, start: RunStart) -> dict[str, str] | None:
     return start.dataset if is_full else None
 
 
-def _end_tags(record: spool.RunRecord) -> dict[str, str]:
+def _end_tags(record: events.RunRecord) -> dict[str, str]:
     """The tags that say how a run ended; none while it lasts."""
     if record.end is None or record.end.provisional:
         return {}

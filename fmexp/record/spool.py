@@ -21,20 +21,19 @@ import json
 import os
 import shutil
 import time
-from array import array
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from fmexp.errors import StoreError
-from fmexp.record.tracker import Outcome, RunStart
+from fmexp.errors import FmexpError, StoreError
+from fmexp.record import safe_files
+from fmexp.record.events import DAMAGED, EVENTS, RunRecord, UnreadableError, read_run, unreadable
+from fmexp.record.locate import without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 SPOOL = Path(".fmexp", "spool")
-_EVENTS = "events.jsonl"
-REFUSED = "its result came after the study had given the trial up"
 _OWNER_LOCK = "owner.lock"
 RECORDER_LOCK = "recorder.lock"
 
@@ -44,16 +43,13 @@ _STATES: dict[tuple[bool, bool], State] = {
     (False, True): "unsent", (False, False): "orphaned",
 }  # fmt: skip
 
-Point = tuple[int, int, dict[str, float]]
-"""Step, time in milliseconds, values by metric name."""
-
 
 @dataclass(frozen=True)
 class Destination:
     """Where an owner's runs go.
 
     Attributes:
-        uri: MLflow tracking URI; it may hold a password, so the file is the user's own (0600).
+        uri: MLflow tracking URI without its password.
         experiment: MLflow experiment, by name.
         thin_to: most points that a curve keeps.
     """
@@ -62,50 +58,9 @@ class Destination:
     experiment: str
     thin_to: int
 
-
-@dataclass
-class Curve:
-    """One metric's points as columns; times in milliseconds."""
-
-    steps: array[int] = field(default_factory=lambda: array("q"))
-    times: array[int] = field(default_factory=lambda: array("q"))
-    values: array[float] = field(default_factory=lambda: array("d"))
-
-    def last(self) -> tuple[int, int, float]:
-        """The newest point."""
-        return self.steps[-1], self.times[-1], self.values[-1]
-
-    def thinned(self, limit: int) -> Iterator[tuple[int, int, float]]:
-        """At most `limit` (>= 2) points, evenly spaced, the first and the last among them."""
-        last = len(self.steps) - 1
-        picked: Sequence[int] = range(last + 1)
-        if last >= limit:
-            picked = [round(i * last / (limit - 1)) for i in range(limit)]
-        return ((self.steps[i], self.times[i], self.values[i]) for i in picked)
-
-
-@dataclass(frozen=True)
-class End:
-    """The last event of a run; `time` in milliseconds. See `Run.finish` for the rest."""
-
-    outcome: Outcome
-    reason: str
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    time: int
-    links: dict[str, str] = field(default_factory=dict)
-    provisional: bool = False
-    children: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-@dataclass
-class RunRecord:
-    """What a run's events say so far."""
-
-    start: RunStart
-    started: int
-    curves: dict[str, Curve] = field(default_factory=dict)
-    end: End | None = None
+    def is_of(self, uri: str) -> bool:
+        """Whether that store is meant; passwords do not count."""
+        return without_password(self.uri) == without_password(uri)
 
 
 @dataclass(frozen=True)
@@ -126,11 +81,6 @@ class SpooledRun:
     destination: Destination
     folder: Path
     record: RunRecord
-
-
-def milliseconds() -> int:
-    """Now, as MLflow counts time."""
-    return time.time_ns() // 1_000_000
 
 
 def new_key() -> str:
@@ -155,7 +105,7 @@ def become_owner(folder: Path, destination: Destination) -> tuple[Path, int]:
         with spool_locked(spool):
             owner = spool / new_key()
             owner.mkdir(mode=0o700)
-            held = os.open(owner / _OWNER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            held = safe_files.open_lock(owner / _OWNER_LOCK)
             fcntl.flock(held, fcntl.LOCK_EX)
         private = os.open(owner / "store.json", os.O_WRONLY | os.O_CREAT, 0o600)
         with open(private, "w") as file:  # noqa: PTH123
@@ -171,14 +121,17 @@ def become_owner(folder: Path, destination: Destination) -> tuple[Path, int]:
 @contextlib.contextmanager
 def spool_locked(spool: Path) -> Iterator[None]:
     """Hold the lock under which owners appear and go."""
-    with (spool / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = safe_files.open_lock(spool / ".lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(path: Path) -> int | None:
     """An open descriptor that holds the lock of this file; None when somebody else has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = safe_files.open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -199,107 +152,15 @@ def lives(owner: Path) -> bool:
         return descriptor is None
 
 
-class EventWriter:
-    """Appends a run's events; each method returns when they are in the file."""
-
-    def __init__(self, owner: Path, key: str, start: RunStart) -> None:
-        self.key = key
-        self.artifacts = owner / key / "artifacts"
-        self.artifacts.mkdir(parents=True)
-        self._file = os.open(owner / key / _EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._append({"start": asdict(start), "time": milliseconds()})
-
-    def points(self, points: list[Point]) -> None:
-        """Add points to the curves, column by column (a third of the bytes of row by row)."""
-        if points:
-            self._append(_columns(points))
-
-    def end(self, points: list[Point], end: End) -> None:
-        """Add the last points, then close the run: for good, or until it is settled."""
-        self.points(points)
-        self._append({"end": asdict(end)})
-        if not end.provisional:
-            os.close(self._file)
-
-    def settle(self, accepted: bool) -> None:
-        """Make a provisional end final."""
-        self._append({"settled": accepted})
-        os.close(self._file)
-
-    def _append(self, *events: dict[str, Any]) -> None:
-        data = "".join(
-            json.dumps(event, allow_nan=False, default=float) + "\n" for event in events
-        ).encode()
-        try:
-            while data:
-                data = data[os.write(self._file, data) :]
-        except OSError as error:
-            raise StoreError(
-                f"the record of a run cannot be written to {self.artifacts.parent}: "
-                f"{error.strerror}; the runs finished before are safe"
-            ) from error
-
-
-class RunReader:
-    """Follows a run's events.
-
-    Attributes:
-        record: what they said so far; None until the run has begun.
-    """
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self.record: RunRecord | None = None
-        self._offset = 0
-
-    def advance(self) -> bool:
-        """Take in what is new; False when nothing is."""
-        try:
-            with (self.run / _EVENTS).open("rb") as file:
-                file.seek(self._offset)
-                lines = file.read().splitlines(keepends=True)
-        except FileNotFoundError:
-            return False
-        if lines and not lines[-1].endswith(b"\n"):
-            lines.pop()  # torn by a kill, or still being written
-        for line in lines:
-            self._take(json.loads(line))
-            self._offset += len(line)
-        return bool(lines)
-
-    def _take(self, event: dict[str, Any]) -> None:
-        if "start" in event:
-            self.record = RunRecord(RunStart(**event["start"]), event["time"])
-            return
-        assert self.record is not None, f"{self.run}: no start"
-        if "end" in event and self.record.end is None:  # the first one counts
-            outcome = Outcome(event["end"].pop("outcome"))
-            self.record.end = End(outcome=outcome, **event["end"])
-        elif "settled" in event and self.record.end:
-            self.record.end = _settled(self.record.end, event["settled"])
-        for names, steps, times, columns in event.get("points", ()):
-            for name, values in zip(names, columns, strict=True):
-                curve = self.record.curves.setdefault(name, Curve())
-                curve.steps.extend(steps)
-                curve.times.extend(times)
-                curve.values.extend(values)
-
-
-def _settled(end: End, accepted: bool) -> End:
-    if accepted:
-        return replace(end, provisional=False)
-    return End(Outcome.INTERRUPTED, REFUSED, {}, {}, end.time)
-
-
 def settle_for_dead(run: SpooledRun, accepted: bool) -> None:
     """Say in a dead worker's place whether its study has the result; sent by the next recorder."""
     try:
-        lock = os.open(run.folder.parent / RECORDER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = safe_files.open_lock(run.folder.parent / RECORDER_LOCK)
     except FileNotFoundError:
         return  # somebody else has said it, and a recorder has sent it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # its recorder may be at work still
-        events = run.folder / _EVENTS
+        events = run.folder / EVENTS
         if events.exists():
             whole = events.read_bytes()
             torn = len(whole) - whole.rfind(b"\n") - 1
@@ -311,27 +172,21 @@ def settle_for_dead(run: SpooledRun, accepted: bool) -> None:
         os.close(lock)
 
 
-def read_run(run: Path) -> RunRecord | None:
-    """All whole events of a run; None when it has not even begun."""
-    reader = RunReader(run)
-    reader.advance()
-    return reader.record
-
-
-def last_written(run: Path) -> int:
-    """When the run's events were last added to, in milliseconds."""
-    return (run / _EVENTS).stat().st_mtime_ns // 1_000_000
-
-
 def owners(spool: Path) -> list[Path]:
     """The folders of all owners, oldest first."""
-    return sorted(p for p in spool.glob("[!.]*") if p.is_dir())
+    return sorted(p for p in spool.glob("[!.]*") if safe_files.is_own_folder(p))
+
+
+def foreign(spool: Path) -> list[Path]:
+    """What lies in a spool and is no folder of this user's: it is left alone."""
+    return sorted(p for p in spool.glob("[!.]*") if not safe_files.is_own_folder(p))
 
 
 def runs(owner: Path) -> list[Path]:
     """The folders of an owner's runs, in the order in which they were started."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted(Path(e.path) for e in os.scandir(owner) if e.is_dir() and e.name[0] != ".")
+        found = (Path(e.path) for e in os.scandir(owner) if e.name[0] != ".")
+        return sorted(path for path in found if safe_files.is_own_folder(path))
     return []
 
 
@@ -341,11 +196,24 @@ def waits(spool: Path, key: str, but: Path | None = None) -> bool:
 
 
 def destination(owner: Path) -> Destination | None:
-    """Where an owner's runs go; None when it died before it could say (so it has no runs)."""
+    """Where an owner's runs go; None when it died before it could say (so it has no runs).
+
+    Raises:
+        UnreadableError: what it said is damaged.
+    """
     try:
-        return Destination(**json.loads((owner / "store.json").read_text()))
-    except (FileNotFoundError, ValueError):
+        text = safe_files.read_plain(owner / "store.json")
+        if not text:
+            return None
+        found = Destination(**json.loads(text))
+    except FileNotFoundError:
         return None
+    except (*DAMAGED, FmexpError, OSError) as error:
+        raise UnreadableError(unreadable(owner, error)) from error
+    kinds = (found.uri, str), (found.experiment, str), (found.thin_to, int)
+    if not all(isinstance(value, kind) for value, kind in kinds) or found.thin_to < 2:
+        raise UnreadableError(f"{owner} cannot be read (its store.json names no store)")
+    return found
 
 
 def remove(folder: Path) -> None:
@@ -356,32 +224,40 @@ def remove(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What lies in a spool: runs that wait, and in words what cannot be read."""
+
+    runs: list[SpooledRun] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
 def spooled_runs(folder: Path) -> list[SpooledRun]:
     """Every run under `folder` that has not reached its store, without touching any."""
-    found = []
+    return survey(folder).runs
+
+
+def survey(folder: Path) -> Survey:
+    """All that waits under `folder`; what cannot be read is told, and the rest is there."""
+    found = Survey()
+    for path in foreign(folder / SPOOL):
+        found.unreadable.append(f"{path} is no folder of yours and is left alone")
     for owner in owners(folder / SPOOL):
-        alive, target = lives(owner), destination(owner)
+        try:
+            alive, target = lives(owner), destination(owner)
+        except (FmexpError, OSError) as error:
+            found.unreadable.append(str(error))
+            continue
         for run in runs(owner):
-            record = read_run(run)
+            try:
+                record = read_run(run)
+            except UnreadableError as error:
+                found.unreadable.append(str(error))
+                continue
             if record is None or target is None:
                 continue
             state = _STATES[alive, record.end is not None]
             if record.end is not None and record.end.provisional and not alive:
                 state = "unsettled"
-            found.append(SpooledRun(run.name, record.start.name, state, target, run, record))
+            found.runs.append(SpooledRun(run.name, record.start.name, state, target, run, record))
     return found
-
-
-def _columns(points: list[Point]) -> dict[str, Any]:
-    """Points as one event: for each set of metric names its steps, times and values."""
-    groups: dict[tuple[str, ...], list[Any]] = {}
-    for step, when, metrics in points:
-        names = tuple(metrics)
-        if names not in groups:
-            groups[names] = [names, [], [], [[] for _ in names]]
-        _, steps, times, columns = groups[names]
-        steps.append(step)
-        times.append(when)
-        for column, value in zip(columns, metrics.values(), strict=True):
-            column.append(value)
-    return {"points": list(groups.values())}

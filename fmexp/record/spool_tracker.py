@@ -20,7 +20,7 @@ from math import isfinite
 from typing import IO, TYPE_CHECKING, Any
 
 from fmexp.errors import StoreError, UserError
-from fmexp.record import spool
+from fmexp.record import events, spool
 from fmexp.record.locate import without_password
 from fmexp.record.tracker import Delivery, Outcome
 
@@ -78,24 +78,32 @@ def dismiss_recorder() -> None:
 
 @dataclass(frozen=True)
 class Drained:
-    """What `drain` did: run ids that are whole in their store now, and what went wrong."""
+    """What `drain` did: run ids that are whole in their store now, what went wrong, and notes."""
 
     run_ids: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def drain(folder: Path, patience_seconds: float = 60.0) -> Drained:
-    """Send what killed commands left under `folder`; starts a process only if there is any."""
+def drain(folder: Path, uri: str, patience_seconds: float = 60.0) -> Drained:
+    """Send what killed commands left under `folder` for the store `uri`, and only for that one.
+
+    Starts a process only if there is any.
+    """
     folder = folder.resolve()
-    if all(run.state in ("open", "finished") for run in spool.spooled_runs(folder)):
-        return Drained()
+    found = spool.survey(folder)
+    troubles = found.unreadable
+    left = [run for run in found.runs if run.state not in ("open", "finished")]
+    if not any(run.destination.is_of(uri) for run in left):
+        return Drained(troubles=tuple(troubles))
     done = _start_process(subprocess.PIPE)
-    out, err = done.communicate(_order(folder, patience_seconds))
+    out, err = done.communicate(_order(folder, uri, patience_seconds))
     answers = [json.loads(line) for line in out.splitlines()]
-    troubles = [a["trouble"] for a in answers if "trouble" in a]
+    troubles += [a["trouble"] for a in answers if "trouble" in a]
     if done.returncode and not troubles:
         troubles = [f"the recorder failed: {_last_line(err)}"]
-    return Drained(tuple(a["mended"] for a in answers if "mended" in a), tuple(troubles))
+    mended, notes = (tuple(a[kind] for a in answers if kind in a) for kind in ("mended", "note"))
+    return Drained(mended, tuple(troubles), notes)
 
 
 class _SpoolTracker:
@@ -105,7 +113,7 @@ class _SpoolTracker:
         assert thin_to >= 2, thin_to
         self._folder, self._uri, self._patience = folder, uri, patience
         self._owner, self._owner_lock = spool.become_owner(
-            folder, spool.Destination(uri, experiment, thin_to)
+            folder, spool.Destination(without_password(uri), experiment, thin_to)
         )
         self._lock = threading.RLock()
         self._closing = False
@@ -126,7 +134,7 @@ class _SpoolTracker:
                         "digits and _ - . : / or spaces"
                     )
         return _SpooledRun(
-            self, spool.EventWriter(self._owner, start.key or spool.new_key(), start)
+            self, events.EventWriter(self._owner, start.key or spool.new_key(), start)
         )
 
     def wake(self) -> None:
@@ -162,7 +170,7 @@ class _SpoolTracker:
             process = _ahead.pop() if _ahead else _start_process(log)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: it is started again
-            order = _order(self._folder, self._patience, self._owner)
+            order = _order(self._folder, self._uri, self._patience, self._owner)
             os.write(process.stdin.fileno(), order.encode())
         os.set_blocking(process.stdin.fileno(), False)  # training never waits for the recorder
         return process
@@ -194,8 +202,9 @@ class _SpoolTracker:
             self._experiment_id = answer["ready"]
         elif "lost" in answer:
             self._lost = answer["lost"]
-        elif "trouble" in answer:
-            _log.warning("%s", answer["trouble"])
+        for kind in ("trouble", "note"):
+            if kind in answer:
+                _log.warning("%s", answer[kind])
 
     def _end_of_news(self) -> None:
         if self._recorder.stdin:
@@ -203,12 +212,12 @@ class _SpoolTracker:
 
 
 class _SpooledRun:
-    def __init__(self, tracker: _SpoolTracker, writer: spool.EventWriter) -> None:
+    def __init__(self, tracker: _SpoolTracker, writer: events.EventWriter) -> None:
         self.key = writer.key
         self.folder: Path | None = writer.artifacts
         self._tracker = tracker
         self._writer = writer
-        self._points: list[spool.Point] = []
+        self._points: list[events.Point] = []
         self._flush_at = time.time() + _FLUSH_SECONDS
         self._ended = False
 
@@ -235,8 +244,8 @@ class _SpooledRun:
         _check_finite(metrics or {})
         if self._ended:
             return  # the first one counts: a Ctrl-C may come while it is at work
-        now = spool.milliseconds()
-        end = spool.End(
+        now = events.milliseconds()
+        end = events.End(
             outcome,
             reason,
             metrics or {},
@@ -271,8 +280,8 @@ def _start_process(log: IO[str] | int) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def _order(folder: Path, patience: float, owner: Path | None = None) -> str:
-    return json.dumps([str(folder), patience, str(owner or "")]) + "\n"
+def _order(folder: Path, uri: str, patience: float, owner: Path | None = None) -> str:
+    return json.dumps([str(folder), uri, patience, str(owner or "")]) + "\n"
 
 
 def _last_line(text: str) -> str:

@@ -23,6 +23,7 @@ from fmexp.config.schema import MlflowConfig
 from fmexp.errors import ConfigError
 from fmexp.experiment import one_run
 from fmexp.experiment.trial import DataCache, Plan
+from fmexp.record import safe_files
 from fmexp.record.locate import locate_store, sqlite_path
 from fmexp.record.spool import new_key
 from fmexp.record.tracker import Outcome
@@ -326,6 +327,9 @@ def _analyze(uri: str) -> None:
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Two commands that make the same study at once would each enqueue its first points."""
     (folder / ".fmexp").mkdir(exist_ok=True)
-    with (folder / ".fmexp" / "study.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = safe_files.open_lock(folder / ".fmexp" / "study.lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)

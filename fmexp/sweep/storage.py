@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmexp.errors import MissingPackageError, StoreError, UserError
+from fmexp.record import safe_files
 from fmexp.record.locate import sqlite_path, without_password
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 JOURNAL = "optuna.journal"
+_FIRST_BYTES = b'{"op_code":'
 _PATIENCE_SECONDS = 10.0
 _ALLOWED = (
     "null (the file optuna.journal), journal:///path/to/file, a path that ends in .journal, "
@@ -53,7 +55,7 @@ def locate_storage(url: str | None, folder: Path) -> str:
             f"hydra.sweeper.storage: no study can be kept in {without_password(url)!r}; "
             f"expected {_ALLOWED}"
         )
-    absolute = (folder / path).resolve()
+    absolute = (folder / path).parent.resolve() / path.name  # a link is for the lock to refuse
     if absolute.is_dir() or not absolute.parent.is_dir():
         wrong = "is a folder" if absolute.is_dir() else f"has no folder {absolute.parent}; make it"
         raise UserError(f"hydra.sweeper.storage: {url!r} names a file, but {absolute} {wrong}")
@@ -126,9 +128,10 @@ class JournalLock:
 
     def acquire(self) -> bool:
         """Wait for the lock; the journal then ends with a whole line."""
-        descriptor = os.open(self._journal, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = safe_files.open_plain(self._journal, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._wait_for(descriptor)
+            _check_journal(descriptor, self._journal)
             _cut_torn_line(descriptor, self._journal)
         except BaseException:
             os.close(descriptor)
@@ -157,6 +160,20 @@ class JournalLock:
                 warning.cancel()
 
 
+def _check_journal(descriptor: int, journal: Path) -> None:
+    """Refuse to touch a file that does not begin as Optuna's journals do.
+
+    Raises:
+        UserError: it is something else.
+    """
+    start = os.pread(descriptor, len(_FIRST_BYTES), 0)
+    if start != _FIRST_BYTES[: len(start)]:
+        raise UserError(
+            f"hydra.sweeper.storage: {journal} is not a journal of Optuna (it begins with "
+            f"{start!r}); move it away, or name another file"
+        )
+
+
 def _cut_torn_line(descriptor: int, journal: Path) -> None:
     """Move a last line without its newline into a file of its own, `<journal>.torn-<time>`."""
     end = os.fstat(descriptor).st_size
@@ -164,7 +181,8 @@ def _cut_torn_line(descriptor: int, journal: Path) -> None:
         return
     whole = _end_of_whole_lines(descriptor, end)
     aside = journal.with_name(f"{journal.name}.torn-{time.time_ns()}")
-    aside.write_bytes(os.pread(descriptor, end - whole, whole))
+    with aside.open("xb") as file:
+        file.write(os.pread(descriptor, end - whole, whole))
     os.ftruncate(descriptor, whole)
 
 

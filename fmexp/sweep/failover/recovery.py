@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import TrialState
 
-from fmexp.errors import FmexpError
+from fmexp.errors import FmexpError, StoreError
 from fmexp.experiment.trial import OBJECTIVE
 from fmexp.record import spool
+from fmexp.record.locate import without_password
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.attributes import SPACE, kept
 from fmexp.sweep.failover import leases
@@ -79,8 +80,18 @@ def _home(run: spool.SpooledRun) -> tuple[str, str]:
 
 
 def _study(storage: str, name: str, folder: Path) -> optuna.Study | None:
-    """The study; None where it is gone. Makes no file."""
+    """The study; None where it is gone. Makes no file.
+
+    Raises:
+        StoreError: it does not answer, or lies outside `folder`: whoever can write to the spool
+            could name any file or server.
+    """
     path = storage.removeprefix("sqlite:///").removeprefix("journal://")
+    if path == storage or not Path(path).is_relative_to(folder.resolve()):
+        raise StoreError(
+            f"whether the study {name} has this result is known to {without_password(storage)} "
+            "alone: run the sweep's command again, which opens it"
+        )
     if path != storage and not Path(path).exists():
         return None
     with answering(storage):
