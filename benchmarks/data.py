@@ -186,7 +186,21 @@ def csv_config(path: Path) -> object:
 
     names = [f"c{j}" for j in range(5)]
     return CsvConfig(
-        "csv", True, str(path), "y", names, None, [], 1, "error", None, "utf-8", True, None
+        "csv",
+        True,
+        str(path),
+        "y",
+        names,
+        None,
+        [],
+        None,
+        1,
+        "error",
+        "error",
+        None,
+        "utf-8",
+        True,
+        None,
     )
 
 

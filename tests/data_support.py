@@ -20,7 +20,14 @@ def load_csv(
     path: Path, split: SplitConfig = WHOLE, task: str = "regression", **keys: Any
 ) -> Dataset:
     given = {"target": "y", "categorical": None, "numeric": None, "drop": [], "min_count": 1}
-    given |= {"missing": "error", "delimiter": None, "encoding": "utf-8", "quoting": True}
+    given |= {
+        "dates": None,
+        "missing": "error",
+        "missing_target": "error",
+        "delimiter": None,
+        "encoding": "utf-8",
+        "quoting": True,
+    }
     config = CsvConfig("csv", True, str(path), **(given | {"names": None} | keys))
     return load(config, split, task)
 
@@ -31,7 +38,8 @@ def load_libsvm(path: Path, split: SplitConfig = WHOLE) -> Dataset:
 
 def load_parquet(path: Path, split: SplitConfig = WHOLE, **keys: Any) -> Dataset:
     given = {"target": "y", "categorical": None, "numeric": None, "drop": [], "min_count": 1}
-    config = ParquetConfig("parquet", True, str(path), **(given | {"missing": "error"} | keys))
+    given |= {"dates": None, "missing": "error", "missing_target": "error"}
+    config = ParquetConfig("parquet", True, str(path), **(given | keys))
     return load(config, split, "regression")
 
 

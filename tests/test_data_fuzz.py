@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fmexp.data import csv
-from fmexp.data.schema import MISSING
+from fmexp.data import csv, quotes
+from fmexp.data.table import MISSING
 from fmexp.errors import DataError
 from tests.data_support import WHOLE, load_csv, load_libsvm
 
@@ -108,8 +108,8 @@ def test_quotes_that_pair_around_a_delimiter_are_never_overlooked(tmp_path: Path
             records = list(csv._records(path, dialect))
         except DataError:
             continue
-        if any(csv._paired_quotes(record, ",") for record in records):
-            assert csv._quotes_of(path, dialect)[1], rows
+        if any(quotes.paired(record, ",") for record in records):
+            assert quotes.count(path, ",", "utf-8")[1], rows
             found += 1
     assert found > 100
 

@@ -126,7 +126,7 @@ def _signature(encoder: Encoder) -> Any:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
     kinds = dict.fromkeys(encoder.column_names, DataType.string)
-    kinds |= {column.name: DataType.double for column in encoder.numeric}
+    kinds |= {c.name: DataType.double for c in encoder.numeric if not c.date}
     if encoder.block is not None:
         kinds = {BLOCK: DataType.string}
     columns: list[Any] = [ColSpec(kind, name) for name, kind in kinds.items()]

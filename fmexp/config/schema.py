@@ -174,8 +174,10 @@ class CsvConfig:
     categorical: list[str] | None
     numeric: list[str] | None
     drop: list[str]
+    dates: dict[str, str] | None
     min_count: Count
     missing: Literal["error", "mean"]
+    missing_target: Literal["error", "drop"]
     delimiter: str | None
     encoding: str
     quoting: bool
@@ -193,8 +195,10 @@ class ParquetConfig:
     categorical: list[str] | None
     numeric: list[str] | None
     drop: list[str]
+    dates: dict[str, str] | None
     min_count: Count
     missing: Literal["error", "mean"]
+    missing_target: Literal["error", "drop"]
 
 
 @dataclass
@@ -265,6 +269,10 @@ class Config:
         return "mse" if self.task == "regression" else "logloss"
 
 
+MAPPINGS = frozenset(["data.dates"])
+"""Keys whose value is a mapping: its names are the user's and no keys."""
+
+
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted leaves of a nested dict; a group's `name` stands under the group's own name.
 
@@ -274,7 +282,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         path = prefix[:-1] if key == "name" and prefix else f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and path not in MAPPINGS:
             leaves |= flatten(value, f"{path}.")
         else:
             leaves[path] = value

@@ -60,7 +60,8 @@ class CachedTable:
             else:
                 columns[name] = mapped(folder / f"{i}.bin", np.float64)
         self.folder, self.is_new = folder, is_new
-        self.table = Table(columns, read_rows(folder, "block", about["n_features"]))
+        rows = read_rows(folder, "block", about["n_features"])
+        self.table = Table(columns, rows, about["left_out"])
         self.data_digest: str = about["data_digest"]
         self.columns_digest: str = about["columns_digest"]
 
@@ -219,7 +220,7 @@ def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None
     """Write all batches of a table, then what they are: `about`, and what is seen of them."""
     columns: dict[str, tuple[Growing, list[str] | None]] = {}
     block = None
-    n_rows = 0
+    n_rows = left_out = 0
     for table in tables:
         for name, column in table.columns.items():
             if name not in columns:
@@ -230,9 +231,9 @@ def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None
         if table.block is not None:
             block = block or GrowingRows(in_folder(folder, "block"))
             block.append(table.block)
-        n_rows += len(table)
+        n_rows, left_out = n_rows + len(table), left_out + table.left_out
     if n_rows == 0:
-        raise DataError("there are no rows")
+        raise DataError("there are no rows" + (" with a target" if left_out else ""))
     finished: dict[str, Column] = {}
     for i, (name, (numbers, names)) in enumerate(columns.items()):
         array = numbers.finish()
@@ -242,7 +243,11 @@ def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None
             (folder / f"{i}.json").write_text(text, encoding="utf-8")
     rows = block.finish() if block else None
     kinds = [[name, "number" if names is None else "text"] for name, (_, names) in columns.items()]
-    about |= {"columns": kinds, "columns_digest": Table(finished, rows).digest()}
+    about |= {
+        "columns": kinds,
+        "left_out": left_out,
+        "columns_digest": Table(finished, rows).digest(),
+    }
     write_about(folder, about | {"n_features": rows.n_features if rows else 0})
 
 

@@ -5,25 +5,30 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fmexp.data import files
-from fmexp.data.schema import MISSING, MISSING_HINT, is_number, sample_rows
-from fmexp.data.table import Column, Dictionary, Table, Text, arrow_values
+from fmexp.data import files, quotes
+from fmexp.data.dates import days
+from fmexp.data.quotes import Record
+from fmexp.data.schema import (
+    MISSING_HINT,
+    MISSING_TARGET_HINT,
+    Reading,
+    is_number,
+    sample_rows,
+)
+from fmexp.data.table import MISSING, Column, Table, Text, arrow_values
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from fmexp.data.schema import Reading
 
 MOST_MISTAKES = 10
 """Mistakes that one message lists."""
@@ -32,14 +37,6 @@ BLOCK_BYTES = 1 << 20
 """Text that is parsed at once."""
 
 DELIMITERS = ",\t;|"
-
-
-class Record(NamedTuple):
-    """One record of a text: the number of its first line, its cells, and as it is written."""
-
-    line: int
-    cells: list[str]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
         raise DataError(f"{file} has a header but no rows")
     rows = [cells for cells in rows if len(cells) == len(names)]
     if not rows:
-        _explain(file, dialect, names, {})
+        _explain(file, dialect, names, Reading({}, []))
     return {name: [row[j] for row in rows] for j, name in enumerate(names)}
 
 
@@ -154,10 +151,13 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
 
     names = header(file, dialect)
     wanted = {**dict.fromkeys(reading.numbers, pa.float64())}
-    wanted |= dict.fromkeys(reading.texts, pa.dictionary(pa.int32(), pa.string()))
-    n_quotes, may_pair = _quotes_of(file, dialect) if dialect.quoting else (0, False)
+    texts = [*reading.texts, *reading.dates]
+    wanted |= dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))
+    n_quotes, may_pair = (
+        quotes.count(file, dialect.delimiter, dialect.encoding) if dialect.quoting else (0, False)
+    )
     if n_quotes % 2 or may_pair:
-        _explain(file, dialect, names, reading.numbers)
+        _explain(file, dialect, names, reading)
     stream = files.open_bytes(file)
     try:
         reader = arrow_csv.open_csv(
@@ -181,12 +181,12 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
             ),
         )
         for batch in reader:
-            table = _table(batch, reading.dictionaries)
+            table = _table(batch, reading)
             if not reading.accepts(table):
-                _explain(file, dialect, names, reading.numbers)
+                _explain(file, dialect, names, reading)
             yield table
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, *files.DAMAGED) as error:
-        _explain(file, dialect, names, reading.numbers)
+        _explain(file, dialect, names, reading)
         if "straddling" in str(error):
             raise DataError(f"{file}: a row is longer than {BLOCK_BYTES:,} bytes") from None
         raise DataError(f"{file} cannot be read: {error}") from error
@@ -194,58 +194,15 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
         stream.close()
 
 
-def _quotes_of(file: Path, dialect: Dialect) -> tuple[int, bool]:
-    """How many quotes a file holds, and whether some may pair outside quoted cells.
-
-    In a well-formed text every other quote, from the first on, opens a cell or follows another
-    quote (a doubled one), and the rest close a cell or precede another quote. From where that no
-    longer holds, each line with two quotes must hold to it by itself.
-    """
-    if '"'.encode(dialect.encoding) != b'"':  # UTF-16 and its like
-        n_quotes = sum(block.count(b'"') for block in files.blocks(file))
-        return n_quotes, n_quotes > 0
-    delimits = np.zeros(256, bool)
-    delimits[[*b'\r\n"', ord(dialect.delimiter)]] = True
-    n_quotes, may_pair, well_formed = 0, False, True
-    for lines in _whole_lines(file):
-        if b'"' not in lines:
-            continue
-        text = np.frombuffer(b"\n" + lines + b"\n", np.uint8)
-        quotes = np.flatnonzero(text == ord('"'))
-        first = n_quotes % 2
-        opening, closing = quotes[first::2], quotes[1 - first :: 2]
-        well_formed = well_formed and bool(
-            delimits[text[opening - 1]].all() and delimits[text[closing + 1]].all()
-        )
-        may_pair = may_pair or (not well_formed and _may_pair(text, quotes, delimits))
-        n_quotes += len(quotes)
-    return n_quotes, may_pair
-
-
-def _whole_lines(file: Path) -> Iterator[bytes]:
-    """The bytes of a file, cut at line ends where there are any."""
-    rest = b""
-    for block in files.blocks(file):
-        text = rest + block
-        end = 1 + max(text.rfind(b"\n"), text.rfind(b"\r")) or len(text)
-        yield text[:end].removeprefix(codecs.BOM_UTF8)
-        rest = text[end:]
-    yield rest
-
-
-def _may_pair(text: np.ndarray, quotes: np.ndarray, delimits: np.ndarray) -> bool:
-    """Whether a line with two quotes is not well-formed by itself."""
-    line = np.searchsorted(np.flatnonzero((text == ord("\n")) | (text == ord("\r"))), quotes)
-    opens = (np.arange(len(line)) - np.searchsorted(line, line)) % 2 == 0
-    wrong = ~delimits[text[np.where(opens, quotes - 1, quotes + 1)]]
-    return bool((wrong & (np.bincount(line)[line] >= 2)).any())
-
-
-def _table(batch: Any, dictionaries: dict[str, Dictionary]) -> Table:
+def _table(batch: Any, reading: Reading) -> Table:
     """A pyarrow batch as ours."""
     columns: dict[str, Column] = {}
+    dictionaries = reading.dictionaries
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name in dictionaries:
+        if name in reading.dates:
+            of_text = days(column.dictionary.to_pylist(), reading.dates[name])
+            columns[name] = of_text[arrow_values(column.indices, np.int32)]
+        elif name in dictionaries:
             codes = dictionaries[name].codes_of(column.dictionary.to_pylist())
             columns[name] = Text(
                 codes[arrow_values(column.indices, np.int32)], dictionaries[name].names
@@ -268,7 +225,7 @@ def _find_delimiter(start: str, quoting: bool) -> str:
     return best if found[best][1] > 1 else ","
 
 
-def _explain(file: Path, dialect: Dialect, names: list[str], numbers: dict[str, bool]) -> None:
+def _explain(file: Path, dialect: Dialect, names: list[str], reading: Reading) -> None:
     """Read the file again, slowly, and raise what is wrong with it; return if nothing is.
 
     Raises:
@@ -276,17 +233,18 @@ def _explain(file: Path, dialect: Dialect, names: list[str], numbers: dict[str, 
     """
     mistakes: list[str] = []
     for record in _rows(file, dialect):
-        mistakes += _mistakes(record, names, numbers)
-        if dialect.quoting and (pair := _paired_quotes(record, dialect.delimiter)):
-            mistakes += [_about_quotes(record, names, *pair)]
+        mistakes += _mistakes(record, names, reading)
+        if dialect.quoting and (pair := quotes.paired(record, dialect.delimiter)):
+            mistakes += [quotes.explain(record, names, *pair)]
         if len(mistakes) >= MOST_MISTAKES:
             break
     if mistakes:
         raise DataError("\n".join([f"{file} cannot be used:", *mistakes[:MOST_MISTAKES]]))
 
 
-def _mistakes(record: Record, names: list[str], numbers: dict[str, bool]) -> Iterator[str]:
+def _mistakes(record: Record, names: list[str], reading: Reading) -> Iterator[str]:
     """What is wrong with one record."""
+    numbers = reading.numbers
     line, cells, _ = record
     if len(cells) != len(names):
         seen = ", ".join(repr(cell[:30]) for cell in cells[:6])
@@ -304,32 +262,17 @@ def _mistakes(record: Record, names: list[str], numbers: dict[str, bool]) -> Ite
             )
         elif name in numbers and cell in MISSING:
             if not numbers[name]:
+                hint = MISSING_TARGET_HINT if name == reading.target else MISSING_HINT
                 yield (
                     f"line {line}, column {name!r}: expected a number, got a missing value "
-                    f"{cell!r} {MISSING_HINT}"
+                    f"{cell!r} {hint}"
                 )
+        elif name in reading.dates:
+            if not np.isfinite(days([cell], reading.dates[name])[0]):
+                form = reading.dates[name]
+                yield f"line {line}, column {name!r}: expected a date as {form}, got {cell[:60]!r}"
         elif name in numbers and not (is_number(cell) and np.isfinite(float(cell))):
             yield f"line {line}, column {name!r}: expected a finite number, got {cell[:60]!r}"
-
-
-def _paired_quotes(record: Record, delimiter: str) -> tuple[int, int] | None:
-    """The first two unquoted cells whose quotes pair with each other around a delimiter."""
-    if sum('"' in cell for cell in record.cells) < 2:
-        return None
-    d = re.escape(delimiter)
-    cells = re.findall(rf'("(?:[^"]|"")*"|[^{d}]*)(?:{d}|\Z)', record.text.rstrip("\r\n"))
-    odd = [j for j, cell in enumerate(cells) if cell[:1] != '"' and cell.count('"') % 2]
-    return (odd[0], odd[1]) if len(odd) > 1 else None
-
-
-def _about_quotes(record: Record, names: list[str], first: int, second: int) -> str:
-    cells = record.cells[first], record.cells[second]
-    where = [repr(names[j]) if j < len(names) else f"cell {j + 1}" for j in (first, second)]
-    return (
-        f"line {record.line}, column {where[0]}: the quote within {cells[0][:40]!r} seems to close "
-        f"in column {where[1]} ({cells[1][:40]!r}): quote the whole cell, mend a lost "
-        f"separator, or set data.quoting=false (a quote is a character like others)"
-    )
 
 
 def _rows(file: Path, dialect: Dialect) -> Iterator[Record]:

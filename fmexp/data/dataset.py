@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data import dates
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -70,6 +72,8 @@ class Dataset:
     def raw(self, rows: np.ndarray) -> dict[str, np.ndarray | list[str]]:
         """The cells of the feature columns as they stood in the source, for these row numbers."""
         cells = self.table.cells(rows)
+        for name, form in self.encoder.dates.items():
+            cells[name] = dates.texts(cells[name], form)  # type: ignore[arg-type]
         used = set(self.encoder.column_names)
         return {name: cells[name] for name in cells if name in used}
 

@@ -27,6 +27,8 @@ class Numeric:
         fill: stands in for a missing cell; None where missing cells are refused.
         marked: whether a second feature is 1 where the cell is missing and 0 elsewhere; it exists
             where training rows had missing cells.
+        date: of a column of dates how they are written (strptime's format); x is then the days
+            since 1970-01-01.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Numeric:
     scale: float = 1.0
     fill: float | None = None
     marked: bool = False
+    date: str | None = None
 
     @property
     def width(self) -> int:
@@ -171,6 +174,11 @@ class Encoder:
         if self.block is not None:
             return [BLOCK]
         return [c.name for c in self.numeric] + [c.name for c in self.categorical]
+
+    @property
+    def dates(self) -> dict[str, str]:
+        """The numeric columns that hold dates, and how these are written."""
+        return {column.name: column.date for column in self.numeric if column.date}
 
     def features(self, table: Table) -> Features:
         """Feature rows of a table; columns beyond the contract are ignored.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.dates import days_of_objects
 from fmexp.data.features import CSR
 from fmexp.data.table import BLOCK, Column, Table, Text, number_text, text_of_numbers
 from fmexp.errors import DataError
@@ -42,18 +43,29 @@ def as_table(source: Any, encoder: Encoder) -> Table:
                 f"{source.shape}"
             )
         source = dict(zip([*numeric, *categorical], source.T, strict=True))
-    return table_of(columns_of(source), numeric, categorical)
+    return table_of(columns_of(source), numeric, categorical, encoder.dates)
 
 
 def table_of(
-    columns: Mapping[str, Any], numeric: Iterable[str], categorical: Iterable[str]
+    columns: Mapping[str, Any],
+    numeric: Iterable[str],
+    categorical: Iterable[str],
+    dates: Mapping[str, str] | None = None,
 ) -> Table:
     """The named columns, as far as they are there, as numbers and as texts.
+
+    Args:
+        columns: by name.
+        numeric: columns of numbers.
+        categorical: columns of texts.
+        dates: of the numeric columns those of dates, and how they are written.
 
     Raises:
         DataError: the columns differ in length, or a cell is no number.
     """
-    table: dict[str, Column] = {n: as_numbers(n, columns[n]) for n in numeric if n in columns}
+    table: dict[str, Column] = {
+        n: as_numbers(n, columns[n], (dates or {}).get(n)) for n in numeric if n in columns
+    }
     table |= {name: as_text(columns[name]) for name in categorical if name in columns}
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
@@ -123,12 +135,25 @@ def _block_of(source: Any, first: int) -> CSR:
     return CSR(rows.indptr, indices, rows.values, rows.n_features + first)
 
 
-def as_numbers(name: str, values: Any) -> np.ndarray:
-    """A column as float64, shape (n_rows,); None becomes NaN."""
+def as_numbers(name: str, values: Any, date: str | None = None) -> np.ndarray:
+    """A column as float64, shape (n_rows,); None becomes NaN, dates and times days since 1970.
+
+    Args:
+        name: the column's.
+        values: its cells.
+        date: how they are written where they are dates; else None.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        exact = array.astype("datetime64[us]").astype(np.int64)
+        return np.where(np.isnat(array), np.nan, exact / 86400e6)
     try:
-        numbers = np.asarray(values, np.float64)
+        numbers = days_of_objects(array.tolist(), date) if date else np.asarray(values, np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"column {name!r} must hold numbers: {error}") from None
+    if date and np.isinf(numbers).any():
+        wrong = array[np.isinf(numbers)][0]
+        raise DataError(f"column {name!r}: expected a date as {date}, got {str(wrong)[:60]!r}")
     if numbers.ndim != 1:
         raise DataError(f"column {name!r} must have one dimension, got shape {numbers.shape}")
     return numbers
@@ -139,6 +164,9 @@ def as_text(values: Any) -> Text:
     if isinstance(values, Text):
         return values
     array = np.asarray(values)
+    if array.dtype.kind == "M":
+        isos = np.datetime_as_string(array.astype("datetime64[us]"), unit="auto")
+        return _text_of_objects(["" if iso == "NaT" else iso for iso in isos.tolist()])
     if array.dtype.kind == "b":
         array = array.astype(np.int8)
     if array.dtype.kind == "f":

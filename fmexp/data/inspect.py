@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
-from fmexp.data import csv, files, memory, parquet, schema
+from fmexp.data import csv, dates, files, memory, parquet, schema
 from fmexp.data.features import BLOCK_ROWS, CSR, Features, blocks
 from fmexp.data.learn import Learning, learn
 from fmexp.data.sources import read
 from fmexp.data.split import SplitBy
-from fmexp.data.table import Table, Text
+from fmexp.data.table import MISSING, Table, Text
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from fmexp.data.encode import Encoder
 
 Files = CsvConfig | ParquetConfig | LibsvmConfig
-
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,7 @@ def _look(config: Files, options: Options, task: str) -> Look:
         source.categorical,
         Learning(task, fill_missing=options.missing == "mean"),
         source.first,
+        source.dates,
     )
     first = table.take(slice(0, min(len(table), BLOCK_ROWS)))
     return Look(table, encoder, source.notes, encoder.features(first), encoder.target(table))
@@ -105,13 +103,16 @@ def _look(config: Files, options: Options, task: str) -> Look:
 def _config(path: str, options: Options) -> Files:
     first = files.find(path)[0]
     start = files.head(first)
+    columns: dict[str, Any] = {"target": None, "categorical": None, "numeric": None, "drop": []}
+    columns |= {"dates": None, "min_count": 1, "missing": options.missing}
+    columns |= {"standardize": True, "missing_target": "drop"}
     if start.startswith(b"PAR1"):
-        return ParquetConfig("parquet", True, path, None, None, None, [], 1, options.missing)  # type: ignore[arg-type]
+        return ParquetConfig(name="parquet", path=path, **columns)
     if _looks_like_libsvm(start):
         return LibsvmConfig("libsvm", True, path)
     return CsvConfig(
-        "csv", True, path, None, None, None, [], 1, options.missing,  # type: ignore[arg-type]
-        options.delimiter, options.encoding, True, None,
+        name="csv", path=path, delimiter=options.delimiter, encoding=options.encoding,
+        quoting=True, names=None, **columns,
     )  # fmt: skip
 
 
@@ -135,7 +136,8 @@ def _sample(config: CsvConfig | ParquetConfig) -> dict[str, list[str]]:
 
 def _task(target: str, cells: list[str], path: str) -> str:
     """Classification where the target is text of two names, else regression."""
-    texts = {cell for cell in cells if not schema.is_number(cell)} - schema.MISSING
+    cells = [cell for cell in cells if cell.strip() not in MISSING] or cells
+    texts = {cell for cell in cells if not schema.is_number(cell)}
     if len(texts) <= 0.1 * len(cells) and len(texts) < len(set(cells)):
         return "regression"
     if len(set(cells)) > 2:
@@ -235,6 +237,11 @@ def _suspicious(data: Look) -> list[str]:
         found.append(f"the target {data.encoder.target_name!r} is the same in all rows")
     elif data.encoder.labels is None and len(np.unique(y[:10_000])) == 2:
         found.append("the target has two values: task=classification may be what you want")
+    if data.table.left_out:
+        found.append(
+            f"{data.table.left_out:,} rows have no {data.encoder.target_name!r}, the target: "
+            "data.missing_target=drop leaves them out"
+        )
     for column in () if data.encoder.block else data.encoder.numeric:
         found += _suspicious_numbers(column.name, np.asarray(data.table.columns[column.name]), y)
     for field in data.encoder.categorical:
@@ -252,11 +259,11 @@ def _suspicious(data: Look) -> list[str]:
         commas = sum(schema.is_number(name.replace(",", ".", 1)) for name in text.names)
         if commas > 0.9 * len(text.names) and any("," in name for name in text.names):
             found.append(f"{field.name}: decimal commas? Numbers need a point")
-        dates = [bool(_DATE.match(name)) for name in text.names if name]
-        if dates and all(dates):
+        if forms := dates.fitting(text.names):
             found.append(
                 f"{field.name}: dates, each a category of its own, and new ones will be unknown; "
-                f"data.drop to leave it, split.by=time:{field.name} to test on later rows"
+                f"'data.dates={{{field.name}: \"{forms[0]}\"}}' makes numbers of them, "
+                f"split.by=time:{field.name} tests on later rows"
             )
         if "" in text.names and counts[text.names.index("")]:
             empty = int(counts[text.names.index("")])
@@ -300,6 +307,8 @@ def _command(config: Files, data: Look, options: Options, task: str) -> str:
         words.append(f"data.delimiter={_value(options.delimiter)}")
     if options.encoding != "utf-8":
         words.append(f"data.encoding={options.encoding}")
+    if data.table.left_out:
+        words.append("data.missing_target=drop")
     if options.missing != "error":
         words.append(f"data.missing={options.missing}")
     if task != "regression":

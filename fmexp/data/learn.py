@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fmexp.data.encode import Block, Categorical, Encoder, Numeric, finite, listed, numbers_of
+from fmexp.data.schema import MISSING_TARGET_HINT
 from fmexp.data.statistics import BlockStatistics, NameStatistics, NumberStatistics
+from fmexp.data.table import MISSING
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fmexp.data.table import Table
 
@@ -44,6 +46,7 @@ def learn(
     categorical: Sequence[str],
     learning: Learning,
     first: int = 0,
+    dates: Mapping[str, str] | None = None,
 ) -> Encoder:
     """Learn the encoding from the training rows.
 
@@ -54,6 +57,7 @@ def learn(
         categorical: columns of names.
         learning: how.
         first: number of the first feature of a block of sparse rows.
+        dates: of the numeric columns those of dates, and how they are written.
 
     Raises:
         DataError: a number is missing or not finite, or the labels are not two.
@@ -73,7 +77,10 @@ def learn(
         target_range=(low, high),
         labels=labels,
         numeric=tuple(
-            _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not categorical)
+            replace(
+                _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not categorical),
+                date=(dates or {}).get(name),
+            )
             for name, x in numbers.items()
         ),
         categorical=tuple(
@@ -192,8 +199,12 @@ def _sorted_names(names: list[str]) -> list[str]:
 
 def _labels(name: str, found: list[str]) -> tuple[str, str]:
     """The two distinct labels of the training part; the first stands for 0."""
-    if "" in found:
-        raise DataError(f"the target {name!r} is missing in some rows: every row needs one")
+    if "" in found or (len(found) > 2 and MISSING.intersection(found)):
+        missing = sorted(MISSING.intersection(found))
+        raise DataError(
+            f"the target {name!r} is missing in some rows (cells {listed(missing)}) "
+            f"{MISSING_TARGET_HINT}"
+        )
     if len(found) != 2:
         raise DataError(
             f"task=classification needs a target of two labels, column {name!r} has {len(found):,} "

@@ -16,8 +16,6 @@ from fmexp.data.table import Table
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fmexp.config.schema import DataConfig, SplitConfig
 
 
@@ -44,7 +42,7 @@ def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
 
 
 def from_table(
-    table: Any, target: str, split: SplitConfig, learning: Learning, **roles: Sequence[str]
+    table: Any, target: str, split: SplitConfig, learning: Learning, **roles: Any
 ) -> Dataset:
     """A mapping of columns, a pandas or a pyarrow table as a data set.
 
@@ -53,7 +51,8 @@ def from_table(
         target: the column to predict.
         split: which rows are held out.
         learning: how columns are encoded.
-        **roles: `numeric`, `categorical` and `drop`, lists of columns; else inferred.
+        **roles: `numeric`, `categorical` and `drop`, lists of columns; else inferred. `dates`, a
+            mapping from columns to how their dates are written.
 
     Raises:
         DataError: the table cannot be used as it is.
@@ -69,7 +68,7 @@ def from_table(
     wishes = schema.Wishes(target, split_by=split_by, **roles)
     found = schema.infer(sample, n_rows, wishes, "the table", learning.task)
     numbers, texts = found.kinds(learning.task, by.column)
-    raw = frames.table_of(columns, numbers, texts)
+    raw = frames.table_of(columns, numbers, texts, found.dates)
     for name in numbers:
         x = numbers_of(name, raw.columns[name])
         finite(name, x[~np.isnan(x)] if learning.fill_missing and name != target else x)
@@ -81,6 +80,7 @@ def from_table(
         found.numeric,
         found.categorical,
         notes=tuple(found.notes),
+        dates=found.dates,
     )
     return prepare("table", source, split, learning)
 

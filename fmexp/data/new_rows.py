@@ -40,6 +40,7 @@ def _batches(file: Path, encoder: Encoder, encoding: str) -> Iterator[Table]:
     reading = Reading(
         {column.name: column.fill is not None for column in encoder.numeric},
         [column.name for column in encoder.categorical],
+        encoder.dates,
     )
     if files.head(file).startswith(b"PAR1"):
         encoder.check_columns(parquet.names(file), str(file))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.schema import MISSING_HINT, sample_rows
+from fmexp.data.dates import days
+from fmexp.data.schema import MISSING_HINT, MISSING_TARGET_HINT, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
 
@@ -67,6 +68,8 @@ def batches(file: Path, reading: Reading) -> Iterator[Table]:
             if name in reading.dictionaries:
                 text, dictionary = _texts(column), reading.dictionaries[name]
                 columns[name] = Text(dictionary.codes_of(text.names)[text.codes], dictionary.names)
+            elif name in reading.dates:
+                columns[name] = _days(column, reading.dates[name])
             else:
                 columns[name] = _numbers(file, name, column)
         table = Table(columns)
@@ -98,6 +101,17 @@ def _numbers(file: Path, name: str, column: Any) -> np.ndarray:
         raise DataError(f"{file}, column {name!r}: expected numbers: {error}") from None
 
 
+def _days(column: Any, form: str) -> np.ndarray:
+    """Days since 1970, NaN where missing, infinity where a text is written otherwise."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        exact = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        return np.asarray(arrow_values(exact.cast(pa.float64(), safe=False)) / 86400e6)
+    text = _texts(column)
+    return np.asarray(days(text.names, form)[text.codes])
+
+
 def _texts(column: Any) -> Text:
     """Numbers as CSV would have them, true and false as 1 and 0, missing cells as ""."""
     import pyarrow as pa
@@ -120,9 +134,11 @@ def _explain(file: Path, table: Table, reading: Reading, before: int) -> None:
         x = np.asarray(table.columns[name])
         wrong = np.flatnonzero(np.isinf(x) if may_miss else ~np.isfinite(x))[:10]
         mistakes += [(before + int(i) + 1, name, x[i]) for i in wrong]
-    lines = [
-        f"row {row}, column {name!r}: expected a finite number, got "
-        + (f"a missing value {MISSING_HINT}" if np.isnan(x) else f"{x}")
-        for row, name, x in sorted(mistakes, key=lambda mistake: mistake[:2])[:10]
-    ]
+    lines = []
+    for row, name, x in sorted(mistakes, key=lambda mistake: mistake[:2])[:10]:
+        hint = MISSING_TARGET_HINT if name == reading.target else MISSING_HINT
+        wanted, got = "a finite number", f"a missing value {hint}" if np.isnan(x) else f"{x}"
+        if name in reading.dates and np.isinf(x):
+            wanted, got = f"a date as {reading.dates[name]}", "another text"
+        lines.append(f"row {row}, column {name!r}: expected {wanted}, got {got}")
     raise DataError("\n".join([f"{file} cannot be used:", *lines]))

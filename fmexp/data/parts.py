@@ -107,6 +107,7 @@ def _make(
         source.categorical,
         learning,
         source.first,
+        source.dates,
     )
     if folder is None:
         memory.claim(_encoded_bytes(source, encoder), "the encoded rows", "use fewer")

@@ -6,16 +6,17 @@ import difflib
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data.table import Dictionary
+from fmexp.data import dates
+from fmexp.data.table import MISSING, Dictionary, Text
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fmexp.data.table import Table
 
@@ -25,12 +26,9 @@ SAMPLE_ROWS = 5_000
 SAMPLE_CELLS = 1_000_000
 """Cells that a contract is inferred from, where there are many."""
 
-MISSING = frozenset(
-    ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "?", "-"]
-)
-"""Cells of a numeric column that stand for a missing number."""
-
 MISSING_HINT = "(data.missing=mean fills features; `fmexp data`: --missing mean)"
+
+MISSING_TARGET_HINT = "(data.missing_target=drop leaves rows without a target out)"
 
 TARGETS = ("target", "y", "label", "rating")
 """Names that mark the target where data.target does not."""
@@ -59,6 +57,8 @@ class Contract:
         dropped: columns that are not used.
         notes: what was inferred, in sentences for the user.
         split_by_text: the column that decides the parts is read as texts, not as numbers.
+        dates: how the cells of those columns are written that hold dates; read as numbers.
+        missing_labels: texts of the target that stand for a missing label.
     """
 
     target: str
@@ -67,6 +67,8 @@ class Contract:
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     split_by_text: bool = True
+    dates: dict[str, str] = field(default_factory=dict)
+    missing_labels: frozenset[str] = MISSING
 
     def kinds(self, task: str, split_by: str | None) -> tuple[list[str], list[str]]:
         """The columns to read as numbers and those to read as texts.
@@ -88,6 +90,7 @@ class Wishes:
 
     Attributes:
         split_by: group, time or column, and the column that decides the parts (split.by).
+        dates: columns of dates, each with its format (data.dates).
     """
 
     target: str | None = None
@@ -95,6 +98,7 @@ class Wishes:
     categorical: Sequence[str] | None = None
     drop: Sequence[str] = ()
     split_by: tuple[str, str] | None = None
+    dates: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reading:
@@ -103,12 +107,22 @@ class Reading:
     Attributes:
         numbers: numeric columns, each with whether missing cells are allowed.
         texts: columns of texts.
+        dates: how those numbers are written that are dates.
+        target: the target's column; "" where there is none.
         dictionaries: the distinct texts of each.
     """
 
-    def __init__(self, numbers: dict[str, bool], texts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        numbers: dict[str, bool],
+        texts: Sequence[str],
+        dates: Mapping[str, str] | None = None,
+        target: str = "",
+    ) -> None:
         self.numbers = numbers
         self.texts = list(texts)
+        self.dates = {n: form for n, form in (dates or {}).items() if n in numbers}
+        self.target = target
         self.dictionaries = {name: Dictionary() for name in self.texts}
 
     def accepts(self, table: Table) -> bool:
@@ -144,6 +158,8 @@ def infer(
     said = dict.fromkeys(wishes.numeric or (), "numeric")
     said |= dict.fromkeys(wishes.categorical or (), "categorical")
     said |= dict.fromkeys(wishes.drop, "dropped")
+    decides = wishes.split_by[1] if wishes.split_by else None
+    said = dict.fromkeys((n for n in wishes.dates if n != decides), "numeric") | said
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
     for name in names:
         if name == target:
@@ -157,8 +173,30 @@ def infer(
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
     kind, column = wishes.split_by or ("", "")
-    as_text = kind != "time" or not _all_numbers(sample[column])
-    return Contract(target, **roles, notes=notes, split_by_text=as_text)
+    is_number_or_date = kind == "time" and (column in wishes.dates or _all_numbers(sample[column]))
+    labels = {cell.strip() for cell in sample[target]} - {""}
+    return Contract(
+        target,
+        **roles,
+        notes=notes,
+        split_by_text=not is_number_or_date,
+        dates=dict(wishes.dates),
+        missing_labels=MISSING if len(labels) > 2 else frozenset([""]),
+    )
+
+
+def without_missing_targets(table: Table, contract: Contract) -> Table:
+    """The rows that have a target, and how many have none."""
+    column = table.columns[contract.target]
+    if isinstance(column, Text):
+        has_none = np.array([n.strip() in contract.missing_labels for n in column.names], bool)
+        missing = has_none[column.codes]
+    else:
+        missing = np.isnan(column)
+    if not missing.any():
+        return table
+    kept = table.take(np.flatnonzero(~missing))
+    return replace(kept, left_out=int(missing.sum()))
 
 
 def is_number(cell: str) -> bool:
@@ -261,6 +299,8 @@ def find_target(names: list[str], where: str) -> str:
 
 def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> None:
     """Every name that the user gave is a column, and each is named once."""
+    for name, form in wishes.dates.items():
+        dates.check(form, f"data.dates.{name}")
     given = [("data.target", target)]
     for key, listed in (
         ("data.numeric", wishes.numeric),
@@ -269,7 +309,8 @@ def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> N
     ):
         given += [(key, name) for name in listed or ()]
     by = [("split.by", wishes.split_by[1])] if wishes.split_by else []
-    unknown = [(key, name) for key, name in given + by if name not in names]
+    of_dates = [("data.dates", name) for name in wishes.dates]
+    unknown = [(key, name) for key, name in given + by + of_dates if name not in names]
     if unknown:
         said = "; ".join(f"{key} names {name!r}" for key, name in unknown)
         near = [n for _, name in unknown for n in difflib.get_close_matches(name, names, n=1)]
@@ -279,6 +320,8 @@ def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> N
             f"the columns are {', '.join(map(repr, names))}"
         )
     keys: dict[str, str] = {}
+    numbers = set(wishes.numeric or ()) | set(wishes.drop)  # may be dates too
+    given += [(key, name) for key, name in of_dates if name not in numbers]
     for key, name in given:
         if name in keys:
             raise DataError(
@@ -288,8 +331,9 @@ def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> N
 
 
 def _check_numeric_target(target: str, cells: list[str], where: str) -> None:
-    wrong = [cell for cell in cells if cell.strip() not in MISSING and not is_number(cell)]
-    if len(wrong) == len(cells) and cells:
+    present = [cell for cell in cells if cell.strip() not in MISSING]
+    wrong = [cell for cell in present if not is_number(cell)]
+    if wrong and len(wrong) == len(present):
         raise DataError(
             f"{where}: the target {target!r} holds text such as {wrong[0]!r}; regression needs "
             f"numbers (for two names: task=classification)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from fmexp.data.table import Dictionary, Table, Text, stack
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from fmexp.data.cache import CachedTable
     from fmexp.data.csv import Dialect
@@ -51,6 +51,7 @@ class Source:
         noise_floor: expected loss of the true model, where there is one.
         notes: what was inferred, in sentences for the user.
         first: number of the first feature of a block of sparse rows.
+        dates: how numeric columns are written that hold dates.
         data_digest: hash of the files' bytes; None where there are no files.
         cache: the table's files, where it is mapped from some; else None.
     """
@@ -63,6 +64,7 @@ class Source:
     noise_floor: float | None = None
     notes: tuple[str, ...] = ()
     first: int = 0
+    dates: Mapping[str, str] = field(default_factory=dict)
     data_digest: str | None = None
     cache: CachedTable | None = None
 
@@ -139,23 +141,33 @@ def _recipe(data: DataConfig) -> str:
 
 
 def _columns_of_files(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Source:
-    from fmexp.data import files
+    from fmexp.data import files, schema
 
     found = files.find(data.path)
     roles, read_batches = contract_of(data, found, by, task)
     reading = _reading(data, roles, by, task)
     dialect = str(dialect_of(data, found[0])) if isinstance(data, CsvConfig) else ""
-    asked = [data.name, reading.numbers, reading.texts, dialect, by.kind]
-    table, cache, data_digest = _table(
-        found, asked, lambda: _numbered(found, lambda file: read_batches(file, reading), by)
-    )
+    asked = [data.name, reading.numbers, reading.texts, reading.dates, dialect, by.kind]
+    asked += [sorted(roles.missing_labels), data.missing_target]
+
+    def read_file(file: Path) -> Iterator[Table]:
+        tables = read_batches(file, reading)
+        if data.missing_target == "error":
+            return tables
+        return (schema.without_missing_targets(table, roles) for table in tables)
+
+    table, cache, data_digest = _table(found, asked, lambda: _numbered(found, read_file, by))
+    notes = list(roles.notes)
+    if table.left_out:
+        notes.append(f"{table.left_out:,} rows have no target ({roles.target}) and are left out")
     return Source(
         description=str(Path(data.path).resolve()),
         table=table,
         target=roles.target,
         numeric=roles.numeric,
         categorical=roles.categorical,
-        notes=tuple(roles.notes),
+        notes=tuple(notes),
+        dates=roles.dates,
         data_digest=data_digest,
         cache=cache,
     )
@@ -172,7 +184,9 @@ def contract_of(
     from fmexp.data import csv, files, parquet, schema
 
     split_by = (by.kind, by.column) if by.column else None
-    wishes = schema.Wishes(data.target, data.numeric, data.categorical, data.drop, split_by)
+    wishes = schema.Wishes(
+        data.target, data.numeric, data.categorical, data.drop, split_by, data.dates or {}
+    )
     if isinstance(data, ParquetConfig):
         sample = parquet.sample(found[0])
         _refuse_unlike(found, list(sample), parquet.names)
@@ -211,8 +225,9 @@ def _reading(data: CsvConfig | ParquetConfig, roles: Contract, by: SplitBy, task
     from fmexp.data.schema import Reading
 
     numbers, texts = roles.kinds(task, by.column)
-    may_miss = data.missing == "mean"
-    return Reading({name: may_miss and name in roles.numeric for name in numbers}, texts)
+    may_miss = set(roles.numeric) if data.missing == "mean" else set()
+    may_miss |= {roles.target} if data.missing_target == "drop" else set()
+    return Reading({n: n in may_miss for n in numbers}, texts, roles.dates, roles.target)
 
 
 def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
@@ -251,8 +266,8 @@ def _table(
         cached = cache.table_in_files(found, asked, read_all, CACHES)
         return cached.table, cached, cached.data_digest
     tables = list(read_all())
-    if not tables:
-        raise DataError(f"{found[0]} holds no rows")
+    if not any(map(len, tables)):
+        raise DataError(f"{found[0]} holds no rows" + (" with a target" if tables else ""))
     return stack(tables), None, files.digest(found)
 
 
@@ -266,6 +281,6 @@ def _numbered(
         for table in read_batches(file):
             if by.kind == "files":
                 column = Text(np.repeat(code, len(table)), names.names)
-                yield Table(table.columns | {FILE: column}, table.block)
+                yield replace(table, columns=table.columns | {FILE: column})
             else:
                 yield table

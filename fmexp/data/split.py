@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data import dates
 from fmexp.data.features import blocks
-from fmexp.data.table import Table, Text, as_bytes, digest, text_of_numbers
+from fmexp.data.table import MISSING, Table, Text, as_bytes, digest, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -139,7 +141,8 @@ def _look_up(part_of_row: np.ndarray, table: Table, by: SplitBy, config: SplitCo
         if by.kind == "group":
             order = np.random.default_rng(config.seed).permutation(n_names)
         else:
-            order = np.argsort(_times(column, text.names), kind="stable")[::-1]
+            times = _times(column, text, counts, by)
+            order = np.argsort(times, kind="stable")[::-1]
         part_of_name = np.zeros(n_names, np.uint8)
         _hold_out(part_of_name, order, counts, config)
     for block in blocks(len(text)):
@@ -164,11 +167,42 @@ def _share(fraction: float, n_rows: int) -> int:
     return max(1, round(fraction * n_rows)) if fraction > 0 else 0
 
 
-def _times(column: np.ndarray | Text, names: list[str]) -> np.ndarray:
-    """What the distinct cells of a column are ordered by: numbers, or texts such as 2024-05-17."""
-    if isinstance(column, Text):
-        return np.array(names, dtype=np.str_)
-    return np.array([float(name or "nan") for name in names])
+def _times(column: np.ndarray | Text, text: Text, counts: np.ndarray, by: SplitBy) -> np.ndarray:
+    """What the distinct cells of a column are ordered by: numbers, or days since 1970.
+
+    Raises:
+        DataError: naming the first row without a time, or with one that is written otherwise.
+    """
+    names = text.names
+    missing = np.array([name.strip() in MISSING for name in names], bool)
+    if isinstance(column, Text) and not all(map(_is_number, names)):
+        found = np.array([dates.iso_days(name) for name in names])
+    else:
+        found = np.array([float(name or "nan") for name in names])
+    wrong = (missing | ~np.isfinite(found)) & (counts > 0)
+    if not wrong.any():
+        return found
+    row = int(np.flatnonzero(wrong[text.codes])[0])
+    cell = names[text.codes[row]]
+    if missing[text.codes[row]]:
+        n_rows = int(counts[missing].sum())
+        raise DataError(
+            f"split.by={by}: row {row + 1:,} has no time (cell {cell!r}), {n_rows:,} rows in all: "
+            "fill the cells in, or leave the rows out of the file"
+        )
+    forms = dates.fitting(names) or ["%d.%m.%Y"]
+    keys = " or ".join(f"'data.dates={{{by.column}: \"{form}\"}}'" for form in forms)
+    raise DataError(
+        f"split.by={by}: expected numbers or ISO 8601 (2024-05-17, 2024-05-17T08:30), got {cell!r} "
+        f"in row {row + 1:,}: say how the dates are written, such as {keys}"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _named_parts(names: list[str], counts: np.ndarray, by: SplitBy) -> np.ndarray:

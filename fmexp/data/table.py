@@ -42,6 +42,11 @@ class Text:
         return [self.names[code] for code in self.codes.tolist()]
 
 
+MISSING = frozenset(
+    ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "?", "-"]
+)
+"""Cells of a column of numbers that stand for a missing one."""
+
 BLOCK = "features"
 """The column that stands for a block of sparse rows where a table is written out."""
 
@@ -73,10 +78,12 @@ class Table:
         columns: by name.
         block: features that have numbers instead of names (libsvm text, scipy matrices); None
             where there are none.
+        left_out: rows of the source that are not among these since their target is missing.
     """
 
     columns: dict[str, Column]
     block: CSR | None = None
+    left_out: int = 0
 
     def __len__(self) -> int:
         if self.block is not None:
@@ -146,7 +153,8 @@ def stack(tables: Sequence[Table]) -> Table:
         else:
             columns[name] = np.concatenate([np.asarray(part) for part in parts])
     blocks = [table.block for table in tables if table.block is not None]
-    return Table(columns, stack_rows(blocks) if blocks else None)
+    left_out = sum(table.left_out for table in tables)
+    return Table(columns, stack_rows(blocks) if blocks else None, left_out)
 
 
 def text_of_numbers(column: np.ndarray) -> Text:

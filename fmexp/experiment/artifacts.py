@@ -11,7 +11,7 @@ import yaml
 from fmexp import model
 from fmexp.config.schema import MlflowConfig
 from fmexp.data.dataset import evenly_spaced
-from fmexp.data.table import BLOCK
+from fmexp.data.table import Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,19 +118,17 @@ def write_predictions(path: Path, data: Dataset, kept: model.Model, most: int) -
     parts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
     names, held = list(parts), list(parts.values())
     chosen = evenly_spaced(held, most)
-    target, used = data.encoder.target_name, set(data.encoder.column_names)
-    order = [name for name in (*data.table.columns, BLOCK) if name in used]
-    header = [*order, target]
+    target = data.encoder.target_name
+    header = [*data.raw(np.zeros(0, np.int64)), target]
     header += [f"{name}_" if name in header else name for name in ("y_pred", "part")]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for start in range(0, len(chosen), CHUNK_ROWS):
             chunk = chosen[start : start + CHUNK_ROWS]
-            cells = data.table.cells(np.array([row for row, _, _ in chunk]))
-            columns = {name: cells[name] for name in order}
+            rows = np.array([row for row, _, _ in chunk])
+            columns = data.raw(rows)
+            targets = Table({target: data.table.columns[target]}).cells(rows)[target]
             part_names = [names[p] for _, p, _ in chunk]
             predicted = kept.predict(columns)
-            writer.writerows(
-                zip(*columns.values(), cells[target], predicted, part_names, strict=True)
-            )
+            writer.writerows(zip(*columns.values(), targets, predicted, part_names, strict=True))

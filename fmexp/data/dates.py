@@ -1,0 +1,106 @@
+"""Dates and times as numbers: days since 1970-01-01, in UTC where they have an offset."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp.data.table import MISSING
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+COMMON = (
+    "%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y",
+    "%d.%m.%y", "%m/%d/%y", "%d/%m/%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
+    "%Y-%m-%d %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S",
+)  # fmt: skip
+"""How dates are often written, as Python's strptime names it."""
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def check(form: str, key: str) -> None:
+    """Refuse a format that is none, or that leaves the year out.
+
+    Raises:
+        DataError: naming `key`.
+    """
+    moments = (
+        dt.datetime(2001, 2, 3, 4, 5, 6, tzinfo=dt.UTC),
+        dt.datetime(2012, 2, 3, tzinfo=dt.UTC),
+    )
+    texts = [moment.strftime(form) for moment in moments]
+    try:
+        years = [dt.datetime.strptime(text, form).year for text in texts]  # noqa: DTZ007
+    except ValueError as error:
+        raise DataError(f"{key} must be a format of strptime, got {form!r}: {error}") from None
+    if years != [2001, 2012]:
+        raise DataError(f"{key} must hold the year (%Y or %y), got {form!r}")
+
+
+def days(texts: Iterable[str], form: str) -> np.ndarray:
+    """The days of texts in a format of strptime; float64, shape (n_texts,).
+
+    NaN for a missing cell, infinity for a text that is not written so.
+    """
+    return np.array([_days(text, form) for text in texts], np.float64)
+
+
+def days_of_objects(values: Iterable[object], form: str) -> np.ndarray:
+    """The same for texts, dates, times and numbers of days, mixed."""
+    found = []
+    for value in values:
+        if isinstance(value, str):
+            found.append(_days(value, form))
+        elif isinstance(value, dt.datetime):
+            found.append(_since_1970(value))
+        elif isinstance(value, dt.date):
+            found.append(_since_1970(dt.datetime(*value.timetuple()[:3], tzinfo=dt.UTC)))
+        else:
+            found.append(math.nan if value is None or value != value else float(value))  # type: ignore[arg-type]
+    return np.array(found, np.float64)
+
+
+def texts(days: Iterable[float], form: str) -> list[str]:
+    """Days as they are written; "" where missing."""
+    return ["" if x != x else (_EPOCH + dt.timedelta(days=x)).strftime(form) for x in days]
+
+
+def iso_days(text: str) -> float:
+    """The days of a text in ISO 8601 (year and month are enough); infinity for another text."""
+    try:
+        return _since_1970(dt.datetime.fromisoformat(text.strip()))
+    except ValueError:
+        found = re.fullmatch(r"(\d{4})(?:-(0[1-9]|1[0-2]))?", text.strip())
+    if not found or found[1] == "0000":
+        return math.inf
+    return _since_1970(dt.datetime(int(found[1]), int(found[2] or 1), 1, tzinfo=dt.UTC))
+
+
+def fitting(texts: Sequence[str]) -> list[str]:
+    """The common formats that all of some texts have."""
+    present = [text for text in texts if text.strip() not in MISSING][:1000]
+    return [form for form in COMMON if present and np.isfinite(days(present, form)).all()]
+
+
+def _days(text: str, form: str) -> float:
+    text = text.strip()
+    if text in MISSING:
+        return math.nan
+    try:
+        return _since_1970(dt.datetime.strptime(text, form))  # noqa: DTZ007 -- see _since_1970
+    except ValueError:
+        return math.inf
+
+
+def _since_1970(moment: dt.datetime) -> float:
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return (moment - _EPOCH).total_seconds() / 86400
