@@ -108,12 +108,15 @@ def test_several_threads_share_a_tracker_and_children_know_their_parent(
         assert child.metrics["loss"] == [(e, float(i)) for e in (0, 25, 50, 74, 99)]
 
 
-def test_a_parent_of_another_tracker_is_found(store_folder: Path) -> None:
+def test_a_parent_of_another_tracker_is_found_and_a_short_wait_for_it_is_no_news(
+    store_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     launcher = open_tracker(uri_of(store_folder), "test", store_folder)
     parent = launcher.start_run(RunStart("sweep", {}, {}))
     worker = open_tracker(uri_of(store_folder), "test", store_folder)
     worker.start_run(RunStart("child", {}, {}, parent=parent.key)).finish(Outcome.COMPLETED)
     child_ids = worker.close().run_ids  # waits for the parent, which shows after two seconds
+    assert caplog.messages == []
     parent.finish(Outcome.COMPLETED)
     parent_id = launcher.close().run_ids[parent.key]
     runs = {run.run_id: run for run in stored(store_folder / "mlflow.db")}

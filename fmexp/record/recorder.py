@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 GAVE_UP = 3
 _POLL_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
+_PARENT_SECONDS = 15.0
+"""How long a parent may take to show in the store before that is said."""
 
 
 class Recorder:
@@ -53,6 +55,7 @@ class Recorder:
         self._ended_at = 0.0
         self._pause = 0.0
         self._trouble = ""
+        self._orphan_since = 0.0
         self._mended = False
 
     def attend(self, owner: Path) -> int:
@@ -147,20 +150,25 @@ class Recorder:
 
     def _send(self, sender: Sender, last: bool) -> str:
         """Send what is new; what went wrong and may go right later, "" when nothing did."""
-        trouble = ""
+        trouble, orphaned = "", False
         for key, result in sender.send(last):
             if isinstance(result, str):
                 self._say(run=key, id=result)
             elif key not in sender.refused:
+                orphaned = isinstance(result, ParentUnknownError)
                 trouble = f"the run {key} cannot be sent: {_in_words(result)}"
         self._say_left_out(sender)
+        self._orphan_since = (self._orphan_since or time.monotonic()) if orphaned else 0.0
         return trouble
 
     def _listen(self, trouble: str) -> None:
         """Wait for news, or a little while after trouble; notice that the owner has ended."""
-        if trouble and trouble != self._trouble:
+        is_young = 0 < time.monotonic() - self._orphan_since < _PARENT_SECONDS
+        if trouble and trouble != self._trouble and not is_young:
             self._say(trouble=trouble)
-        self._trouble = trouble
+            self._trouble = trouble
+        if not trouble:
+            self._trouble = ""
         self._pause = min(2 * self._pause + 0.25, _LONGEST_PAUSE_SECONDS) if trouble else 0.0
         time.sleep(self._pause)
         news = not self._ended_at and select.select([0], [], [], _POLL_SECONDS)[0]
