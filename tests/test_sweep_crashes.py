@@ -73,6 +73,8 @@ def test_kills_of_everything_lose_and_double_nothing(fmexp, folder, round_number
     assert {number: now[number] for number in known} == known
     assert len(left.children) >= TOTAL
     assert spooled_runs(folder) == []
+    winner = left.children[min(left.counted, key=lambda t: t.value).number]
+    assert {"curve.png", "predictions.csv"} <= {p.name for p in winner.artifacts.iterdir()}
     retried = [t.user_attrs["retry_of"] for t in left.trials if "retry_of" in t.user_attrs]
     assert len(set(retried)) == len(retried)
 

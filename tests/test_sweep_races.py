@@ -83,7 +83,8 @@ def test_a_trial_given_up_before_it_chose_its_point_does_not_end_its_worker(tmp_
 
 def done(*_):
     """An evaluation that the study takes."""
-    return SimpleNamespace(outcome=Outcome.COMPLETED, value=1.0, reason="", settle=lambda _: None)
+    return SimpleNamespace(outcome=Outcome.COMPLETED, value=1.0, reason="", memo=None,
+                           settle=lambda _: None)  # fmt: skip
 
 
 def test_of_two_that_ask_for_the_last_trial_the_later_one_drops_it():

@@ -57,6 +57,8 @@ def test_the_winner_has_the_full_set_and_the_parent_links_it(sweeps):
     full = {"config.yaml", "model", "curve.csv", "curve.png", "predictions.csv"}
     assert {p.name for p in winner.artifacts.iterdir()} == full
     assert {p.name for p in left.parent.artifacts.iterdir()} == {"config.yaml", "space.json"}
+    drawn = [n for n, run in left.children.items() if (run.artifacts / "curve.png").exists()]
+    assert set(drawn) == {min(each.counted, key=lambda t: t.value).number for each in sweeps[2]}
     curve = dict(left.parent.metrics["best/val_mse"])
     assert sorted(curve) == list(range(1, 41))
     assert curve[40] == best.value

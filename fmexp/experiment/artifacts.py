@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,14 +27,49 @@ CHUNK_ROWS = 1 << 16
 """Predictions that are made and written together."""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What curve.png shows.
+
+    Attributes:
+        loss: mse or logloss.
+        epochs: of the points, from 1.
+        train: training losses at these epochs.
+        validation: validation losses; empty without a validation part.
+        best_epoch: the epoch of the lowest validation loss.
+        baseline: the loss of predicting the mean.
+    """
+
+    loss: str
+    epochs: list[int]
+    train: list[float]
+    validation: list[float]
+    best_epoch: int | None
+    baseline: float
+
+    @classmethod
+    def of(cls, loss: str, fit: Fit, most: int | None = None) -> Picture:
+        """A fit's curves, of long ones about `most` points, evenly spaced, the last among them."""
+        step = 1 if most is None else max(1, fit.epochs // most)
+        at = sorted({*range(0, fit.epochs, step), fit.epochs - 1})
+        train, validation = fit.train_losses, fit.validation_losses
+        return cls(
+            loss,
+            [i + 1 for i in at],
+            [train[i] for i in at],
+            [validation[i] for i in at] if validation else [],
+            fit.best_epoch,
+            fit.baseline,
+        )
+
+
 def write_all(
     folder: Path, config: Config, record: dict[str, Any], data: Dataset, fit: Fit
 ) -> None:
-    """Every artifact of a run; one that diverged has no model, one of no epoch no curve."""
+    """Every artifact of a run but curve.png; without a model or epochs what needs them is left."""
     write_config(folder / "config.yaml", record)
     if fit.epochs:
         write_curves(folder / "curve.csv", config.loss, {config.seed: fit})
-        draw_curve(folder / "curve.png", config.loss, fit)
     if fit.parameters is not None:
         kept = write_model(folder / "model", config, data, fit.parameters)
         if isinstance(config.tracking, MlflowConfig):
@@ -74,25 +110,25 @@ def write_curves(path: Path, loss: str, fits: dict[int, Fit]) -> None:
                 writer.writerow([seed, epoch, *losses] if len(fits) > 1 else [epoch, *losses])
 
 
-def draw_curve(path: Path, loss: str, fit: Fit) -> None:
+def draw_curve(path: Path, shown: Picture) -> None:
     """The curves as a picture, with the best epoch and the loss of predicting the mean."""
     import matplotlib as mpl
     from matplotlib.figure import Figure  # half a second, after training
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     mpl.rcdefaults()  # not those of a matplotlibrc in the folder, which may ask for LaTeX to run
-    epochs = np.arange(1, len(fit.train_losses) + 1)
+    epochs, loss = shown.epochs, shown.loss
     figure = Figure(figsize=(7, 4.2))  # a layout engine would draw everything once more
     figure.subplots_adjust(left=0.13, right=0.98, top=0.97, bottom=0.12)
     axes = figure.subplots()
     marker = "o" if len(epochs) == 1 else None
-    axes.plot(epochs, fit.train_losses, label=f"train/{loss}", marker=marker)
-    if len(fit.validation_losses):
-        axes.plot(epochs, fit.validation_losses, label=f"val/{loss}", marker=marker)
-    if fit.best_epoch is not None:
-        label = f"best/epoch {fit.best_epoch}"
-        axes.axvline(fit.best_epoch, color="0.5", linestyle=":", label=label)
-    axes.axhline(fit.baseline, color="0.5", linestyle="--", label="predicting the mean")
+    axes.plot(epochs, shown.train, label=f"train/{loss}", marker=marker)
+    if shown.validation:
+        axes.plot(epochs, shown.validation, label=f"val/{loss}", marker=marker)
+    if shown.best_epoch is not None:
+        label = f"best/epoch {shown.best_epoch}"
+        axes.axvline(shown.best_epoch, color="0.5", linestyle=":", label=label)
+    axes.axhline(shown.baseline, color="0.5", linestyle="--", label="predicting the mean")
     axes.set(xlabel="epoch", ylabel=loss, yscale="log")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator() if high > 30 * low else MaxNLocator(8))

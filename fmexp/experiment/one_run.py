@@ -61,6 +61,9 @@ def run(
         fitted = fit(config, data, logging(config, tracked, watch), parameters)
         if tracked.folder is not None:
             artifacts.write_all(tracked.folder, config, record, data, fitted)
+            if fitted.epochs:
+                picture = artifacts.Picture.of(config.loss, fitted)
+                artifacts.draw_curve(tracked.folder / "curve.png", picture)
     except KeyboardInterrupt:
         tracked.finish(Outcome.INTERRUPTED, "interrupted before training ended")
         raise

@@ -21,6 +21,7 @@ from fmexp.training.fitting import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
@@ -33,6 +34,9 @@ Direction = Literal["minimize", "maximize"]
 
 OBJECTIVE = "fmexp.objective"
 """Tag: the value that the study was told."""
+
+CURVE_POINTS = 320
+"""Points of a child's curve: as many as MLflow's UI asks for."""
 
 LARGEST_MODEL = 1_000_000
 """Bytes of `model/` that a trial keeps when it was not the best so far."""
@@ -113,6 +117,8 @@ class DataCache:
 
 class Evaluated:
     """See `fmexp.sweep.study.Evaluated`."""
+
+    memo: dict[str, Any] | None = None
 
     def __init__(self, run: Run, outcome: Outcome, value: float | None, reason: str) -> None:
         self.outcome, self.value, self.reason = outcome, value, reason
@@ -235,9 +241,11 @@ class Evaluator:
         if len(fits) > 1 and best in metrics:
             each = [fit.best_validation for _, fit in fits if fit.best_validation is not None]
             metrics[f"{best}_stdev"] = statistics.stdev(each)
-        self._write(run, config, record, data, fits, value)
+        memo = self._write(run, config, record, data, fits, value)
         note = {"mlflow.note.content": one_run.in_words(config, data, last)}
-        return self._close(run, last.outcome, last.reason, value, metrics, note)
+        ended = self._close(run, last.outcome, last.reason, value, metrics, note)
+        ended.memo = memo
+        return ended
 
     def _metrics(self, config: Config, data: Dataset, fitted: Fit) -> dict[str, float]:
         """A fit's last numbers; those that take predictions only where one is the objective."""
@@ -254,13 +262,18 @@ class Evaluator:
         data: Dataset,
         fits: list[tuple[Config, Fit]],
         value: float | None,
-    ) -> None:
-        """Everything for the best so far, so for the winner; else the model, if it is small."""
+    ) -> dict[str, Any] | None:
+        """Everything for the best so far, so for the winner; else the model, if it is small.
+
+        Returns what the winner's picture is drawn from when the sweep ends.
+        """
         if run.folder is None:
-            return
+            return None
         seeded, best = min(fits, key=_best_validation)
+        memo = None
         if value is not None and self.is_best(value):
             artifacts.write_all(run.folder, seeded, record | {"seed": seeded.seed}, data, best)
+            memo = asdict(artifacts.Picture.of(config.loss, best, CURVE_POINTS))
         elif best.parameters is not None:
             artifacts.write_model(run.folder / "model", seeded, data, best.parameters)
             if (
@@ -272,6 +285,7 @@ class Evaluator:
             artifacts.write_curves(
                 run.folder / "curve.csv", config.loss, {c.seed: fitted for c, fitted in fits}
             )
+        return memo
 
     def _fail(self, run: Run, error: Exception) -> Evaluated:
         if run.folder is not None:
@@ -291,6 +305,11 @@ class Evaluator:
         objective = {} if value is None else {OBJECTIVE: repr(value)}
         run.finish(outcome, reason, metrics, (tags or {}) | objective, provisional=True)
         return Evaluated(run, outcome, value, reason)
+
+
+def draw_winner(folder: Path, memo: dict[str, Any]) -> None:
+    """The winner's curve.png, from the memo of its evaluation."""
+    artifacts.draw_curve(folder / "curve.png", artifacts.Picture(**memo))
 
 
 def in_words(point: Point) -> str:

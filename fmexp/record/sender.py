@@ -115,6 +115,9 @@ class Sender:
             tags = {} if fresh else _end_tags(record)
             self._mend_children(run, record.end)
             self._send_whole(run, record, record.end, tags | self._linked(record.end))
+            for files in (run.folder / spool.ATTACHED).glob("*"):
+                if other := self._store.find(files.name):
+                    self._store.log_artifacts(other, files)
         return True
 
     def _goes_on(self, run: _Sending) -> bool:

@@ -6,6 +6,7 @@
     .fmexp/spool/<owner>/store.json        where they go
     .fmexp/spool/<owner>/<run>/events.jsonl
     .fmexp/spool/<owner>/<run>/artifacts/  laid out as they will be in MLflow
+    .fmexp/spool/<owner>/<run>/attached/<other run>/  artifacts for a run that has ended
     .fmexp/spool/<owner>/<run>/tried       there once the run may be in MLflow
 
 Locks are `flock`s: they go with the process that holds them, so a dead owner is known for dead
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SPOOL = Path(".fmexp", "spool")
+ATTACHED = "attached"
 _OWNER_LOCK = "owner.lock"
 RECORDER_LOCK = "recorder.lock"
 

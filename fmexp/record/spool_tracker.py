@@ -260,6 +260,11 @@ class _SpooledRun:
         if not provisional:
             self._tracker.wake()
 
+    def attach(self, key: str) -> Path | None:
+        folder = self._writer.artifacts.with_name(spool.ATTACHED) / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def settle(self, accepted: bool) -> None:
         self._writer.settle(accepted)
         self._tracker.wake()

@@ -124,6 +124,14 @@ class Run(Protocol):
         """
         ...
 
+    def attach(self, key: str) -> Path | None:
+        """A folder whose files become artifacts of another run when this run's end is sent.
+
+        Args:
+            key: of the other run, which has ended; None is returned when nothing is kept.
+        """
+        ...
+
     def settle(self, accepted: bool) -> None:
         """Make a provisional end final; without acceptance the run ends as interrupted."""
         ...
@@ -176,6 +184,8 @@ class _NullRun:
         provisional: bool = False,
         children: dict[str, dict[str, Any]] | None = None,
     ) -> None: ...
+
+    def attach(self, key: str) -> Path | None: ...
 
     def settle(self, accepted: bool) -> None: ...
 

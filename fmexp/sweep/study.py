@@ -9,12 +9,13 @@ import contextlib
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from fmexp.record.tracker import Outcome
+from fmexp.sweep.attributes import keep_memo
 from fmexp.sweep.failover import leases
 from fmexp.sweep.samplers import SpaceExhaustedError
 from fmexp.sweep.trial_status import DISCARD, INTERRUPTED, LOST, MARK, REPEAT, counts
@@ -55,6 +56,8 @@ class Evaluated(Protocol):
     outcome: Outcome
     value: float | None
     reason: str
+    memo: dict[str, Any] | None
+    """What the winner's last files are made from; None for a trial that was not the best."""
 
     def settle(self, accepted: bool) -> None:
         """Say whether the study took the result; only then the record is final."""
@@ -161,6 +164,9 @@ class Worker:
         self._repeats = 0
         reporter = Reporter(trial if self.prunes else None)
         evaluated = self.evaluate(trial.number, point, reporter)
+        if evaluated.memo is not None:
+            with contextlib.suppress(UpdateFinishedTrialError):  # given up: `tell` will find out
+                keep_memo(trial, evaluated.memo)
         accepted = tell(
             self.study, self.space, trial.number,
             evaluated.outcome, evaluated.value, evaluated.reason,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from fmexp.experiment.trial import OBJECTIVE, in_words
+from fmexp.experiment.trial import OBJECTIVE, draw_winner, in_words
 from fmexp.record import spool
 from fmexp.record.query_status import ended_in_store
 from fmexp.record.tracker import Outcome, Run, RunStart, Tracker
+from fmexp.sweep.attributes import MEMO, PICTURED, keep, kept
 from fmexp.sweep.failover import leases, recovery
 from fmexp.sweep.study import OUTCOME, REASON, WORKER, trials
 from fmexp.sweep.trial_status import DISCARD, MARK, REPEAT, counts
@@ -109,8 +110,20 @@ class Parent:
             links[WINNER] = self._plan.child_key(winner.number)
             words += f"\n\nWinner: [trial {winner.number}, {in_words(self._space.point(winner))}]"
             words += f"({{{WINNER}}})"
+            self._complete(winner)
         tags = {"mlflow.note.content": words}
         self._run.finish(outcome, reason, metrics, tags, links, children=self._children())
+        if winner is not None:
+            keep(self.study, PICTURED, winner.number)
+
+    def _complete(self, winner: FrozenTrial) -> None:
+        """Add to the winner's record what only the winner has; on disk with the run's end."""
+        memo = winner.system_attrs.get(MEMO)
+        if memo is None or kept(self.study).get(PICTURED) == winner.number:
+            return
+        folder = self._run.attach(self._plan.child_key(winner.number))
+        if folder is not None:
+            draw_winner(folder, memo)
 
     def fail(self, reason: str) -> None:
         """Close the run though the study cannot be read."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from fmexp.backends.base import load_backend
-from fmexp.experiment.trial import DataCache, Evaluator, Plan, check_data
+from fmexp.experiment.trial import CURVE_POINTS, DataCache, Evaluator, Plan, check_data
 from fmexp.sweep.attributes import PLAN, SPACE, kept
 from fmexp.sweep.failover import leases
 from fmexp.sweep.options import NoPrunerOptions, read_options
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from fmexp.record.tracker import Tracker
 
 LOOK_SECONDS = 0.25
-CURVE_POINTS = 320
-"""Points of a child's curve: as many as MLflow's UI asks for."""
 
 
 @dataclass(frozen=True)
