@@ -11,7 +11,8 @@ from fmexp.analysis.compare.choose import choose
 from fmexp.analysis.report.sweep import read
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.experiment import trial
-from fmexp.experiment.trial import DataCache, Evaluator, Plan
+from fmexp.experiment.trial import Evaluator
+from fmexp.experiment.trial_plan import DataCache, Plan
 from fmexp.model import load as load_model
 from fmexp.record.queries import Record
 from fmexp.record.tracker import Outcome

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import shutil
 import statistics
-import threading
 import traceback
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from fmexp.config.checks import parse
-from fmexp.config.compose import resolve
-from fmexp.data.loading import load
-from fmexp.errors import ConfigError, DataError
 from fmexp.experiment import artifacts, one_run
+from fmexp.experiment.trial_plan import held_out_objectives
 from fmexp.record.tracker import Outcome, RunStart
 from fmexp.training.fitting import fit
 
@@ -25,12 +19,11 @@ if TYPE_CHECKING:
 
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
+    from fmexp.experiment.trial_plan import DataCache, Plan
     from fmexp.record.tracker import Run, Tracker
-    from fmexp.sweep.space import Point, Space
+    from fmexp.sweep.space import Point
     from fmexp.sweep.study import Reporter
     from fmexp.training.fitting import Fit
-
-Direction = Literal["minimize", "maximize"]
 
 OBJECTIVE = "fmexp.objective"
 """Tag: the value that the study was told."""
@@ -40,79 +33,6 @@ CURVE_POINTS = 320
 
 LARGEST_MODEL = 1_000_000
 """Bytes of `model/` that a trial keeps when it was not the best so far."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all trials of a study share, frozen with it: nothing of it is read again.
-
-    Attributes:
-        record: the configuration as composed, environment references kept.
-        variants: of each swept config group, what each choice puts under the group's key.
-        objective: metric by which trials are ranked.
-        direction: minimize or maximize, as the objective asks.
-        seeds: trainings per point.
-        sweep_key: key of the parent run; the children's begin with it.
-        digests: of the data and of the split, as they were when the study was made.
-    """
-
-    record: dict[str, Any]
-    variants: dict[str, dict[str, Any]]
-    objective: str
-    direction: Direction
-    seeds: int
-    sweep_key: str
-    digests: tuple[str, str]
-
-    @property
-    def backends(self) -> set[str]:
-        """The backends that trials can have."""
-        return set(self.variants.get("backend") or [self.record["backend"]["name"]])
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON knows it."""
-        return asdict(self)
-
-    def child_key(self, number: int) -> str:
-        """The run key of trial `number`."""
-        return f"{self.sweep_key}-{number:06d}"
-
-    def at(self, point: Point) -> tuple[Config, dict[str, Any]]:
-        """The configuration at a point, checked, and as a tree that may be written down.
-
-        Raises:
-            ConfigError: a value of the point cannot be.
-        """
-        tree = copy.deepcopy(self.record)
-        for key in sorted(point, key=lambda key: key not in self.variants):  # groups first
-            if key in self.variants:
-                tree[key] = copy.deepcopy(self.variants[key][str(point[key])])
-            else:
-                _set(tree, key.split("."), point[key])
-        return parse(resolve(tree)), tree
-
-
-class DataCache:
-    """Each data set of a sweep once, for all threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loaded: dict[str, Dataset] = {}
-
-    @classmethod
-    def of(cls, config: Config, data: Dataset) -> DataCache:
-        """A cache that has the data set of this configuration already."""
-        cache = cls()
-        cache._loaded[_data_key(config)] = data
-        return cache
-
-    def get(self, config: Config) -> Dataset:
-        """The data set that a configuration asks for."""
-        key = _data_key(config)
-        with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = load(config.data, config.split, config.task)
-            return self._loaded[key]
 
 
 class Evaluated:
@@ -331,19 +251,6 @@ def means(each: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(metrics[name] for metrics in each) for name in common}
 
 
-def objectives(config: Config) -> list[str]:
-    """Every metric that trials can be ranked by; the first is the default."""
-    loss = config.loss
-    fixed = [f"best/val_{loss}", f"val/{loss}", f"train/{loss}", "time/fit_seconds"]
-    return fixed + held_out_objectives(config)
-
-
-def held_out_objectives(config: Config) -> list[str]:
-    """Metrics of the kept model's predictions on the validation part."""
-    names = ("rmse", "mae", "r2") if config.task == "regression" else ("accuracy", "auc")
-    return [f"best/val_{name}" for name in names]
-
-
 def _best_validation(fitted: tuple[Config, Fit]) -> float:
     """The lowest validation loss; infinite where training diverged before any."""
     best = fitted[1].best_validation
@@ -357,49 +264,3 @@ def _log_means(run: Run, config: Config, fits: list[Fit]) -> None:
         if all(len(f.validation_losses) > i for f in fits):
             point[f"val/{config.loss}"] = statistics.fmean(f.validation_losses[i] for f in fits)
         run.log(i + 1, point)
-
-
-def check_space(plan: Plan, space: Space, points: list[Point]) -> None:
-    """Refuse a space or points with values that the configuration cannot take.
-
-    Raises:
-        ConfigError: what is wrong with each, one line each.
-    """
-    probes = [
-        ({d.condition.key: d.condition.value} if d.condition else {}) | {d.key: probe}
-        for d in space.dimensions
-        for probe in d.probes
-    ]
-    mistakes: dict[str, None] = {}
-    for point in [*probes, *points]:
-        try:
-            plan.at(point)
-        except ConfigError as error:
-            mistakes |= dict.fromkeys(str(error).splitlines())
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-
-
-def check_data(plan: Plan, data: DataCache) -> None:
-    """Refuse to go on with other rows than those for which the study was made.
-
-    Raises:
-        DataError: they have changed.
-    """
-    config, _ = plan.at({})
-    loaded = data.get(config)
-    if [loaded.data_digest, loaded.split_digest] != list(plan.digests):
-        raise DataError(
-            f"the data ({loaded.source}) have changed since this sweep began; run the command "
-            "again: it will start a new study on the new rows"
-        )
-
-
-def _data_key(config: Config) -> str:
-    return json.dumps([asdict(config.data), asdict(config.split), config.task])
-
-
-def _set(tree: dict[str, Any], path: list[str], value: object) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = value

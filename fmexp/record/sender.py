@@ -115,6 +115,7 @@ class Sender:
             tags = {} if fresh else _end_tags(record)
             self._mend_children(run, record.end)
             self._send_whole(run, record, record.end, tags | self._linked(record.end))
+            self.left_out += safe_files.remove_special(run.folder / spool.ATTACHED)
             for files in (run.folder / spool.ATTACHED).glob("*"):
                 if other := self._store.find(files.name):
                     self._store.log_artifacts(other, files)

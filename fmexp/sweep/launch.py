@@ -22,7 +22,7 @@ from fmexp.config import compose
 from fmexp.config.schema import MlflowConfig
 from fmexp.errors import ConfigError
 from fmexp.experiment import one_run
-from fmexp.experiment.trial import DataCache, Plan
+from fmexp.experiment.trial_plan import DataCache, Plan
 from fmexp.record import safe_files
 from fmexp.record.locate import locate_store, sqlite_path
 from fmexp.record.spool import new_key

@@ -14,7 +14,7 @@ from fmexp.config.schema import STARTS, flatten
 from fmexp.data.features import BLOCK_ROWS
 from fmexp.errors import ConfigError, DataError
 from fmexp.experiment import one_run
-from fmexp.experiment.trial import (
+from fmexp.experiment.trial_plan import (
     DataCache,
     Plan,
     check_space,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fmexp.config.compose import Composed
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
-    from fmexp.experiment.trial import Direction
+    from fmexp.experiment.trial_plan import Direction
     from fmexp.sweep.space import Point, Space
 
 _ONE_FOR_ALL = ("split.", "tracking.", "experiment.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
     from optuna.storages import BaseStorage
 
-    from fmexp.experiment.trial import DataCache
+    from fmexp.experiment.trial_plan import DataCache
     from fmexp.record.tracker import Tracker
     from fmexp.sweep.sweep_run import Parent
     from fmexp.sweep.worker import Job

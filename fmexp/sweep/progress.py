@@ -20,7 +20,7 @@ from fmexp.sweep.trial_status import counts
 if TYPE_CHECKING:
     import optuna
 
-    from fmexp.experiment.trial import Plan
+    from fmexp.experiment.trial_plan import Plan
     from fmexp.record.tracker import Delivery
     from fmexp.sweep.options import SweepOptions
     from fmexp.sweep.space import Space, Value

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from fmexp.experiment.trial import Plan
+    from fmexp.experiment.trial_plan import Plan
     from fmexp.sweep.space import Space
     from fmexp.sweep.worker import Job
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from fmexp.backends.base import load_backend
-from fmexp.experiment.trial import CURVE_POINTS, DataCache, Evaluator, Plan, check_data
+from fmexp.experiment.trial import CURVE_POINTS, Evaluator
+from fmexp.experiment.trial_plan import DataCache, Plan, check_data
 from fmexp.sweep.attributes import PLAN, SPACE, kept
 from fmexp.sweep.failover import leases
 from fmexp.sweep.options import NoPrunerOptions, read_options

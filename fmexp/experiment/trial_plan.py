@@ -1,0 +1,153 @@
+"""What all trials of a sweep share: the configuration, the data, the objective."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from fmexp.config.checks import parse
+from fmexp.config.compose import resolve
+from fmexp.data.loading import load
+from fmexp.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from fmexp.config.schema import Config
+    from fmexp.data.dataset import Dataset
+    from fmexp.sweep.space import Point, Space
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all trials of a study share, frozen with it: nothing of it is read again.
+
+    Attributes:
+        record: the configuration as composed, environment references kept.
+        variants: of each swept config group, what each choice puts under the group's key.
+        objective: metric by which trials are ranked.
+        direction: minimize or maximize, as the objective asks.
+        seeds: trainings per point.
+        sweep_key: key of the parent run; the children's begin with it.
+        digests: of the data and of the split, as they were when the study was made.
+    """
+
+    record: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+    objective: str
+    direction: Direction
+    seeds: int
+    sweep_key: str
+    digests: tuple[str, str]
+
+    @property
+    def backends(self) -> set[str]:
+        """The backends that trials can have."""
+        return set(self.variants.get("backend") or [self.record["backend"]["name"]])
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON knows it."""
+        return asdict(self)
+
+    def child_key(self, number: int) -> str:
+        """The run key of trial `number`."""
+        return f"{self.sweep_key}-{number:06d}"
+
+    def at(self, point: Point) -> tuple[Config, dict[str, Any]]:
+        """The configuration at a point, checked, and as a tree that may be written down.
+
+        Raises:
+            ConfigError: a value of the point cannot be.
+        """
+        tree = copy.deepcopy(self.record)
+        for key in sorted(point, key=lambda key: key not in self.variants):  # groups first
+            if key in self.variants:
+                tree[key] = copy.deepcopy(self.variants[key][str(point[key])])
+            else:
+                _set(tree, key.split("."), point[key])
+        return parse(resolve(tree)), tree
+
+
+class DataCache:
+    """Each data set of a sweep once, for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Dataset] = {}
+
+    @classmethod
+    def of(cls, config: Config, data: Dataset) -> DataCache:
+        """A cache that has the data set of this configuration already."""
+        cache = cls()
+        cache._loaded[_data_key(config)] = data
+        return cache
+
+    def get(self, config: Config) -> Dataset:
+        """The data set that a configuration asks for."""
+        key = _data_key(config)
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = load(config.data, config.split, config.task)
+            return self._loaded[key]
+
+
+def objectives(config: Config) -> list[str]:
+    """Every metric that trials can be ranked by; the first is the default."""
+    loss = config.loss
+    fixed = [f"best/val_{loss}", f"val/{loss}", f"train/{loss}", "time/fit_seconds"]
+    return fixed + held_out_objectives(config)
+
+
+def held_out_objectives(config: Config) -> list[str]:
+    """Metrics of the kept model's predictions on the validation part."""
+    names = ("rmse", "mae", "r2") if config.task == "regression" else ("accuracy", "auc")
+    return [f"best/val_{name}" for name in names]
+
+
+def check_space(plan: Plan, space: Space, points: list[Point]) -> None:
+    """Refuse a space or points with values that the configuration cannot take.
+
+    Raises:
+        ConfigError: what is wrong with each, one line each.
+    """
+    probes = [
+        ({d.condition.key: d.condition.value} if d.condition else {}) | {d.key: probe}
+        for d in space.dimensions
+        for probe in d.probes
+    ]
+    mistakes: dict[str, None] = {}
+    for point in [*probes, *points]:
+        try:
+            plan.at(point)
+        except ConfigError as error:
+            mistakes |= dict.fromkeys(str(error).splitlines())
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def check_data(plan: Plan, data: DataCache) -> None:
+    """Refuse to go on with other rows than those for which the study was made.
+
+    Raises:
+        DataError: they have changed.
+    """
+    config, _ = plan.at({})
+    loaded = data.get(config)
+    if [loaded.data_digest, loaded.split_digest] != list(plan.digests):
+        raise DataError(
+            f"the data ({loaded.source}) have changed since this sweep began; run the command "
+            "again: it will start a new study on the new rows"
+        )
+
+
+def _data_key(config: Config) -> str:
+    return json.dumps([asdict(config.data), asdict(config.split), config.task])
+
+
+def _set(tree: dict[str, Any], path: list[str], value: object) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value
