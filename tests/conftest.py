@@ -14,8 +14,10 @@ from fmexp.cli.parser import main
 from tests.record_support import copy_store, empty_store, store_folder  # noqa: F401 -- fixtures
 
 SLOW = {
-    "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_postgresql", "test_report",
-    "test_reproduce", "test_a_run_that_its_user_closed_is_left_alone",
+    "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_gibbs_calibration",
+    "test_postgresql", "test_report", "test_reproduce",
+    "test_a_run_that_its_user_closed_is_left_alone",
+    "test_data_drawn_anew_after_each_sweep_leave_the_prior_as_it_is",
     "test_doctor_settles_what_a_killed_sweep_left",
     "test_four_trackers_at_once_on_an_empty_folder", "test_hydras_own_sweeper_leaves_plain_runs",
     "test_mlflow_is_mended_from_the_study_in_both_directions",

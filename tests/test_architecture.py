@@ -21,10 +21,11 @@ LEVELS = [
     {"fmexp.cli"},
     {"fmexp.__main__"},
 ]
+KERNELS = {f"fmexp.backends.{name}_kernels" for name in ("sgd", "gibbs", "probit")}
 HEAVY = {
     "torch": {"fmexp.backends.adam", "fmexp.data.synthetic"},
-    "numba": {"fmexp.backends.sgd_kernels"},
-    "llvmlite": {"fmexp.backends.sgd_kernels"},
+    "numba": KERNELS,
+    "llvmlite": KERNELS,
     "mlflow": {"fmexp.record", "fmexp.analysis.export", "fmexp.analysis.served"},
     "sklearn": {"fmexp.estimators"},
     "optuna": {"fmexp.sweep", "fmexp.sweep.failover", "fmexp.analysis.report"},

@@ -187,14 +187,14 @@ class SparseLayout:
     def arrays(self, features: Features) -> _Arrays:
         """The feature rows as the kernels take them; no values for one-hot rows."""
         rows = features if isinstance(features, CSR) else _to_sparse(np.asarray(features))
-        rows = _without_zeros(rows)
+        rows = without_zeros(rows)
         if rows.n_features != len(self._table):
             raise _wrong_shape(rows.shape, len(self._table))
         indptr = np.ascontiguousarray(rows.indptr, np.int64)
         indices = np.ascontiguousarray(rows.indices, np.int32)
         values = np.zeros(0) if rows.values is None else rows.values
         values = np.ascontiguousarray(values, self._dtype)
-        _check_sparse(indptr, indices, None if rows.values is None else values, rows.n_features)
+        check_sparse(indptr, indices, None if rows.values is None else values, rows.n_features)
         return indptr, indices, values
 
     def some(self, rows: _Arrays, block: slice) -> _Arrays:
@@ -252,7 +252,7 @@ def _row_numbers(order: np.ndarray, n_rows: int) -> np.ndarray:
     return order
 
 
-def _check_sparse(
+def check_sparse(
     indptr: np.ndarray, indices: np.ndarray, values: np.ndarray | None, n_features: int
 ) -> None:
     """Refuse CSR arrays that would lead a kernel out of bounds, or count a feature twice.
@@ -289,7 +289,7 @@ def _to_sparse(features: np.ndarray) -> CSR:
     return CSR(indptr, columns.astype(np.int32), features[rows, columns], features.shape[1])
 
 
-def _without_zeros(rows: CSR) -> CSR:
+def without_zeros(rows: CSR) -> CSR:
     """Rows without stored zeros: L2 counts what is stored."""
     if rows.values is None or rows.values.all():
         return rows

@@ -33,6 +33,7 @@ A factor that is 0 everywhere stays 0, so the padded lanes never matter.
 from __future__ import annotations
 
 import functools
+import hashlib
 import operator
 import os
 import tempfile
@@ -60,6 +61,9 @@ NEAR = 2**20
 
 MAX_LANES = 64
 """Lanes of the widest vector; more factors are taken in blocks of this many."""
+
+SOURCE = int(hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12], 16)
+"""Digest of this file; kernels elsewhere that use its parts enclose it, for Numba's cache."""
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,0 +1,197 @@
+"""The Markov chain of the Gibbs sampler: everything it holds, and one sweep over it.
+
+docs/fm.md derives each conditional. What costs time is in `gibbs_kernels`; the priors' parameters,
+the noise and the bias are few numbers, drawn here with NumPy (`gibbs_prior`).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmexp import fm
+from fmexp.backends import gibbs_kernels, gibbs_prior, probit_kernels
+from fmexp.backends.gibbs_prior import FEATURES, HYPER, LATENT, stream
+from fmexp.backends.sgd_kernels import aligned_zeros
+from fmexp.data.features import PIECE_ROWS, blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fmexp.backends.gibbs_columns import Columns
+
+REBUILD = 50
+"""Sweeps after which errors and row sums are computed anew from the parameters; see docs/log.md."""
+
+NOISE_FEATURES = 1 << 12
+"""Features whose random numbers come from one stream."""
+
+
+class Chain:
+    """Parameters under sampling, with each row's error and sums kept up to date.
+
+    Attributes:
+        w0: the bias.
+        alpha: precision of the noise, in the encoder's units; 1 for classification.
+        sweeps: how many were made.
+        latent: z of each row for classification; else the target.
+        errors: y_hat - latent of each row.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        target: np.ndarray,
+        task: fm.Task,
+        parameters: fm.Parameters,
+        groups: np.ndarray,
+        seed: int,
+        threads: int = 1,
+    ) -> None:
+        """Start at `parameters`; see `gibbs_prior` for the model.
+
+        Args:
+            columns: the training rows.
+            target: float64, shape (n_rows,); 0 or 1 for classification.
+            task: regression or classification.
+            parameters: where the chain starts; left untouched.
+            groups: the group of each feature, counted from 0, shape (n_features,).
+            seed: of all that is drawn.
+            threads: how many may work; the result does not depend on it.
+        """
+        self._columns, self._target, self._task = columns, target, task
+        self._groups, self._n_groups = groups.astype(np.int64), int(groups.max()) + 1
+        self._seed, self.k = seed, parameters.k
+        n_rows, n_features, double = len(target), columns.n_features, np.dtype(np.float64)
+        self._lanes = gibbs_kernels.lanes_of(self.k)
+        self._blocks = range(-(-self.k // self._lanes))
+        self._sums = [aligned_zeros(n_rows, self._lanes, double) for _ in self._blocks]
+        self._V = [aligned_zeros(n_features, self._lanes, double) for _ in self._blocks]
+        for b, V in enumerate(self._V):
+            V[:, : self._width(b)] = parameters.V[:, self._span(b)]
+        self._w = np.array(parameters.w, double)
+        self.latent = np.zeros(n_rows) if task == "classification" else target
+        self.w0, self.alpha, self.sweeps = float(parameters.w0), 1.0, 0
+        self.errors = np.empty(n_rows)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pieces = columns.chunks() if threads > 1 else [[(0, n_features)]]
+        self._draw = gibbs_kernels.draw_features(self._lanes, columns.kind)
+        self.rebuild()
+        self._draw_noise()
+
+    def sweep(self) -> float:
+        """Draw everything once; the mean loss of the training rows afterwards, as `fm.losses`."""
+        self.sweeps += 1
+        generator = stream(self._seed, self.sweeps, HYPER)
+        self._draw_bias(generator)
+        mean, precision = self._draw_groups(generator)
+        for b in self._blocks:
+            self._draw_block(b, mean, precision)
+        if self.sweeps % REBUILD == 0:
+            self.rebuild()
+        return self._draw_noise(generator) / len(self._target)
+
+    def parameters(self) -> fm.Parameters:
+        """A copy of the parameters as they are."""
+        V = [V[:, : self._width(b)] for b, V in enumerate(self._V)]
+        return fm.Parameters(self.w0, self._w.copy(), np.concatenate(V, axis=1))
+
+    def rebuild(self) -> None:
+        """Compute errors and row sums from the parameters, so that rounding does not add up."""
+        columns = self._columns
+        np.subtract(self.w0, self.latent, out=self.errors)
+        add = gibbs_kernels.add_features(self._lanes, columns.kind)
+        nothing = np.zeros(columns.n_features)
+        for b in self._blocks:
+            self._sums[b][:] = 0.0
+            self._over_features(
+                add, columns.starts, columns.rows, columns.values, self.errors, self._sums[b],
+                self._V[b], nothing if b else self._w,
+            )  # fmt: skip
+            squares = gibbs_kernels.add_squares(self._lanes)
+            self._over_rows(squares, self.errors, self._sums[b])
+
+    def _span(self, b: int) -> slice:
+        return slice(b * self._lanes, min((b + 1) * self._lanes, self.k))
+
+    def _width(self, b: int) -> int:
+        return min(self._lanes, self.k - b * self._lanes)
+
+    def _draw_bias(self, generator: np.random.Generator) -> None:
+        """Draw w0, and move the errors with it."""
+        total = sum(found[0] for found in self._over_rows(gibbs_kernels.shift(), self.errors, 0.0))
+        mean, precision = gibbs_prior.bias_change(total, len(self.errors), self.w0, self.alpha)
+        change = mean + float(gibbs_prior.normals(generator, ())) / precision**0.5
+        self.w0 += change
+        self._over_rows(gibbs_kernels.shift(), self.errors, change)
+
+    def _draw_groups(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw mu and lambda, each of shape (n_groups, k + 1), w last."""
+        table = np.column_stack([self.parameters().V, self._w])
+        return gibbs_prior.draw_groups(generator, table, self._groups, self._n_groups)
+
+    def _draw_block(self, b: int, mean: np.ndarray, precision: np.ndarray) -> None:
+        """Draw (v_j, w_j) of each feature, for the factors of one block."""
+        columns, width = self._columns, self._width(b)
+        used = [*range(width), self._lanes]  # the padding stays at exactly 0
+        wanted = [*range(b * self._lanes, b * self._lanes + width), self.k]
+        shape = (self._n_groups, self._lanes + 1)
+        mu, tau = np.zeros(shape), np.ones(shape)
+        mu[:, used], tau[:, used] = mean[:, wanted], precision[:, wanted]
+        noise = np.zeros((columns.n_features, self._lanes + 1), np.float32)
+        for chunk, some in enumerate(blocks(columns.n_features, NOISE_FEATURES)):
+            generator = stream(self._seed, self.sweeps, FEATURES + b, chunk)
+            drawn = gibbs_prior.normals(generator, (some.stop - some.start, width + 1))
+            noise[some, :width], noise[some, -1] = drawn[:, :-1], drawn[:, -1]
+        self._over_features(
+            self._draw, columns.starts, columns.rows, columns.values, self.errors, self._sums[b],
+            self._V[b], self._w, self._groups, mu, tau, noise, self.alpha,
+        )  # fmt: skip
+
+    def _draw_noise(self, generator: np.random.Generator | None = None) -> float:
+        """Draw alpha, or the latent scores; the sum of the rows' losses before.
+
+        Without a generator only the latent scores, as a chain begins.
+        """
+        if self._task == "classification":
+            return self._draw_latent()
+        found = self._over_rows(gibbs_kernels.shift(), self.errors, 0.0)
+        squared_errors = float(sum(squares for _, squares in found))
+        if generator is not None:
+            self.alpha = self._draw_alpha(generator, squared_errors)
+        return squared_errors
+
+    def _draw_alpha(self, generator: np.random.Generator, squared_errors: float) -> float:
+        shape, rate = gibbs_prior.noise_precision(squared_errors, len(self.errors))
+        return float(gibbs_prior.gammas(generator, shape)) / rate
+
+    def _draw_latent(self) -> float:
+        kernel = probit_kernels.draw_latent()
+
+        def draw(first: int, last: int) -> float:
+            chunk = first // PIECE_ROWS
+            uniforms = stream(self._seed, self.sweeps, LATENT, chunk).random(last - first)
+            arguments = first, last, self.errors, self.latent, self._target, uniforms
+            return float(kernel(*arguments))
+
+        return float(sum(self._over_rows(draw)))
+
+    def _over_features(self, kernel: Callable[..., Any], *arguments: Any) -> None:
+        """Have a kernel work on all features, range by range, the pieces of one side by side."""
+        for pieces in self._pieces:
+            self._side_by_side(kernel, pieces, arguments)
+
+    def _over_rows(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Have a kernel work on all rows, piece by piece; what it returns, in their order."""
+        pieces = [(some.start, some.stop) for some in blocks(len(self.errors), PIECE_ROWS)]
+        return self._side_by_side(kernel, pieces, arguments)
+
+    def _side_by_side(
+        self, kernel: Callable[..., Any], pieces: Iterable[tuple[int, int]], arguments: Any
+    ) -> list[Any]:
+        pieces = list(pieces)
+        if self._pool is None or len(pieces) == 1:
+            return [kernel(*piece, *arguments) for piece in pieces]
+        return list(self._pool.map(lambda piece: kernel(*piece, *arguments), pieces))

@@ -1,0 +1,135 @@
+"""The plain twin of the Gibbs sampler's kernels, in NumPy, to read; docs/fm.md derives all of it.
+
+Slow; nothing samples with it. Tests hold the kernels to it, and it to the density itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp import fm
+from fmexp.data.features import CSR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fmexp.data.features import Features
+
+
+def feature_conditional(
+    h: np.ndarray,
+    x: np.ndarray,
+    error: np.ndarray,
+    now: np.ndarray,
+    mean: np.ndarray,
+    precision: np.ndarray,
+    noise_precision: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The normal that a change of (v_j, w_j) has, given everything else.
+
+    y_hat is linear in (v_j, w_j), with slopes h_if = x_ij (s_if - x_ij v_jf) and x_ij. So with H =
+    [h, x] and d the change, the log density is -1/2 d' Q d + g' d + constant with
+
+        Q = alpha H'H + diag(lambda),    g = lambda (mu - now) - alpha H' error
+
+    Args:
+        h: slopes of v_j in the rows that hold feature j, shape (m, k).
+        x: its values there, shape (m,).
+        error: y_hat - y there, shape (m,).
+        now: (v_j, w_j), shape (k + 1,).
+        mean: mu of the feature's group, shape (k + 1,).
+        precision: lambda of the feature's group, shape (k + 1,).
+        noise_precision: alpha.
+
+    Returns:
+        Q, shape (k + 1, k + 1), and g, shape (k + 1,): the change is normal with precision Q and
+        mean Q^-1 g.
+    """
+    H = np.column_stack([h, x])
+    Q = noise_precision * H.T @ H + np.diag(precision)
+    return Q, precision * (mean - now) - noise_precision * H.T @ error
+
+
+def draw_change(Q: np.ndarray, g: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """A draw from the normal with precision Q and mean Q^-1 g, from standard normal noise."""
+    L = np.linalg.cholesky(Q)
+    return np.asarray(np.linalg.solve(L.T, np.linalg.solve(L, g) + noise))
+
+
+def draw_features(
+    features: Features,
+    error: np.ndarray,
+    sums: np.ndarray,
+    V: np.ndarray,
+    w: np.ndarray,
+    mean: np.ndarray,
+    precision: np.ndarray,
+    noise: np.ndarray,
+    noise_precision: float,
+) -> None:
+    """Draw (v_j, w_j) of each feature in turn; a block of the factors, all of them or some.
+
+    Args:
+        features: the rows.
+        error: y_hat - y, shape (n_rows,); kept up to date, as all that follow.
+        sums: s = sum_j v_j x_j of the block's factors, shape (n_rows, k).
+        V: the block's factors, shape (n_features, k).
+        w: linear weights, shape (n_features,).
+        mean: mu of each feature, shape (n_features, k + 1); w is last.
+        precision: lambda, likewise.
+        noise: standard normal, shape (n_features, k + 1).
+        noise_precision: alpha.
+    """
+    for j, (rows, x) in enumerate(columns(features)):
+        h = x[:, None] * (sums[rows] - x[:, None] * V[j])
+        now = np.append(V[j], w[j])
+        Q, g = feature_conditional(h, x, error[rows], now, mean[j], precision[j], noise_precision)
+        change = draw_change(Q, g, noise[j])
+        error[rows] += h @ change[:-1] + x * change[-1]
+        sums[rows] += x[:, None] * change[:-1]
+        V[j] += change[:-1]
+        w[j] += change[-1]
+
+
+def rebuild(
+    features: Features, target: np.ndarray, parameters: fm.Parameters
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors y_hat - target, and the row sums s, shape (n_rows, k), from the parameters alone."""
+    sums = np.zeros((len(target), parameters.k))
+    for j, (rows, x) in enumerate(columns(features)):
+        sums[rows] += x[:, None] * parameters.V[j]
+    return fm.scores(parameters, features) - target, sums
+
+
+def columns(features: Features) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each feature, the rows that hold it and its values there."""
+    if not isinstance(features, CSR):
+        for x in features.T:
+            yield np.arange(len(x)), x
+        return
+    of_entry = np.repeat(np.arange(len(features)), np.diff(features.indptr))
+    values = fm.values_of(features)
+    for j in range(features.n_features):
+        here = features.indices == j
+        yield of_entry[here], values[here]
+
+
+def draw_latent(
+    scores: np.ndarray, labels: np.ndarray, uniforms: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Draw z ~ N(score, 1) given that z > 0 where the label is 1, and z < 0 where it is 0.
+
+    With m the score where the label is 1 and its negative elsewhere, z is m - Phi^-1(u Phi(m)) or
+    its negative: the inverse of the distribution function, from the tail that keeps its digits.
+
+    Returns:
+        z, shape (n_rows,), and the sum of the log losses, -log Phi(m).
+    """
+    from scipy.special import log_ndtr, ndtri_exp  # type: ignore[import-untyped]
+
+    sign = 2.0 * labels - 1.0
+    inside = log_ndtr(sign * scores)
+    z = scores - sign * ndtri_exp(np.log(uniforms) + inside)
+    return z, float(-inside.sum())

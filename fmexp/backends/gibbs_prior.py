@@ -1,0 +1,93 @@
+"""What the Gibbs sampler draws beside the features: noise, bias, and the priors' own parameters.
+
+The model, in the units of the encoder (docs/fm.md derives each conditional):
+
+    y_i ~ N(y_hat(x_i), 1 / alpha)                     regression
+    y_i = 1 where z_i ~ N(y_hat(x_i), 1) is above 0    classification (probit)
+    w0 ~ N(0, 1),   w_j ~ N(mu_g, 1 / lambda_g),   v_jf ~ N(mu_gf, 1 / lambda_gf)
+    alpha, lambda ~ Gamma(1/2, rate 1/2),   mu ~ N(0, 1 / lambda)
+
+with g the group of feature j. These are the priors of libFM (Rendle 2012, section 5.2, with all
+hyperparameters 1 and mu_0 = 0) and of myFM.
+
+Random numbers are rounded to float32: the logarithm in the tails of NumPy's draws differs from CPU
+to CPU in its last bit. Each stream is Philox's at a counter that says the sweep and what is drawn,
+so the same numbers come whatever was drawn before, and in any order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+W0_PRECISION = 1.0
+HALF = 0.5
+"""Shape and rate of the gamma priors."""
+
+HYPER, LATENT, FEATURES = 0, 1, 2
+"""What a stream is for; the features' blocks of factors count on from FEATURES."""
+
+
+def stream(seed: int, sweep: int, purpose: int, chunk: int = 0) -> np.random.Generator:
+    """The random numbers of one purpose in one sweep; independent of all others."""
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, chunk, purpose, sweep]))
+
+
+def normals(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal numbers, rounded to float32."""
+    return np.asarray(np.float32(generator.standard_normal(shape)), np.float64)
+
+
+def gammas(generator: np.random.Generator, shape: float | np.ndarray) -> np.ndarray:
+    """Gamma numbers of rate 1, rounded to float32, never 0."""
+    drawn = generator.standard_gamma(shape)
+    return np.asarray(np.maximum(np.float32(drawn), np.finfo(np.float32).tiny), np.float64)
+
+
+def noise_precision(squared_errors: float, n_rows: int) -> tuple[float, float]:
+    """Shape and rate of alpha's gamma, given the sum of (y_hat - y)^2."""
+    return HALF + n_rows / 2, HALF + squared_errors / 2
+
+
+def bias_change(errors: float, n_rows: int, w0: float, alpha: float) -> tuple[float, float]:
+    """Mean and precision of a change of w0, given the sum of y_hat - y."""
+    precision = alpha * n_rows + W0_PRECISION
+    return (-alpha * errors - W0_PRECISION * w0) / precision, precision
+
+
+def group_conditionals(
+    parameters: np.ndarray, groups: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What is needed to draw (lambda, mu) of each group and column jointly: lambda, then mu.
+
+    Args:
+        parameters: shape (n_features, m).
+        groups: the group of each feature, shape (n_features,).
+        n_groups: how many there are.
+
+    Returns:
+        Shape and rate of lambda's gamma with mu integrated out, the mean of mu given lambda, and
+        what mu's precision is as a multiple of lambda; each of shape (n_groups, m).
+    """
+    counts = np.bincount(groups, minlength=n_groups)[:, None].astype(np.float64)
+    sums = _by_group(parameters, groups, n_groups)
+    means = sums / np.maximum(counts, 1.0)
+    within = _by_group(np.square(parameters - means[groups]), groups, n_groups)
+    rate = HALF + (within + counts / (counts + 1.0) * np.square(means)) / 2
+    shape = np.broadcast_to(HALF + counts / 2, rate.shape)
+    multiple = np.broadcast_to(counts + 1.0, rate.shape)
+    return shape, rate, sums / (counts + 1.0), multiple
+
+
+def draw_groups(
+    generator: np.random.Generator, parameters: np.ndarray, groups: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw mu and lambda of each group and column; each of shape (n_groups, m)."""
+    shape, rate, mean, multiple = group_conditionals(parameters, groups, n_groups)
+    precision = gammas(generator, shape) / rate
+    mu = mean + normals(generator, mean.shape) / np.sqrt(multiple * precision)
+    return mu, precision
+
+
+def _by_group(table: np.ndarray, groups: np.ndarray, n_groups: int) -> np.ndarray:
+    """Sums of the rows of each group, added in their order: (n_groups, m)."""
+    return np.stack([np.bincount(groups, column, n_groups) for column in table.T], axis=1)
