@@ -11,6 +11,12 @@ _PLACES = {
 }
 """Where the names for use from Python are defined; imported only when they are used."""
 
+__all__ = [*_PLACES]
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PLACES])
+
 
 def __getattr__(name: str) -> object:
     if name not in _PLACES:

@@ -7,6 +7,8 @@ encode them first, as with scikit-learn's OneHotEncoder: sparse matrices are wel
 from __future__ import annotations
 
 import numbers
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,11 +22,13 @@ from fmexp.config.checks import parse
 from fmexp.config.shipped import shipped
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays
-from fmexp.errors import ConfigError, FmexpError
+from fmexp.errors import ConfigError, DataError
 from fmexp.model import Model
 from fmexp.training.fitting import fit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fmexp.config.schema import Config
 
 _FORMATS = ("csr", "csc", "coo")
@@ -90,13 +94,27 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         tags.input_tags.sparse = True
         return tags
 
+    def save(self, folder: str | Path) -> None:
+        """Write the trained model into a folder that `fmexp.load` and `fmexp predict` read."""
+        check_is_fitted(self)
+        self.model_.save(folder)
+
     def _fit(self, X: Any, y: np.ndarray) -> Self:
-        """Train on numbers X, shape (n_rows, n_features), and what the task takes for targets."""
-        config = self._config()
-        data = from_arrays(X, y, config.split, Learning(self._task, self.standardize))
-        found = fit(config, data)
+        """Train on numbers X, shape (n_rows, n_features), and what the task takes for targets.
+
+        Raises:
+            ValueError: parameters or data cannot be used, or training diverged.
+        """
+        names = getattr(self, "feature_names_in_", None)
+        try:
+            config = self._config()
+            learning = Learning(self._task, self.standardize)
+            data = from_arrays(X, y, config.split, learning, names)
+            found = fit(config, data)
+        except (ConfigError, DataError) as error:
+            raise ValueError(_in_parameters(str(error))) from error
         if found.parameters is None:
-            raise FmexpError(found.reason)
+            raise ValueError(_in_parameters(found.reason))
         self.model_ = Model.of(config, data, found.parameters)
         self.train_losses_ = np.array(found.train_losses)
         self.validation_losses_ = np.array(found.validation_losses)
@@ -139,6 +157,16 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         return self.model_.predict(X)
 
 
+def _in_parameters(message: str) -> str:
+    """A message about configuration keys in the names of the estimators' parameters.
+
+    >>> _in_parameters("training.early_stopping.patience needs a validation part")
+    'patience needs a validation part'
+    """
+    keys = r"\b(?:model|training\.early_stopping|training|split|backend|data)\.([a-zA-Z_0-9]+)"
+    return re.sub(r"\bseed\b", "random_state", re.sub(keys, r"\1", message))
+
+
 class FMRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     """A Factorization Machine for numbers, trained by either backend on squared error.
 
@@ -174,7 +202,7 @@ class FMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     Attributes:
         classes_: the two labels, sorted; probabilities are in this order.
-        model_: as of FMRegressor; it calls the labels "0" and "1".
+        model_: as of FMRegressor; it has the labels as texts.
         train_losses_: mean log loss of each epoch.
         validation_losses_: the same of the held-out rows; empty where `validation` is 0.
         best_epoch_: the epoch that was kept; None where `validation` is 0.
@@ -199,7 +227,10 @@ class FMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             )
         if len(self.classes_) < 2:
             raise ValueError(f"two classes are needed, y has one class: {self.classes_[0]!r}")
-        return self._fit(X, codes)
+        self._fit(X, codes)
+        labels = (str(self.classes_[0]), str(self.classes_[1]))
+        self.model_ = replace(self.model_, encoder=replace(self.model_.encoder, labels=labels))
+        return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, float64, shape (n_rows, 2)."""

@@ -75,8 +75,9 @@ class Model:
         said = self.encoder.decode_target(said)
         return np.clip(said, *self.encoder.target_range) if self.clip else said
 
-    def save(self, folder: Path) -> None:
-        """Write the model's two files into a folder, which is made."""
+    def save(self, folder: str | Path) -> None:
+        """Write the model's two files into a folder, which is made; `fmexp.load` reads them."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         w0, w, V = self.parameters.w0, self.parameters.w, self.parameters.V
         np.savez(folder / ARRAYS, w0=np.float64(w0), w=w, V=V)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
+import fmexp
 from fmexp import model
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.learn import Learning
 from fmexp.data.loading import from_arrays
-from fmexp.errors import ConfigError, FmexpError
 from fmexp.estimators import FMClassifier, FMRegressor
 from fmexp.training.fitting import fit
 
@@ -76,13 +77,40 @@ def test_labels_keep_their_names_and_probabilities_their_order():
     assert ((found.predict_proba(X)[:, 1] >= 0.5) == (found.predict(X) == "yes")).all()
 
 
-def test_mistakes_are_named_and_divergence_says_why():
-    with pytest.raises(ConfigError, match=r"model.k must be .*\n?.*training.epochs must be"):
+def test_mistakes_are_value_errors_in_the_parameters_names():
+    with pytest.raises(ValueError, match=r"^k must be .*\nepochs must be"):
         FMRegressor(k=0, epochs=0).fit(X, Y)
-    with pytest.raises(ConfigError, match="backend must be one of numpy_sgd, torch_adam"):
+    with pytest.raises(ValueError, match=r"^backend must be one of numpy_sgd, torch_adam"):
         FMRegressor(backend="other").fit(X, Y)
-    with pytest.raises(FmexpError, match="learning_rate=50 is too large"):
+    with pytest.raises(ValueError, match=r"^patience needs a validation part: set validation > 0"):
+        FMRegressor(patience=3).fit(X, Y)
+    with pytest.raises(ValueError, match=r"^random_state must be a whole number from 0"):
+        FMRegressor(random_state=-1).fit(X, Y)
+    with pytest.raises(ValueError, match="learning_rate=50 is too large"):
         FMRegressor(cap_steps=False, learning_rate=50).fit(X, Y)
+
+
+def test_a_saved_model_knows_the_columns_of_the_frame(tmp_path):
+    frame = pd.DataFrame(X, columns=["a", "b", "y", "d"])
+    estimator = FMRegressor(epochs=3).fit(frame, Y)
+    estimator.save(str(tmp_path / "saved"))
+    loaded = fmexp.load(str(tmp_path / "saved"))
+    assert loaded.encoder.column_names == ["a", "b", "y", "d"]
+    assert (loaded.predict(frame[["d", "a", "y", "b"]]) == estimator.predict(frame)).all()
+    loaded.save(tmp_path / "again")
+    assert (fmexp.load(tmp_path / "again").predict(X) == estimator.predict(frame)).all()
+
+
+def test_a_saved_classifier_knows_its_labels(tmp_path):
+    y = np.where(Y > 3, 10, 9)
+    FMClassifier(epochs=3).fit(X, y).save(tmp_path)
+    assert fmexp.load(tmp_path).encoder.labels == ("9", "10")
+
+
+def test_the_package_shows_what_it_has():
+    assert {"FMClassifier", "FMRegressor", "load"} == set(fmexp.__all__)
+    assert set(fmexp.__all__) <= set(dir(fmexp))
+    assert all(getattr(fmexp, name).__doc__ for name in fmexp.__all__)
 
 
 @pytest.mark.parametrize("estimator", [FMRegressor, FMClassifier])

@@ -15,7 +15,7 @@ from fmexp.data.loading import load
 from fmexp.errors import ConfigError
 from fmexp.experiment import console, one_run
 from fmexp.record.locate import StoreChoice, locate_store
-from fmexp.record.tracker import NULL_TRACKER, Outcome, Tracker
+from fmexp.record.tracker import NULL_TRACKER, Outcome, Tracker, close
 from fmexp.sweep import interrupt
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
         print(note)
     parameters = _first_parameters(composed, data)
     tracker = _tracker(composed, folder)
+    progress = console.Progress(config)
     try:
-        progress = console.Progress(config)
         with interrupt.stop_on_signals() as stop:
 
             def watch(
@@ -52,9 +52,14 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
 
             result = one_run.run(config, composed.record, data, tracker, watch, parameters)
         progress.clear()
+        print(console.outcome(config, data, result), flush=True)
+        progress.wait()
     finally:
-        delivery = tracker.close()
-    print(console.summary(config, data, result, delivery, time.monotonic() - began))
+        delivery, lost = close(tracker)
+        progress.clear()
+    print(console.record(config, data, result, delivery, time.monotonic() - began))
+    if lost:
+        raise lost
     return EXIT_CODES.get(result.fit.outcome, 1)
 
 

@@ -39,12 +39,15 @@ Hydra's flags work:
   --cfg job              show the configuration, run nothing
   --info defaults-tree   how it is put together
   --config-dir DIR       your own configuration files beside fmexp's
+  --config-name NAME     one of them in place of fmexp's config.yaml
+  --shell-completion install=bash | zsh | fish
+                         what completes keys and values: eval "$(fmexp run -sc install=bash)"
   -m, --multirun         a sweep
 
 Exit codes: 0 done; 1 the work failed; 2 the input is wrong; 130 interrupted.
 """
 
-RECORDS_NOTHING = {"tracking=none", "--cfg", "-c", "--info", "-i"}
+RECORDS_NOTHING = {"tracking=none", "--cfg", "-c", "--info", "-i", "--hydra-help"}
 RUN_NAMES = "run id, its beginning, run name, trial number of the newest sweep, or latest"
 
 
@@ -80,9 +83,14 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     if sys.platform == "win32":
         raise UserError("fmexp runs on Linux and macOS; on Windows use it within WSL")
+    parser, commands = _parser()
+    if {"-sc", "--shell-completion"}.intersection(argv):
+        from fmexp.cli.completion import complete
+
+        return complete([word for word in argv if "=" in word], commands)
     if argv[:1] == ["run"]:
         return _run(argv[1:])
-    arguments = _parser().parse_args(argv or ["--help"])
+    arguments = parser.parse_args(argv or ["--help"])
     check_work_folder(Path.cwd())
     return int(arguments.command(arguments))
 
@@ -95,7 +103,8 @@ def _marked(error: FmexpError) -> str:
     return "\n  ".join(["fmexp:", *lines])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser of all commands but run, and the names of all."""
     parser = argparse.ArgumentParser(
         prog="fmexp", description="Train Factorization Machines, track and compare every attempt."
     )
@@ -150,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--register", metavar="NAME", help="put it into MLflow's model registry")
     _add_store(export)
     export.set_defaults(command=_export)
-    return parser
+    return parser, list(commands.choices)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +189,9 @@ def _run(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(RUN_HELP, end="")
         return 0
+    if "--version" in argv:
+        print(f"fmexp {__version__}")
+        return 0
     check_work_folder(Path.cwd())
     from fmexp.record.spool_tracker import dismiss_recorder, start_recorder_ahead
 
@@ -191,11 +203,15 @@ def _run(argv: list[str]) -> int:
         from fmexp.config import compose
 
         arguments = compose.parse_arguments(argv)
-        composed = compose.compose(arguments)
-        if compose.asks_hydra(arguments):
-            compose.refuse_foreign_code(arguments)
-            compose.show(argv)
+        if arguments.cfg or arguments.info or arguments.hydra_help:
+            text = compose.as_yaml(arguments)
+            if arguments.cfg == "job":
+                print(text, end="")
+            else:
+                compose.refuse_foreign_code(arguments)
+                compose.ask_hydra(argv)
             return 0
+        composed = compose.compose(arguments)
         if composed.config.tracking.name == "none":
             dismiss_recorder()
         if arguments.multirun:

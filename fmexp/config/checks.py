@@ -25,6 +25,8 @@ from fmexp.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+NOT_GIVEN = " must be given: "
+
 
 def parse(tree: dict[str, Any]) -> Config:
     """A checked Config from a composed, resolved tree.
@@ -97,7 +99,7 @@ def _build(kind: Any, tree: Any, path: str, mistakes: list[str]) -> Any:
     values = {}
     for name, hint in hints.items():
         if name not in tree or tree[name] == "???":
-            mistakes.append(f"{prefix}{name} must be given: {_expected(hint)}")
+            mistakes.append(f"{prefix}{name}{NOT_GIVEN}{_expected(hint)}")
         else:
             values[name] = _value(hint, tree[name], f"{prefix}{name}", mistakes)
     return None if len(values) < len(hints) else kind(**values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from fmexp.config import hydra_code
-from fmexp.config.checks import on_file, parse
+from fmexp.config.checks import NOT_GIVEN, on_file, parse
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
 from fmexp.record.locate import without_password
@@ -36,6 +38,15 @@ if TYPE_CHECKING:
     from fmexp.config.schema import Config
 
 Tree = dict[str, Any]
+
+LAUNCHERS = {
+    "joblib": "'fmexp[joblib]'",
+    "submitit_local": "'fmexp[submitit]'",
+    "submitit_slurm": "'fmexp[submitit]'",
+    "ray": "hydra-ray-launcher",
+    "rq": "hydra-rq-launcher",
+}
+"""What pip installs for a launcher of Hydra's."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +81,9 @@ def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}; keys are set as KEY=VALUE, for example backend=torch_adam")
 
 
-def asks_hydra(arguments: argparse.Namespace) -> bool:
-    """Whether a flag asks for information that Hydra itself prints."""
-    return bool(
-        arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
-    )
-
-
-def show(argv: list[str]) -> None:
-    """Let Hydra answer --cfg, --info, --hydra-help or --shell-completion."""
-    sys.argv = ["fmexp run", *argv]
+def ask_hydra(argv: list[str], program: str = "fmexp run") -> None:
+    """Let Hydra answer --cfg hydra, --info, --hydra-help or --shell-completion."""
+    sys.argv = [program, *argv]
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
         lambda _: None
     )()
@@ -91,13 +95,37 @@ def compose(arguments: argparse.Namespace) -> Composed:
     Raises:
         ConfigError: overrides, groups, keys or values are wrong; all of them are named.
     """
+    with _composed(arguments) as (tree, given):
+        return checked(tree, given)
+
+
+def as_yaml(arguments: argparse.Namespace) -> str:
+    """What `--cfg job` shows; what must be given and is not stands there as ???.
+
+    Raises:
+        ConfigError: as by `compose`, but for what is not given.
+    """
+    with _composed(arguments) as (tree, given):
+        try:
+            checked(tree, given)
+        except ConfigError as error:
+            if any(NOT_GIVEN not in line for line in str(error).splitlines()):
+                raise
+        if arguments.package:
+            tree = OmegaConf.select(tree, arguments.package, default=OmegaConf.create())
+        return OmegaConf.to_yaml(tree, resolve=bool(arguments.resolve))
+
+
+@contextmanager
+def _composed(arguments: argparse.Namespace) -> Iterator[tuple[DictConfig, frozenset[str]]]:
+    """The composed tree, and the keys that the command line sets."""
     try:
-        with _hydra():
+        with _hydra(arguments.config_dir):
             overrides = [o for o in _checked_overrides(arguments) if not o.sweeps]
             tree = hydra.compose(
                 arguments.config_name or "config", [override.line for override in overrides]
             )
-            return checked(tree, frozenset(override.key for override in overrides))
+            yield tree, frozenset(override.key for override in overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_in_words(error)) from error
 
@@ -113,6 +141,11 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
         record = _without_secrets(_with_references(tree))
     except OmegaConfBaseException as error:
         raise ConfigError(_in_words(error)) from error
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name and "tracking.experiment" not in given:
+        for each in (resolved, record):
+            if each.get("tracking", {}).get("name") == "mlflow":  # type: ignore[union-attr]
+                each["tracking"]["experiment"] = name  # type: ignore[index, call-overload]
     return Composed(parse(resolved), record, given)  # type: ignore[arg-type]
 
 
@@ -124,7 +157,7 @@ def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) ->
     """
     refuse_foreign_code(arguments)
     try:
-        with _hydra():
+        with _hydra(arguments.config_dir):
             lines = [override.line for override in _checked_overrides(arguments)]
             name = arguments.config_name or "config"
             return _itself().multirun(name, job, lines, with_log_configuration=False)
@@ -139,7 +172,7 @@ def refuse_foreign_code(arguments: argparse.Namespace) -> None:
         ConfigError: they do.
     """
     try:
-        with _hydra():
+        with _hydra(arguments.config_dir):
             given = _checked_overrides(arguments)
             name = arguments.config_name or "config"
             found, choices = hydra_code.settings(_itself(), name, [o.line for o in given])
@@ -147,7 +180,7 @@ def refuse_foreign_code(arguments: argparse.Namespace) -> None:
             keys = {override.key for override in typed}
             groups = [f"{group}={choice}" for group, choice in choices.items()
                       if group.startswith("hydra/") and choice and group not in keys]  # fmt: skip
-        with _hydra():
+        with _hydra(None):
             lines = [o.line for o in typed if o.key != "hydra.searchpath"] + groups
             trusted, _ = hydra_code.settings(_itself(), "config", lines)
     except (HydraException, OmegaConfBaseException) as error:
@@ -190,12 +223,27 @@ class _Given:
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
-    """Hydra with our configuration folder; within a sweep, another one beside the sweep's own."""
+def _hydra(extra_folder: str | None) -> Iterator[None]:
+    """Hydra with our configuration folder; within a sweep, another one beside the sweep's own.
+
+    Args:
+        extra_folder: `--config-dir`: searched after ours, also for the primary configuration.
+    """
+    if extra_folder and not Path(extra_folder).is_dir():
+        raise ConfigError(f"--config-dir must be a folder, got {extra_folder}")
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(config_folder()), "fmexp", version_base="1.3"):
+            if extra_folder:
+                loader = GlobalHydra.instance().config_loader()
+                places = loader.get_search_path()
+                places.prepend(
+                    "command-line",
+                    f"file://{Path(extra_folder).resolve()}",
+                    anchor=SearchPathQuery(provider="schema"),  # which stays the last
+                )
+                loader.repository.initialize_sources(places)  # type: ignore[attr-defined]
             yield
     finally:
         GlobalHydra.instance().hydra = outer
@@ -203,9 +251,6 @@ def _hydra() -> Iterator[None]:
 
 def _checked_overrides(arguments: argparse.Namespace) -> list[_Given]:
     """Every override; unknown keys are left to `parse`, and those of a space to the sweep."""
-    extra = arguments.config_dir
-    if extra and not Path(extra).is_dir():
-        raise ConfigError(f"--config-dir must be a folder, got {extra}")
     given, mistakes = [], []
     for line in arguments.overrides:
         try:
@@ -216,13 +261,11 @@ def _checked_overrides(arguments: argparse.Namespace) -> list[_Given]:
         key = override.key_or_group
         if not arguments.multirun and (key.startswith("hydra.sweeper") or sweeps(override)):
             mistakes.append(f"{line}: sweeps need -m: fmexp run -m {line}")
-        mistakes += _mistakes(override, extra)
+        mistakes += _mistakes(override)
+        mistakes += _without_effect(key, line, arguments)
         given.append(_Given(key, _for_hydra(override), sweeps(override)))
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    if extra:
-        place = f"hydra.searchpath=['file://{Path(extra).resolve()}']"
-        given.append(_Given("hydra.searchpath", place))
     return given
 
 
@@ -238,15 +281,38 @@ def _no_override(line: str, error: HydraException) -> str:
     return f"{line!r} is not an override{reason}; write key=value, such as model.k=4"
 
 
-def _mistakes(override: Override, extra_folder: str | None) -> list[str]:
+def _mistakes(override: Override) -> list[str]:
+    """A choice that its group does not have."""
     key = override.key_or_group
-    choices = _choices(key, extra_folder)
+    choices = _choices(key)
     chosen = override.value()
     if not choices or chosen in choices or not isinstance(chosen, str):
         return []
+    if key == "hydra/launcher" and chosen in LAUNCHERS:
+        return [f"hydra/launcher={chosen} is not installed: pip install {LAUNCHERS[chosen]}"]
     near = difflib.get_close_matches(chosen, choices, n=1)
     guess = f"; did you mean {near[0]}?" if near else ""
     return [f"{key} must be one of {', '.join(choices)}, got {chosen}{guess}"]
+
+
+def _without_effect(key: str, line: str, arguments: argparse.Namespace) -> list[str]:
+    """A key of Hydra's own that would change nothing, as fmexp writes to no folder of Hydra's.
+
+    A launcher or another sweeper may use all that is not of a single run.
+    """
+    first = key.replace("/", ".").split(".")[:2]
+    if first[0] != "hydra" or first[1:] in (["searchpath"], ["sweeper"]):
+        return []
+    others = first[1:] == ["launcher"] or _has_other_plugins(arguments)
+    if arguments.multirun and others and first[1:] != ["run"]:
+        return []
+    return [f"{line} has no effect, as fmexp writes no folders or logs of Hydra's; leave it out"]
+
+
+def _has_other_plugins(arguments: argparse.Namespace) -> bool:
+    """Whether a launcher or another sweeper is chosen, or may be in a file of the user's."""
+    words = ("hydra/launcher=", "hydra/sweeper=")
+    return bool(arguments.config_dir) or any(o.startswith(words) for o in arguments.overrides)
 
 
 def sweeps(override: Override) -> bool:
@@ -254,7 +320,7 @@ def sweeps(override: Override) -> bool:
     return bool(override.is_sweep_override())
 
 
-def _choices(group: str, extra_folder: str | None) -> list[str]:
+def _choices(group: str) -> list[str]:
     """The options of a config group; none if there is no such group.
 
     Asked of the sources themselves: `get_group_options` composes the primary configuration anew.
@@ -262,8 +328,6 @@ def _choices(group: str, extra_folder: str | None) -> list[str]:
     sources = GlobalHydra.instance().config_loader().get_sources()
     groups = [source for source in sources if source.is_group(group)]
     options = {option for each in groups for option in each.list(group, ObjectType.CONFIG)}
-    if extra_folder:
-        options |= {path.stem for path in (Path(extra_folder) / group).glob("*.yaml")}
     return sorted(options)
 
 
@@ -277,7 +341,7 @@ def _for_hydra(override: Override) -> str:
     if key == "experiment":
         return f"+{line.lstrip('+')}"
     is_hydras = key.partition(".")[0] == "hydra" and not key.startswith("hydra.sweeper.")
-    if _choices(key, None) or override.is_delete() or is_hydras:
+    if _choices(key) or override.is_delete() or is_hydras:
         return line
     return f"++{line.lstrip('+')}"
 

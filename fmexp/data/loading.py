@@ -85,7 +85,9 @@ def from_table(
     return prepare("table", source, split, learning)
 
 
-def from_arrays(X: Any, y: Any, split: SplitConfig, learning: Learning) -> Dataset:
+def from_arrays(
+    X: Any, y: Any, split: SplitConfig, learning: Learning, names: Sequence[str] | None = None
+) -> Dataset:
     """A two-dimensional array or a scipy matrix with a target for each row as a data set.
 
     Args:
@@ -93,6 +95,7 @@ def from_arrays(X: Any, y: Any, split: SplitConfig, learning: Learning) -> Datas
         y: shape (n_rows,).
         split: which rows are held out.
         learning: how columns are encoded.
+        names: of an array's columns; None: 0, 1, ...
 
     Raises:
         DataError: the shapes do not fit, or a number is not finite.
@@ -105,11 +108,12 @@ def from_arrays(X: Any, y: Any, split: SplitConfig, learning: Learning) -> Datas
     if hasattr(X, "tocsr"):
         table = Table({"y": labels}, frames.rows_of_matrix(X))
         return prepare("arrays", Source("a matrix in memory", table, "y", [], []), split, learning)
-    names = [str(j) for j in range(X.shape[1])]
+    names = [str(j) for j in range(X.shape[1])] if names is None else list(names)
+    target = next(name for name in ("y", "target", "the target") if name not in names)
     columns = dict(zip(names, np.asarray(X, np.float64).T.copy(), strict=True))
     for name, x in columns.items():
         finite(name, x[~np.isnan(x)] if learning.fill_missing else x)
-    source = Source("an array in memory", Table(columns | {"y": labels}), "y", names, [])
+    source = Source("an array in memory", Table(columns | {target: labels}), target, names, [])
     return prepare("arrays", source, split, learning)
 
 

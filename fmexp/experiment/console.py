@@ -44,6 +44,12 @@ class Progress:
         sys.stderr.write(f"\r\x1b[Kepoch {epoch:,}/{self.epochs:,} {bar} {errors}")
         sys.stderr.flush()
 
+    def wait(self) -> None:
+        """Say that the store is waited for."""
+        if self.shown:
+            sys.stderr.write("\r\x1b[Ksending the record ...")
+            sys.stderr.flush()
+
     def clear(self) -> None:
         """Take the line away."""
         if self.shown:
@@ -51,16 +57,23 @@ class Progress:
             sys.stderr.flush()
 
 
-def summary(
-    config: Config, data: Dataset, result: Result, delivery: Delivery, seconds: float
-) -> str:
-    """Outcome, quality beside that of predicting the mean, time, where the record is."""
+def outcome(config: Config, data: Dataset, result: Result) -> str:
+    """How training ended, and its quality beside that of predicting the mean."""
     rows = {
         "outcome": f"{result.fit.outcome}. {result.fit.reason}".rstrip(". ") + ".",
-        "quality": _quality(config, result.fit) + _classes(result.metrics),
+        "quality": _quality(config, result.fit) + _measures(result.metrics),
         "perhaps": _advice(result.fit),
         "capped": _capped(config, data, result.fit),
         "noise": f"the true model has {data.noise_floor:.6g}" if data.noise_floor else "",
+    }
+    return _rows(rows)
+
+
+def record(
+    config: Config, data: Dataset, result: Result, delivery: Delivery, seconds: float
+) -> str:
+    """Time, and where the record is; `seconds` is the command's time."""
+    rows = {
         "time": f"{_span(result.fit.fit_seconds)} s of training, {_span(seconds)} s in all",
     }
     if delivery.run_ids:
@@ -68,8 +81,12 @@ def summary(
             "run": f"{result.name}  (id {delivery.run_ids[result.key]})",
             "record": f"{delivery.store}, experiment {config.tracking.experiment}",  # type: ignore[union-attr]
             "rows": _some_predictions(config, data),
-            "see it": f"{program()} ui",
+            "see it": f"{program()} ui{delivery.option}",
         }
+    return _rows(rows)
+
+
+def _rows(rows: dict[str, str]) -> str:
     return "\n".join(f"{name:<8} {text}" for name, text in rows.items() if text)
 
 
@@ -86,8 +103,10 @@ def _quality(config: Config, fit: Fit) -> str:
     if fit.epochs == 0:
         return ""
     if fit.best_epoch is None or fit.best_validation is None:
+        loss = fit.train_losses[-1]
+        rmse = f", RMSE {loss**0.5:.4g}" if config.loss == "mse" else ""
         return (
-            f"train/{config.loss} {fit.train_losses[-1]:.6g} in epoch {fit.epochs:,} "
+            f"train/{config.loss} {loss:.6g}{rmse} in epoch {fit.epochs:,} "
             f"(predicting the mean: {fit.baseline:.6g}); nothing was held out"
         )
     share = 100 * (1 - fit.best_validation / fit.baseline) if fit.baseline else 0.0
@@ -98,10 +117,16 @@ def _quality(config: Config, fit: Fit) -> str:
     )
 
 
-def _classes(metrics: dict[str, float]) -> str:
-    """How often and how surely a classifier is right on the validation part."""
-    names = {"best/val_accuracy": "accuracy", "best/val_auc": "AUC"}
-    return "".join(f"; {names[key]} {metrics[key]:.4g}" for key in names if key in metrics)
+def _measures(metrics: dict[str, float]) -> str:
+    """The errors on the validation part in the target's own units, or how often a class is right.
+
+    >>> _measures({"best/val_rmse": 52.545, "best/val_mae": 43.2, "best/val_r2": 0.546})
+    '; RMSE 52.55, R2 0.546'
+    """
+    names = {"rmse": "RMSE", "r2": "R2", "accuracy": "accuracy", "auc": "AUC"}
+    keys = {f"best/val_{key}": name for key, name in names.items()}
+    found = [f"{name} {metrics[key]:.4g}" for key, name in keys.items() if key in metrics]
+    return f"; {', '.join(found)}" if found else ""
 
 
 def _advice(fit: Fit) -> str:

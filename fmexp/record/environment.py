@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def program() -> str:
     called = Path(sys.argv[0])
     if called.name != "fmexp":
         return "python -m fmexp"
-    return "fmexp" if shutil.which("fmexp") else str(called)
+    return "fmexp" if shutil.which("fmexp") else shlex.quote(str(called))
 
 
 def installed(package: str) -> str:

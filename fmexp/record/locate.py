@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,33 @@ def locate_store(
             return StoreChoice(_checked(uri, why, folder or Path.cwd()), why)
     why = "the default, mlflow.db in the working directory"
     return StoreChoice(_checked(DEFAULT_URI, why, folder or Path.cwd()), why)
+
+
+def as_option(uri: str, environ: Mapping[str, str], folder: Path) -> str:
+    """What a command needs to find a store again: "" or ` --uri ...`, as a shell takes it.
+
+    Without a password, which the environment may hold.
+
+    >>> as_option("sqlite:////a b/mlflow.db", {}, Path("/a b"))
+    ''
+    >>> as_option("http://me:secret@host:5000/?a&b", {}, Path("/"))
+    " --uri 'http://me@host:5000/?a&b'"
+    """
+    shown = no_password(uri)
+    if uri == f"sqlite:///{folder / 'mlflow.db'}":
+        return ""
+    if shown != uri and environ.get("MLFLOW_TRACKING_URI", "").rstrip("/") == uri:
+        return ""
+    return f" --uri {shlex.quote(shown)}"
+
+
+def no_password(text: str) -> str:
+    """As `without_password`, but each password is left out, so that the URI can be used.
+
+    >>> no_password("tracking.uri=postgresql://me:secret@host:5432/runs")
+    'tracking.uri=postgresql://me@host:5432/runs'
+    """
+    return re.sub(r"(?<=://)([^:/@\s]*):[^/\s]*@", r"\1@", text)
 
 
 def without_password(text: str) -> str:

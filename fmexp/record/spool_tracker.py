@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fmexp.errors import StoreError, UserError
 from fmexp.record import events, spool
-from fmexp.record.locate import without_password
+from fmexp.record.locate import as_option, without_password
 from fmexp.record.tracker import Delivery, Outcome
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ class _SpoolTracker:
                 without_password(self._uri),
                 self._run_ids,
                 self._experiment_id,
+                as_option(self._uri, os.environ, self._folder),
             )
         if self._lost:
             raise StoreError(
@@ -203,7 +204,7 @@ class _SpoolTracker:
         elif "lost" in answer:
             self._lost = answer["lost"]
         for kind in ("trouble", "note"):
-            if kind in answer:
+            if kind in answer and not (kind == "trouble" and self._closing):  # said once, by close
                 _log.warning("%s", answer[kind])
 
     def _end_of_news(self) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fmexp.errors import StoreError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -145,11 +147,13 @@ class Delivery:
         store: the tracking URI, without a password; "" when nothing is kept.
         run_ids: MLflow's run id of each key.
         experiment_id: MLflow's, "" when nothing is kept.
+        option: what a command needs to find the store again; see `locate.as_option`.
     """
 
     store: str = ""
     run_ids: dict[str, str] = field(default_factory=dict)
     experiment_id: str = ""
+    option: str = ""
 
 
 class Tracker(Protocol):
@@ -196,6 +200,14 @@ class _NullTracker:
 
     def close(self) -> Delivery:
         return Delivery()
+
+
+def close(tracker: Tracker) -> tuple[Delivery, StoreError | None]:
+    """What became of the runs, and what went wrong: for commands that first say how it ended."""
+    try:
+        return tracker.close(), None
+    except StoreError as error:
+        return Delivery(), error
 
 
 NULL_TRACKER: Tracker = _NullTracker()

@@ -24,9 +24,9 @@ from fmexp.errors import ConfigError
 from fmexp.experiment import one_run
 from fmexp.experiment.trial_plan import DataCache, Plan
 from fmexp.record import safe_files
-from fmexp.record.locate import locate_store, sqlite_path
+from fmexp.record.locate import locate_store, no_password, sqlite_path
 from fmexp.record.spool import new_key
-from fmexp.record.tracker import Outcome
+from fmexp.record.tracker import Outcome, close
 from fmexp.sweep import interrupt, progress
 from fmexp.sweep.attributes import IDENTITY, PLAN, SPACE, keep, kept
 from fmexp.sweep.failover.recovery import settle_spool
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from optuna.storages import BaseStorage
 
+    from fmexp.errors import StoreError
     from fmexp.record.tracker import Delivery
 
 VERSION = "fmexp_version"
@@ -77,17 +78,19 @@ def sweep(command: Command, arguments: list[str], config: DictConfig, context: H
             storage = open_storage(job.storage, command.folder)
             job = replace(job, study=_make_study(prepared, storage))
         work = partial(_work, prepared, config, context, fixed_texts(arguments))
-        reason, outcome, delivery, study = _run(prepared, job, storage, work)
+        reason, outcome, (delivery, lost), study = _run(prepared, job, storage, work)
         again = command_line(command.arguments)
         print(
             progress.summary(study, prepared.space, prepared.plan, options, reason, delivery, again)
         )
+    if lost:
+        raise lost
     return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(outcome, 1)
 
 
 def _run(
     prepared: Sweep, job: Job, storage: BaseStorage, work: Callable[[Crew], None]
-) -> tuple[str, Outcome, Delivery, optuna.Study]:
+) -> tuple[str, Outcome, tuple[Delivery, StoreError | None], optuna.Study]:
     """Work on the study until its total is complete, or there is a reason to stop."""
     study, space, plan = load_study(job, storage)
     saved = settle_spool(study, space, Path(job.folder))
@@ -118,7 +121,7 @@ def _run(
         outcome = _outcome(study, reason)
         parent.finish(outcome, reason, progress.in_words(study, space, plan, prepared.options))
     finally:
-        delivery = tracker.close()
+        delivery = close(tracker)
         Path(job.stop_file).unlink(missing_ok=True)
     _analyze(job.uri)
     return reason, outcome, delivery, study
@@ -149,14 +152,14 @@ def _work_to_the_end(
 
 
 def command_line(arguments: argparse.Namespace) -> list[str]:
-    """The command as it could be typed again, in words, without the program."""
+    """The command as it could be typed again, in words, without the program and passwords."""
     flags = [
         part
         for name in ("config_name", "config_dir")
         if (value := getattr(arguments, name))
         for part in (f"--{name.replace('_', '-')}", value)
     ]
-    return ["run", "-m", *flags, *arguments.overrides]
+    return ["run", "-m", *flags, *map(no_password, arguments.overrides)]
 
 
 def _job(command: Command, prepared: Sweep) -> Job:

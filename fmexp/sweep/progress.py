@@ -187,8 +187,9 @@ def summary(
     lines += _reasons(study)
     if delivery.store:
         lines.append(f"record   {delivery.store}, study {study.study_name}")
-        lines.append(f"see it   {program()} ui")
-        lines.append(f"compare  {program()} compare --sweep {study.study_name} --best {SHOWN}")
+        compare = f"compare --sweep {study.study_name} --best {SHOWN}{delivery.option}"
+        lines.append(f"see it   {program()} ui{delivery.option}")
+        lines.append(f"compare  {program()} {compare}")
     lines += _next_command(done, options, reason, again)
     return "\n".join(lines)
 
