@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from fmexp import __version__
 from fmexp.cli.parser import main
 from fmexp.config.compose import compose, parse_arguments
+from fmexp.record import spool_tracker
 from fmexp.sweep.launch import command_line
 
 RUN = ("run", "training.epochs=2", "tracking=none")
@@ -143,11 +145,15 @@ def test_a_command_to_go_on_with_holds_no_password():
     assert words[2:] == ["tracking.uri=postgresql://me@host/db", "model.k=2,3"]
 
 
-def test_how_it_ended_comes_before_one_message_on_a_store_that_is_dead(fmexp):
-    process = fmexp.start("run", "training.epochs=1", "tracking.uri=http://127.0.0.1:9")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert out.startswith("outcome  completed.\nquality  val/mse")
-    (message,) = err.splitlines()
+def test_how_it_ended_comes_before_one_message_on_a_store_that_is_dead(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    hurried = partial(spool_tracker.open_tracker, patience_seconds=1.0)
+    monkeypatch.setattr(spool_tracker, "open_tracker", hurried)
+    assert main(["run", "training.epochs=1", "tracking.uri=http://127.0.0.1:9"]) == 1
+    printed = capfd.readouterr()
+    assert printed.out.startswith("outcome  completed.\nquality  val/mse")
+    (message,) = printed.err.splitlines()
     assert "http://127.0.0.1:9 has not taken the record" in message
     assert "fmexp doctor" in message

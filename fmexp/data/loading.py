@@ -16,6 +16,8 @@ from fmexp.data.table import Table
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fmexp.config.schema import DataConfig, SplitConfig
 
 
