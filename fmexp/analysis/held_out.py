@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.training.metrics import log_losses
+
 if TYPE_CHECKING:
     from fmexp.data.dataset import Dataset, Part
     from fmexp.model import Model
@@ -34,10 +36,6 @@ def row_errors(kept: Model, data: Dataset, part: Part) -> np.ndarray:
             for i in range(0, len(part.rows), _BLOCK)
         ]
     )
-    given = np.where(y == 1, predicted, 1 - predicted)
-    errors: np.ndarray = (
-        np.square(predicted - y)
-        if kept.task == "regression"
-        else -np.log(np.maximum(given, np.finfo(float).tiny))
-    )
-    return errors
+    if kept.task == "classification":
+        return log_losses(y, predicted)
+    return np.asarray(np.square(predicted - y))

@@ -47,19 +47,19 @@ def classification(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     {'logloss': 0.2876820724517809, 'accuracy': 1.0, 'auc': 1.0}
     """
     found = {
-        "logloss": log_loss(y, probability),
+        "logloss": float(np.mean(log_losses(y, probability))),
         "accuracy": float(np.mean((probability >= 0.5) == (y == 1))),
     }
     return found | ({"auc": auc(y, probability)} if 0 < np.sum(y) < len(y) else {})
 
 
-def log_loss(y: np.ndarray, probability: np.ndarray) -> float:
-    """Mean of -log of the probability that the label which came was given.
+def log_losses(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """-log of the probability that each row's label was given, shape (n_rows,).
 
-    A probability of exactly 0 counts as the least float64 above it, so that the mean is finite.
+    A probability of exactly 0 counts as the least float64 above it, so that the loss is finite.
     """
     given = np.where(y == 1, probability, 1 - probability)
-    return float(-np.mean(np.log(np.maximum(given, np.finfo(float).tiny))))
+    return np.asarray(-np.log(np.maximum(given, np.finfo(float).tiny)))
 
 
 def auc(y: np.ndarray, score: np.ndarray) -> float:
