@@ -231,7 +231,7 @@ def run_config(path: Path) -> object:
 def warm_up() -> None:
     """Import and compile what every size needs alike."""
     from fmexp.data.learn import Learning
-    from fmexp.data.loading import from_table
+    from fmexp.data.memory import from_table
     from fmexp.training.fitting import fit
 
     config = run_config(Path("none"))

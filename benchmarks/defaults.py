@@ -39,7 +39,8 @@ from fmexp import fm
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.features import CSR
 from fmexp.data.learn import Learning
-from fmexp.data.loading import from_arrays, load
+from fmexp.data.loading import load
+from fmexp.data.memory import from_arrays
 from fmexp.training.fitting import fit, loss_units
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fmexp.config.checks import parse
 from fmexp.config.shipped import shipped
 from fmexp.data.learn import Learning
-from fmexp.data.loading import from_arrays
+from fmexp.data.memory import from_arrays
 from fmexp.errors import ConfigError, DataError
 from fmexp.model import Model
 from fmexp.training.fitting import fit

@@ -15,7 +15,7 @@ import numpy as np
 from fmexp import fm
 from fmexp.data import new_rows
 from fmexp.data.encode import Encoder
-from fmexp.data.frames import as_table
+from fmexp.data.memory import as_table
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fmexp.config.schema import SplitConfig
-from fmexp.data import cache, features, parts
+from fmexp.data import cache, encoded_split, features
 from fmexp.data.dataset import Dataset, Part
 from fmexp.data.features import CSR
 from fmexp.errors import DataError
@@ -28,8 +28,8 @@ def small_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything goes through the cache, in blocks of 100 rows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "SMALLEST", 0)
-    monkeypatch.setattr(features, "BLOCK_ROWS", 100)
-    monkeypatch.setattr(parts, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(features, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(encoded_split, "CHUNK_ROWS", 100)
     return tmp_path
 
 

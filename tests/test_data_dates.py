@@ -12,7 +12,7 @@ from fmexp import fm
 from fmexp.config.schema import SplitConfig
 from fmexp.data import dates
 from fmexp.data.learn import Learning
-from fmexp.data.loading import from_table
+from fmexp.data.memory import from_table
 from fmexp.errors import DataError
 from fmexp.model import Model, load
 from tests.data_support import PARTS, lines, load_csv, load_parquet

@@ -10,8 +10,8 @@ import pytest
 
 from fmexp.data.encode import Encoder
 from fmexp.data.features import CSR
-from fmexp.data.frames import as_text
 from fmexp.data.learn import Learning, learn
+from fmexp.data.memory import as_text
 from fmexp.data.table import Table, Text, text_of_numbers
 from fmexp.errors import DataError
 

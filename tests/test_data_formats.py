@@ -12,7 +12,7 @@ from fmexp.config.schema import SplitConfig
 from fmexp.data.dataset import Dataset
 from fmexp.data.features import CSR
 from fmexp.data.learn import Learning
-from fmexp.data.loading import from_arrays, from_table
+from fmexp.data.memory import from_arrays, from_table
 from fmexp.errors import DataError
 from fmexp.training.fitting import fit
 from tests.data_support import WHOLE, lines, load_csv, load_libsvm, load_parquet

@@ -14,7 +14,7 @@ import fmexp
 from fmexp import model
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.learn import Learning
-from fmexp.data.loading import from_arrays
+from fmexp.data.memory import from_arrays
 from fmexp.estimators import FMClassifier, FMRegressor
 from fmexp.training.fitting import fit
 

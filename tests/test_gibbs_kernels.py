@@ -85,7 +85,7 @@ def test_errors_and_row_sums_stay_those_of_the_parameters(kind, task):
 @pytest.mark.parametrize("kind", ["dense", "csr", "one-hot", "fields"])
 def test_any_number_of_threads_gives_the_same_bits(kind, monkeypatch):
     monkeypatch.setattr("fmexp.backends.gibbs_columns.CHUNK_ENTRIES", 50)
-    monkeypatch.setattr("fmexp.backends.gibbs_chain.PIECE_ROWS", 64)
+    monkeypatch.setattr("fmexp.backends.gibbs_chain.SMALL_CHUNK_ROWS", 64)
     monkeypatch.setattr("fmexp.backends.gibbs_chain.NOISE_FEATURES", 5)
     features = one_hot_fields(500, (30, 20, 3)) if kind == "fields" else rows_of(kind, 500)
     n, label = features.shape[1], np.random.default_rng(0).integers(0, 2, 500) * 1.0

@@ -11,7 +11,7 @@ import pytest
 from fmexp import fm, model
 from fmexp.analysis.predict import predict_file
 from fmexp.data.learn import Learning
-from fmexp.data.loading import from_table
+from fmexp.data.memory import from_table
 from fmexp.errors import DataError, UserError
 from tests.data_support import WHOLE, lines, load_libsvm
 

@@ -263,7 +263,7 @@ def test_capped_steps_train_where_others_diverge():
 
 
 def test_capped_steps_are_those_of_the_last_epoch(monkeypatch):
-    monkeypatch.setattr("fmexp.data.features.BLOCK_ROWS", 50)
+    monkeypatch.setattr("fmexp.data.features.CHUNK_ROWS", 50)
     keys = {"learning_rate": 1.0, "shuffle": True, "cap_steps": True}
     assert fit(make_config(**keys, epochs=3), heavy_tails()).capped == 1.0
     assert fit(make_config("torch_adam", epochs=1), heavy_tails()).capped == 0.0

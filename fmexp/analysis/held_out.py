@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.training.metrics import log_losses
 
 if TYPE_CHECKING:
     from fmexp.data.dataset import Dataset, Part
     from fmexp.model import Model
-
-_BLOCK = 100_000
 
 
 def row_errors(kept: Model, data: Dataset, part: Part) -> np.ndarray:
@@ -32,8 +31,8 @@ def row_errors(kept: Model, data: Dataset, part: Part) -> np.ndarray:
     y = data.encoder.decode_target(part.target) if kept.task == "regression" else part.target
     predicted = np.concatenate(
         [
-            kept.predict_features(kept.encoder.features(data.table.take(part.rows[i : i + _BLOCK])))
-            for i in range(0, len(part.rows), _BLOCK)
+            kept.predict_features(kept.encoder.features(data.table.take(part.rows[chunk])))
+            for chunk in chunks(len(part.rows), SMALL_CHUNK_ROWS)
         ]
     )
     if kept.task == "classification":

@@ -15,7 +15,7 @@ from fmexp import fm
 from fmexp.backends import gibbs_kernels, gibbs_prior, probit_kernels
 from fmexp.backends.gibbs_prior import FEATURES, HYPER, LATENT, stream
 from fmexp.backends.sgd_kernels import aligned_zeros
-from fmexp.data.features import PIECE_ROWS, blocks
+from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -141,7 +141,7 @@ class Chain:
         mu, tau = np.zeros(shape), np.ones(shape)
         mu[:, used], tau[:, used] = mean[:, wanted], precision[:, wanted]
         noise = np.zeros((columns.n_features, self._lanes + 1), np.float32)
-        for chunk, some in enumerate(blocks(columns.n_features, NOISE_FEATURES)):
+        for chunk, some in enumerate(chunks(columns.n_features, NOISE_FEATURES)):
             generator = stream(self._seed, self.sweeps, FEATURES + b, chunk)
             drawn = gibbs_prior.normals(generator, (some.stop - some.start, width + 1))
             noise[some, :width], noise[some, -1] = drawn[:, :-1], drawn[:, -1]
@@ -171,7 +171,7 @@ class Chain:
         kernel = probit_kernels.draw_latent()
 
         def draw(first: int, last: int) -> float:
-            chunk = first // PIECE_ROWS
+            chunk = first // SMALL_CHUNK_ROWS
             uniforms = stream(self._seed, self.sweeps, LATENT, chunk).random(last - first)
             arguments = first, last, self.errors, self.latent, self._target, uniforms
             return float(kernel(*arguments))
@@ -185,7 +185,7 @@ class Chain:
 
     def _over_rows(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Have a kernel work on all rows, piece by piece; what it returns, in their order."""
-        pieces = [(some.start, some.stop) for some in blocks(len(self.errors), PIECE_ROWS)]
+        pieces = [(some.start, some.stop) for some in chunks(len(self.errors), SMALL_CHUNK_ROWS)]
         return self._side_by_side(kernel, pieces, arguments)
 
     def _side_by_side(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import sgd_kernels
-from fmexp.data.features import CSR, PIECE_ROWS, blocks
+from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import DataError
 from fmexp.fm import CURVATURE, Parameters
 
@@ -96,7 +96,7 @@ class SgdTrainer:
         target = _column(part.target, len(part.features), np.dtype(np.float64))
         rows = self._checked(part.features)
         total = 0.0
-        for block in blocks(len(target), PIECE_ROWS):
+        for block in chunks(len(target), SMALL_CHUNK_ROWS):
             total += self._total_loss(self._scores(rows, block), target[block])
         return total / len(target)
 
@@ -260,7 +260,7 @@ def check_sparse(
     Raises:
         DataError: naming the first row that is wrong.
     """
-    falls = any((np.diff(indptr[b.start : b.stop + 1]) < 0).any() for b in blocks(len(indptr) - 1))
+    falls = any((np.diff(indptr[b.start : b.stop + 1]) < 0).any() for b in chunks(len(indptr) - 1))
     if indptr[0] != 0 or indptr[-1] != len(indices) or falls:
         raise DataError("expected row pointers that rise from 0 to the number of entries")
     if values is not None and len(values) != len(indices):

@@ -234,7 +234,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    from fmexp.data.inspect import Options, main
+    from fmexp.cli.data import Options, main
 
     options = Options(arguments.target, arguments.delimiter, arguments.encoding, arguments.missing)
     return main(arguments.file, options)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data import files, memory
-from fmexp.data.arrays import Growing, InFile, mapped
+from fmexp.data import budget, files
 from fmexp.data.features import CSR
+from fmexp.data.growing import Growing, InFile, mapped
 from fmexp.data.table import Column, Table, Text, digest
 from fmexp.errors import DataError
 
@@ -93,8 +93,8 @@ def table_in_files(
     is_new = about is None or about["sources"] != state
     if is_new:
         n_bytes = sum(size for size, _ in state)
-        if n_bytes > memory.STATED:
-            _log.warning("reading %s once into %s", memory.size(n_bytes), home)
+        if n_bytes > budget.STATED:
+            _log.warning("reading %s once into %s", budget.size(n_bytes), home)
         with new_folder(folder) as made:
             _write(made, read(), {"sources": state, "data_digest": files.digest(sources)})
     return CachedTable(folder, is_new)

@@ -1,4 +1,4 @@
-"""Reading delimited text (CSV, TSV, ...): a sample, then all columns, with errors by line."""
+"""ReadPlan delimited text (CSV, TSV, ...): a sample, then all columns, with errors by line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fmexp.data.quotes import Record
 from fmexp.data.schema import (
     MISSING_HINT,
     MISSING_TARGET_HINT,
-    Reading,
+    ReadPlan,
     is_number,
     sample_rows,
 )
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MOST_MISTAKES = 10
 """Mistakes that one message lists."""
 
-BLOCK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 """Text that is parsed at once."""
 
 DELIMITERS = ",\t;|"
@@ -96,7 +96,7 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
         raise DataError(f"{file} has a header but no rows")
     rows = [cells for cells in rows if len(cells) == len(names)]
     if not rows:
-        _explain(file, dialect, names, Reading({}, []))
+        _explain(file, dialect, names, ReadPlan({}, []))
     return {name: [row[j] for row in rows] for j, name in enumerate(names)}
 
 
@@ -140,7 +140,7 @@ def header(file: Path, dialect: Dialect) -> list[str]:
     return names
 
 
-def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
+def batches(file: Path, dialect: Dialect, plan: ReadPlan) -> Iterator[Table]:
     """The columns that are asked for, some rows at a time.
 
     Raises:
@@ -150,20 +150,20 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
     from pyarrow import csv as arrow_csv
 
     names = header(file, dialect)
-    wanted = {**dict.fromkeys(reading.numbers, pa.float64())}
-    texts = [*reading.texts, *reading.dates]
+    wanted = {**dict.fromkeys(plan.numbers, pa.float64())}
+    texts = [*plan.texts, *plan.dates]
     wanted |= dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))
     n_quotes, may_pair = (
         quotes.count(file, dialect.delimiter, dialect.encoding) if dialect.quoting else (0, False)
     )
     if n_quotes % 2 or may_pair:
-        _explain(file, dialect, names, reading)
+        _explain(file, dialect, names, plan)
     stream = files.open_bytes(file)
     try:
         reader = arrow_csv.open_csv(
             pa.PythonFile(stream, "r") if not isinstance(stream, io.BufferedReader) else str(file),
             read_options=arrow_csv.ReadOptions(
-                block_size=BLOCK_BYTES,
+                block_size=CHUNK_BYTES,
                 encoding=dialect.encoding,
                 column_names=names,
                 skip_rows_after_names=0 if dialect.names else 1,
@@ -181,26 +181,26 @@ def batches(file: Path, dialect: Dialect, reading: Reading) -> Iterator[Table]:
             ),
         )
         for batch in reader:
-            table = _table(batch, reading)
-            if not reading.accepts(table):
-                _explain(file, dialect, names, reading)
+            table = _table(batch, plan)
+            if not plan.accepts(table):
+                _explain(file, dialect, names, plan)
             yield table
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, *files.DAMAGED) as error:
-        _explain(file, dialect, names, reading)
+        _explain(file, dialect, names, plan)
         if "straddling" in str(error):
-            raise DataError(f"{file}: a row is longer than {BLOCK_BYTES:,} bytes") from None
+            raise DataError(f"{file}: a row is longer than {CHUNK_BYTES:,} bytes") from None
         raise DataError(f"{file} cannot be read: {error}") from error
     finally:
         stream.close()
 
 
-def _table(batch: Any, reading: Reading) -> Table:
+def _table(batch: Any, plan: ReadPlan) -> Table:
     """A pyarrow batch as ours."""
     columns: dict[str, Column] = {}
-    dictionaries = reading.dictionaries
+    dictionaries = plan.dictionaries
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name in reading.dates:
-            of_text = days(column.dictionary.to_pylist(), reading.dates[name])
+        if name in plan.dates:
+            of_text = days(column.dictionary.to_pylist(), plan.dates[name])
             columns[name] = of_text[arrow_values(column.indices, np.int32)]
         elif name in dictionaries:
             codes = dictionaries[name].codes_of(column.dictionary.to_pylist())
@@ -225,7 +225,7 @@ def _find_delimiter(start: str, quoting: bool) -> str:
     return best if found[best][1] > 1 else ","
 
 
-def _explain(file: Path, dialect: Dialect, names: list[str], reading: Reading) -> None:
+def _explain(file: Path, dialect: Dialect, names: list[str], plan: ReadPlan) -> None:
     """Read the file again, slowly, and raise what is wrong with it; return if nothing is.
 
     Raises:
@@ -233,7 +233,7 @@ def _explain(file: Path, dialect: Dialect, names: list[str], reading: Reading) -
     """
     mistakes: list[str] = []
     for record in _rows(file, dialect):
-        mistakes += _mistakes(record, names, reading)
+        mistakes += _mistakes(record, names, plan)
         if dialect.quoting and (pair := quotes.paired(record, dialect.delimiter)):
             mistakes += [quotes.explain(record, names, *pair)]
         if len(mistakes) >= MOST_MISTAKES:
@@ -242,9 +242,9 @@ def _explain(file: Path, dialect: Dialect, names: list[str], reading: Reading) -
         raise DataError("\n".join([f"{file} cannot be used:", *mistakes[:MOST_MISTAKES]]))
 
 
-def _mistakes(record: Record, names: list[str], reading: Reading) -> Iterator[str]:
+def _mistakes(record: Record, names: list[str], plan: ReadPlan) -> Iterator[str]:
     """What is wrong with one record."""
-    numbers = reading.numbers
+    numbers = plan.numbers
     line, cells, _ = record
     if len(cells) != len(names):
         seen = ", ".join(repr(cell[:30]) for cell in cells[:6])
@@ -262,14 +262,14 @@ def _mistakes(record: Record, names: list[str], reading: Reading) -> Iterator[st
             )
         elif name in numbers and cell in MISSING:
             if not numbers[name]:
-                hint = MISSING_TARGET_HINT if name == reading.target else MISSING_HINT
+                hint = MISSING_TARGET_HINT if name == plan.target else MISSING_HINT
                 yield (
                     f"line {line}, column {name!r}: expected a number, got a missing value "
                     f"{cell!r} {hint}"
                 )
-        elif name in reading.dates:
-            if not np.isfinite(days([cell], reading.dates[name])[0]):
-                form = reading.dates[name]
+        elif name in plan.dates:
+            if not np.isfinite(days([cell], plan.dates[name])[0]):
+                form = plan.dates[name]
                 yield f"line {line}, column {name!r}: expected a date as {form}, got {cell[:60]!r}"
         elif name in numbers and not (is_number(cell) and np.isfinite(float(cell))):
             yield f"line {line}, column {name!r}: expected a finite number, got {cell[:60]!r}"

@@ -43,7 +43,7 @@ class Dataset:
         train: never empty.
         validation: None without split.validation.
         test: None without split.test.
-        encoder: the column contract with its statistics (of the training part only).
+        encoder: the columns' schema with its statistics (of the training part only).
         data_digest: hash of every byte of the files, unpacked; of generated rows and of rows in
             memory the columns' digest.
         columns_digest: hash of every cell of the columns that are used, target included.

@@ -1,4 +1,4 @@
-"""How a raw table becomes feature rows and targets: the column contract with its statistics."""
+"""How a raw table becomes feature rows and targets: the columns' schema with its statistics."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class Encoder:
         return {column.name: column.date for column in self.numeric if column.date}
 
     def features(self, table: Table) -> Features:
-        """Feature rows of a table; columns beyond the contract are ignored.
+        """Feature rows of a table; columns beyond the schema are ignored.
 
         Raises:
             DataError: a column is missing, or a cell is no finite number.

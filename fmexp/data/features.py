@@ -1,4 +1,4 @@
-"""Feature rows, dense or sparse, and how many of them are worked on together."""
+"""Feature rows, dense or CSR, with every conversion between the two; rows in chunks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-BLOCK_ROWS = 1 << 20
-"""Rows that are split, encoded and shuffled together; more rows are taken block by block."""
+CHUNK_ROWS = 1 << 20
+"""Rows that are split, encoded and shuffled together; more rows are taken chunk by chunk."""
 
 
-PIECE_ROWS = 1 << 16
+SMALL_CHUNK_ROWS = 1 << 16
 """Rows whose losses are summed together: what is computed for each fits into the CPU's cache."""
 
 
-def blocks(n_rows: int, size: int | None = None) -> Iterator[slice]:
-    """Slices of at most `size` rows (BLOCK_ROWS by default) that cover all."""
-    size = size or BLOCK_ROWS
+def chunks(n_rows: int, size: int | None = None) -> Iterator[slice]:
+    """Slices of at most `size` rows (CHUNK_ROWS by default) that cover all."""
+    size = size or CHUNK_ROWS
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
 

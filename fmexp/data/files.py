@@ -83,16 +83,16 @@ def unpacked_size(file: Path) -> int:
     return file.stat().st_size * (4 if zipped else 1)
 
 
-def blocks(file: Path, size: int = 1 << 20) -> Iterator[bytes]:
-    """The bytes of `open_bytes`, block by block.
+def chunks(file: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of `open_bytes`, chunk by chunk.
 
     Raises:
         DataError: a gzipped file is cut short or damaged.
     """
     with open_bytes(file) as opened:
         try:
-            while block := opened.read(size):
-                yield block
+            while chunk := opened.read(size):
+                yield chunk
         except DAMAGED as error:
             raise DataError(f"{file}: the gzipped file is damaged or cut short ({error})") from None
 
@@ -104,14 +104,14 @@ def digest(found: list[Path]) -> str:
     """
     state = hashlib.sha256()
     for file in found:
-        for block in blocks(file):
-            state.update(block)
+        for chunk in chunks(file):
+            state.update(chunk)
     return state.hexdigest()[:32]
 
 
 def head(file: Path) -> bytes:
     """The first bytes, unpacked."""
-    return next(blocks(file, HEAD), b"")
+    return next(chunks(file, HEAD), b"")
 
 
 def refuse_other_formats(file: Path, start: bytes) -> None:

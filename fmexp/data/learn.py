@@ -51,7 +51,7 @@ def learn(
     """Learn the encoding from the training rows.
 
     Args:
-        training: gives the rows of the training part, block by block, as often as it is called.
+        training: gives the rows of the training part, chunk by chunk, as often as it is called.
         target: the target's column.
         numeric: columns of numbers.
         categorical: columns of names.

@@ -1,4 +1,4 @@
-"""Reading libsvm and libFM text: lines of `target number:value number:value ...`."""
+"""ReadPlan libsvm and libFM text: lines of `target number:value number:value ...`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TARGET = "target"
 """The name that the target gets."""
 
-BLOCK_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 22
 MOST_MISTAKES = 10
 LARGEST = 2**31 - 2
 """Largest number of a feature."""
@@ -39,8 +39,8 @@ def batches(file: Path) -> Iterator[Table]:
     """
     files.refuse_other_formats(file, files.head(file))
     rest, first_line = b"", 1
-    for block in files.blocks(file, BLOCK_BYTES):
-        whole, newline, rest = (rest + block).rpartition(b"\n")
+    for chunk in files.chunks(file, CHUNK_BYTES):
+        whole, newline, rest = (rest + chunk).rpartition(b"\n")
         if newline:
             yield from _parse(file, whole, first_line)
             first_line += whole.count(b"\n") + 1

@@ -1,48 +1,269 @@
-"""Memory is stated before it is taken, and refused where there is not enough."""
+"""Tables that are in memory already: mappings, pandas, pyarrow, NumPy arrays, scipy matrices."""
 
 from __future__ import annotations
 
-import logging
-import os
-from pathlib import Path
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fmexp.data import schema
+from fmexp.data.dates import days_of_objects
+from fmexp.data.encode import finite, numbers_of
+from fmexp.data.features import CSR
+from fmexp.data.loading import prepare
+from fmexp.data.sources import Source
+from fmexp.data.split import SplitBy
+from fmexp.data.table import BLOCK, Column, Table, Text, number_text, text_of_numbers
 from fmexp.errors import DataError
 
-STATED = 256e6
-"""Bytes from which a need is worth a line."""
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
-_log = logging.getLogger(__name__)
+    from fmexp.config.schema import SplitConfig
+    from fmexp.data.dataset import Dataset
+    from fmexp.data.encode import Encoder
+    from fmexp.data.learn import Learning
 
 
-def claim(n_bytes: float, what: str, instead: str) -> None:
-    """Say how much memory is needed for `what`.
+def from_table(
+    table: Any, target: str, split: SplitConfig, learning: Learning, **roles: Any
+) -> Dataset:
+    """A mapping of columns, a pandas or a pyarrow table as a data set.
+
+    Args:
+        table: holds the target too.
+        target: the column to predict.
+        split: which rows are held out.
+        learning: how columns are encoded.
+        **roles: `numeric`, `categorical` and `drop`, lists of columns; else inferred. `dates`, a
+            mapping from columns to how their dates are written.
 
     Raises:
-        DataError: more than is available now; `instead` says what to do.
+        DataError: the table cannot be used as it is.
     """
-    if n_bytes < STATED:
-        return
-    free = available()
-    if n_bytes > free:
-        raise DataError(
-            f"{what} need about {size(n_bytes)} of memory, {size(free)} are available: {instead}"
-        )
-    _log.warning("%s take about %s of memory", what, size(n_bytes))
+    columns = columns_of(table)
+    n_rows = len(next(iter(columns.values()), ()))
+    n_sample = schema.sample_rows(max(len(columns), 1))
+    sample = {n: as_text(c[:n_sample]).texts() for n, c in columns.items()}
+    by = SplitBy.parse(split.by)
+    split_by = (by.kind, by.column) if by.column else None
+    options = schema.ColumnOptions(target, split_by=split_by, **roles)
+    found = schema.infer(sample, n_rows, options, "the table", learning.task)
+    numbers, texts = found.kinds(learning.task, by.column)
+    raw = table_of(columns, numbers, texts, found.dates)
+    for name in numbers:
+        x = numbers_of(name, raw.columns[name])
+        finite(name, x[~np.isnan(x)] if learning.fill_missing and name != target else x)
+    ordered = Table({name: raw.columns[name] for name in columns if name in raw.columns})
+    source = Source(
+        "a table in memory",
+        ordered,
+        target,
+        found.numeric,
+        found.categorical,
+        notes=tuple(found.notes),
+        dates=found.dates,
+    )
+    return prepare("table", source, split, learning)
 
 
-def available() -> float:
-    """Bytes that can be taken without swapping, about."""
+def from_arrays(
+    X: Any, y: Any, split: SplitConfig, learning: Learning, names: Sequence[str] | None = None
+) -> Dataset:
+    """A two-dimensional array or a scipy matrix with a target for each row as a data set.
+
+    Args:
+        X: numbers, shape (n_rows, n_columns).
+        y: shape (n_rows,).
+        split: which rows are held out.
+        learning: how columns are encoded.
+        names: of an array's columns; None: 0, 1, ...
+
+    Raises:
+        DataError: the shapes do not fit, or a number is not finite.
+    """
+    labels = as_text(y) if learning.task == "classification" else as_numbers("y", y)
+    if len(labels) != X.shape[0] or len(labels) == 0:
+        raise DataError(f"expected a target for each row, got {X.shape[0]} rows, {len(labels)}")
+    if hasattr(X, "tocsr"):
+        table = Table({"y": labels}, rows_of_matrix(X))
+        return prepare("arrays", Source("a matrix in memory", table, "y", [], []), split, learning)
+    names = [str(j) for j in range(X.shape[1])] if names is None else list(names)
+    target = next(name for name in ("y", "target", "the target") if name not in names)
+    columns = dict(zip(names, np.asarray(X, np.float64).T.copy(), strict=True))
+    for name, x in columns.items():
+        finite(name, x[~np.isnan(x)] if learning.fill_missing else x)
+    source = Source("an array in memory", Table(columns | {target: labels}), target, names, [])
+    return prepare("arrays", source, split, learning)
+
+
+def as_table(source: Any, encoder: Encoder) -> Table:
+    """The columns that an encoder needs, as far as the source has them.
+
+    Args:
+        source: a mapping of columns, a pandas or pyarrow table, a scipy matrix, or a
+            two-dimensional array whose columns are those of the encoder in order (numeric, then
+            categorical).
+        encoder: knows which columns are numbers and which are names.
+
+    Raises:
+        DataError: it is none of these, the columns differ in length, or a cell is no number.
+    """
+    if isinstance(source, Table):
+        return source
+    if encoder.block is not None:
+        return Table({}, _block_of(source, encoder.block.first))
+    numeric = [column.name for column in encoder.numeric]
+    categorical = [column.name for column in encoder.categorical]
+    if isinstance(source, np.ndarray):
+        if source.ndim != 2 or source.shape[1] != len(numeric) + len(categorical):
+            raise DataError(
+                f"expected {len(numeric) + len(categorical)} columns, got an array of shape "
+                f"{source.shape}"
+            )
+        source = dict(zip([*numeric, *categorical], source.T, strict=True))
+    return table_of(columns_of(source), numeric, categorical, encoder.dates)
+
+
+def table_of(
+    columns: Mapping[str, Any],
+    numeric: Iterable[str],
+    categorical: Iterable[str],
+    dates: Mapping[str, str] | None = None,
+) -> Table:
+    """The named columns, as far as they are there, as numbers and as texts.
+
+    Args:
+        columns: by name.
+        numeric: columns of numbers.
+        categorical: columns of texts.
+        dates: of the numeric columns those of dates, and how they are written.
+
+    Raises:
+        DataError: the columns differ in length, or a cell is no number.
+    """
+    table: dict[str, Column] = {
+        n: as_numbers(n, columns[n], (dates or {}).get(n)) for n in numeric if n in columns
+    }
+    table |= {name: as_text(columns[name]) for name in categorical if name in columns}
+    lengths = {name: len(column) for name, column in table.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"columns must be of equal length, got {lengths}")
+    return Table(table)
+
+
+def columns_of(source: Any) -> Mapping[str, Any]:
+    """The columns of a mapping, a pandas or a pyarrow table.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if isinstance(source, Mapping):
+        return source
+    if hasattr(source, "column_names") and hasattr(source, "column"):  # pyarrow
+        return {name: source.column(name).to_pylist() for name in source.column_names}
+    if hasattr(source, "columns"):  # pandas
+        return {str(name): _values(source[name]) for name in source.columns}
+    raise DataError(
+        "expected a mapping of columns, a pandas or pyarrow table, a two-dimensional array or a "
+        f"scipy matrix, got {type(source).__name__}"
+    )
+
+
+def _values(series: Any) -> np.ndarray:
+    """The values of a pandas column; NaN where a nullable number is missing."""
+    values = np.asarray(series.to_numpy())
+    if values.dtype == object and getattr(series.dtype, "kind", "O") in "biuf":
+        return np.asarray(series.to_numpy(dtype="float64", na_value=np.nan))
+    return values
+
+
+def rows_of_matrix(matrix: Any) -> CSR:
+    """A scipy matrix or a two-dimensional array as sparse rows, without its zeros.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if hasattr(matrix, "tocsr"):
+        rows = matrix.tocsr(copy=True)
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        indptr, indices, values = rows.indptr, rows.indices, rows.data
+    elif isinstance(matrix, np.ndarray) and matrix.ndim == 2:
+        numbers, indices = np.nonzero(matrix)
+        indptr = np.searchsorted(numbers, np.arange(len(matrix) + 1))
+        values = matrix[numbers, indices]
+    else:
+        raise DataError(f"expected a scipy matrix or an array, got {type(matrix).__name__}")
+    return CSR(
+        indptr.astype(np.int64),
+        indices.astype(np.int32),
+        values.astype(np.float64),
+        int(matrix.shape[1]),
+    )
+
+
+def _block_of(source: Any, first: int) -> CSR:
+    """Sparse rows whose features are numbered from `first`."""
+    if isinstance(source, Mapping) and BLOCK in source:
+        from fmexp.data.libsvm import rows_of_texts
+
+        return rows_of_texts(list(source[BLOCK]))
+    rows = rows_of_matrix(source)
+    indices = (rows.indices + first).astype(np.int32)
+    return CSR(rows.indptr, indices, rows.values, rows.n_features + first)
+
+
+def as_numbers(name: str, values: Any, date: str | None = None) -> np.ndarray:
+    """A column as float64, shape (n_rows,); None becomes NaN, dates and times days since 1970.
+
+    Args:
+        name: the column's.
+        values: its cells.
+        date: how they are written where they are dates; else None.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        exact = array.astype("datetime64[us]").astype(np.int64)
+        return np.where(np.isnat(array), np.nan, exact / 86400e6)
     try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        return float(text.partition("MemAvailable:")[2].split()[0]) * 1024
-    except (OSError, IndexError):  # elsewhere than on Linux
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        numbers = days_of_objects(array.tolist(), date) if date else np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"column {name!r} must hold numbers: {error}") from None
+    if date and np.isinf(numbers).any():
+        wrong = array[np.isinf(numbers)][0]
+        raise DataError(f"column {name!r}: expected a date as {date}, got {str(wrong)[:60]!r}")
+    if numbers.ndim != 1:
+        raise DataError(f"column {name!r} must have one dimension, got shape {numbers.shape}")
+    return numbers
 
 
-def size(n_bytes: float) -> str:
-    """In words: 1.5 GB."""
-    for unit in ("bytes", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.1f} GB"
+def as_text(values: Any) -> Text:
+    """A column as texts; None and NaN become ""."""
+    if isinstance(values, Text):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        isos = np.datetime_as_string(array.astype("datetime64[us]"), unit="auto")
+        return _text_of_objects(["" if iso == "NaT" else iso for iso in isos.tolist()])
+    if array.dtype.kind == "b":
+        array = array.astype(np.int8)
+    if array.dtype.kind == "f":
+        return text_of_numbers(array)
+    if array.dtype.kind in "iu":
+        distinct, codes = np.unique(array, return_inverse=True)
+        return Text(codes.astype(np.int32), [str(x) for x in distinct.tolist()])
+    return _text_of_objects(array.tolist())
+
+
+def _text_of_objects(values: list[Any]) -> Text:
+    numbers: dict[str, int] = {}
+    codes = [numbers.setdefault(_text(value), len(numbers)) for value in values]
+    return Text(np.array(codes, np.int32), list(numbers))
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
+        return ""
+    return number_text(value) if isinstance(value, float) else str(value)

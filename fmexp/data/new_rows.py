@@ -1,11 +1,11 @@
-"""Rows of a file for a model that exists: its columns are read as the model's contract says."""
+"""Rows of a file for a model that exists: its columns are read as the model's schema says."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from fmexp.data import files
-from fmexp.data.schema import Reading
+from fmexp.data.schema import ReadPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def batches(path: str | Path, encoder: Encoder, encoding: str = "utf-8") -> Iter
         encoding: of delimited text.
 
     Raises:
-        DataError: a column is missing, or a cell is not what the contract says.
+        DataError: a column is missing, or a cell is not what the schema says.
     """
     for file in files.find(str(path)):
         yield from _batches(file, encoder, encoding)
@@ -37,15 +37,15 @@ def _batches(file: Path, encoder: Encoder, encoding: str) -> Iterator[Table]:
     if encoder.block is not None:
         yield from libsvm.batches(file)
         return
-    reading = Reading(
+    plan = ReadPlan(
         {column.name: column.fill is not None for column in encoder.numeric},
         [column.name for column in encoder.categorical],
         encoder.dates,
     )
     if files.head(file).startswith(b"PAR1"):
         encoder.check_columns(parquet.names(file), str(file))
-        yield from parquet.batches(file, reading)
+        yield from parquet.batches(file, plan)
         return
     dialect = csv.sniff(file, None, encoding, quoting=True, names=None)
     encoder.check_columns(csv.header(file, dialect), str(file))
-    yield from csv.batches(file, dialect, reading)
+    yield from csv.batches(file, dialect, plan)

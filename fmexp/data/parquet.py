@@ -1,4 +1,4 @@
-"""Reading Parquet files: a sample as texts, then the columns of the contract."""
+"""Reading Parquet files: a sample as texts, then the columns of the schema."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data.dates import days
+from fmexp.data.features import SMALL_CHUNK_ROWS
 from fmexp.data.schema import MISSING_HINT, MISSING_TARGET_HINT, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fmexp.data.schema import Reading
-
-BATCH_ROWS = 1 << 17
+    from fmexp.data.schema import ReadPlan
 
 
 def sample(file: Path) -> dict[str, list[str]]:
@@ -54,27 +53,27 @@ def n_rows(file: Path) -> int:
     return int(_open(file).metadata.num_rows)
 
 
-def batches(file: Path, reading: Reading) -> Iterator[Table]:
+def batches(file: Path, plan: ReadPlan) -> Iterator[Table]:
     """The columns that are asked for, some rows at a time.
 
     Raises:
         DataError: a cell is no finite number where one is needed.
     """
     row = 0
-    wanted = [*reading.numbers, *reading.texts]
-    for batch in _open(file).iter_batches(BATCH_ROWS, columns=wanted):
+    wanted = [*plan.numbers, *plan.texts]
+    for batch in _open(file).iter_batches(SMALL_CHUNK_ROWS, columns=wanted):
         columns: dict[str, Column] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if name in reading.dictionaries:
-                text, dictionary = _texts(column), reading.dictionaries[name]
+            if name in plan.dictionaries:
+                text, dictionary = _texts(column), plan.dictionaries[name]
                 columns[name] = Text(dictionary.codes_of(text.names)[text.codes], dictionary.names)
-            elif name in reading.dates:
-                columns[name] = _days(column, reading.dates[name])
+            elif name in plan.dates:
+                columns[name] = _days(column, plan.dates[name])
             else:
                 columns[name] = _numbers(file, name, column)
         table = Table(columns)
-        if not reading.accepts(table):
-            _explain(file, table, reading, row)
+        if not plan.accepts(table):
+            _explain(file, table, plan, row)
         yield table
         row += len(table)
 
@@ -127,18 +126,18 @@ def _texts(column: Any) -> Text:
     return Text(arrow_values(coded.indices, np.int32), coded.dictionary.to_pylist())
 
 
-def _explain(file: Path, table: Table, reading: Reading, before: int) -> None:
+def _explain(file: Path, table: Table, plan: ReadPlan, before: int) -> None:
     """Raise with the first cells that are wrong."""
     mistakes = []
-    for name, may_miss in reading.numbers.items():
+    for name, may_miss in plan.numbers.items():
         x = np.asarray(table.columns[name])
         wrong = np.flatnonzero(np.isinf(x) if may_miss else ~np.isfinite(x))[:10]
         mistakes += [(before + int(i) + 1, name, x[i]) for i in wrong]
     lines = []
     for row, name, x in sorted(mistakes, key=lambda mistake: mistake[:2])[:10]:
-        hint = MISSING_TARGET_HINT if name == reading.target else MISSING_HINT
+        hint = MISSING_TARGET_HINT if name == plan.target else MISSING_HINT
         wanted, got = "a finite number", f"a missing value {hint}" if np.isnan(x) else f"{x}"
-        if name in reading.dates and np.isinf(x):
-            wanted, got = f"a date as {reading.dates[name]}", "another text"
+        if name in plan.dates and np.isinf(x):
+            wanted, got = f"a date as {plan.dates[name]}", "another text"
         lines.append(f"row {row}, column {name!r}: expected {wanted}, got {got}")
     raise DataError("\n".join([f"{file} cannot be used:", *lines]))

@@ -31,7 +31,7 @@ def count(file: Path, delimiter: str, encoding: str) -> tuple[int, bool]:
     longer holds, each line with two quotes must hold to it by itself.
     """
     if '"'.encode(encoding) != b'"':  # UTF-16 and its like
-        n_quotes = sum(block.count(b'"') for block in files.blocks(file))
+        n_quotes = sum(chunk.count(b'"') for chunk in files.chunks(file))
         return n_quotes, n_quotes > 0
     delimits = np.zeros(256, bool)
     delimits[[*b'\r\n"', ord(delimiter)]] = True
@@ -54,8 +54,8 @@ def count(file: Path, delimiter: str, encoding: str) -> tuple[int, bool]:
 def _whole_lines(file: Path) -> Iterator[bytes]:
     """The bytes of a file, cut at line ends where there are any."""
     rest = b""
-    for block in files.blocks(file):
-        text = rest + block
+    for chunk in files.chunks(file):
+        text = rest + chunk
         end = 1 + max(text.rfind(b"\n"), text.rfind(b"\r")) or len(text)
         yield text[:end].removeprefix(codecs.BOM_UTF8)
         rest = text[end:]

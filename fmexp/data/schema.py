@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from fmexp.data.table import Table
 
 SAMPLE_ROWS = 5_000
-"""Rows that a contract is inferred from, where there are few columns."""
+"""Rows that a schema is inferred from, where there are few columns."""
 
 SAMPLE_CELLS = 1_000_000
-"""Cells that a contract is inferred from, where there are many."""
+"""Cells that a schema is inferred from, where there are many."""
 
 MISSING_HINT = "(data.missing=mean fills features; `fmexp data`: --missing mean)"
 
@@ -47,7 +47,7 @@ _PADDED = re.compile(r"0[0-9]+")
 
 
 @dataclass(frozen=True)
-class Contract:
+class Schema:
     """What each column is for.
 
     Attributes:
@@ -85,7 +85,7 @@ class Contract:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ColumnOptions:
     """What the user said about the columns (data.target, data.numeric, ...); None: infer.
 
     Attributes:
@@ -101,7 +101,7 @@ class Wishes:
     dates: Mapping[str, str] = field(default_factory=dict)
 
 
-class Reading:
+class ReadPlan:
     """What a reader is asked for, and the texts that it has met.
 
     Attributes:
@@ -136,14 +136,14 @@ class Reading:
 
 
 def infer(
-    sample: dict[str, list[str]], n_rows: float, wishes: Wishes, where: str, task: str
-) -> Contract:
-    """The contract of a table, from its first rows.
+    sample: dict[str, list[str]], n_rows: float, options: ColumnOptions, where: str, task: str
+) -> Schema:
+    """The schema of a table, from its first rows.
 
     Args:
         sample: the cells of the first rows as texts, by column.
         n_rows: how many rows the whole table has, about.
-        wishes: what the user said.
+        options: what the user said.
         where: the table, for messages.
         task: regression or classification.
 
@@ -152,19 +152,19 @@ def infer(
             nothing is left to learn from.
     """
     names = list(sample)
-    target = wishes.target or find_target(names, where)
-    _check_names(names, target, wishes, where)
-    notes = [] if wishes.target else [f"target: {target} (by its name)"]
-    said = dict.fromkeys(wishes.numeric or (), "numeric")
-    said |= dict.fromkeys(wishes.categorical or (), "categorical")
-    said |= dict.fromkeys(wishes.drop, "dropped")
-    decides = wishes.split_by[1] if wishes.split_by else None
-    said = dict.fromkeys((n for n in wishes.dates if n != decides), "numeric") | said
+    target = options.target or find_target(names, where)
+    _check_names(names, target, options, where)
+    notes = [] if options.target else [f"target: {target} (by its name)"]
+    said = dict.fromkeys(options.numeric or (), "numeric")
+    said |= dict.fromkeys(options.categorical or (), "categorical")
+    said |= dict.fromkeys(options.drop, "dropped")
+    decides = options.split_by[1] if options.split_by else None
+    said = dict.fromkeys((n for n in options.dates if n != decides), "numeric") | said
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
     for name in names:
         if name == target:
             continue
-        role, why = _role(name, sample[name], n_rows, said.get(name), wishes.split_by)
+        role, why = _role(name, sample[name], n_rows, said.get(name), options.split_by)
         roles[role].append(name)
         if why:
             notes.append(f"{role}: {name} ({why})")
@@ -172,24 +172,24 @@ def infer(
         raise DataError(f"{where}: no column is left to predict {target!r} from")
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
-    kind, column = wishes.split_by or ("", "")
-    is_number_or_date = kind == "time" and (column in wishes.dates or _all_numbers(sample[column]))
+    kind, column = options.split_by or ("", "")
+    is_number_or_date = kind == "time" and (column in options.dates or _all_numbers(sample[column]))
     labels = {cell.strip() for cell in sample[target]} - {""}
-    return Contract(
+    return Schema(
         target,
         **roles,
         notes=notes,
         split_by_text=not is_number_or_date,
-        dates=dict(wishes.dates),
+        dates=dict(options.dates),
         missing_labels=MISSING if len(labels) > 2 else frozenset([""]),
     )
 
 
-def without_missing_targets(table: Table, contract: Contract) -> Table:
+def without_missing_targets(table: Table, schema: Schema) -> Table:
     """The rows that have a target, and how many have none."""
-    column = table.columns[contract.target]
+    column = table.columns[schema.target]
     if isinstance(column, Text):
-        has_none = np.array([n.strip() in contract.missing_labels for n in column.names], bool)
+        has_none = np.array([n.strip() in schema.missing_labels for n in column.names], bool)
         missing = has_none[column.codes]
     else:
         missing = np.isnan(column)
@@ -278,7 +278,7 @@ def _counts_rows(name: str, cells: list[str]) -> bool:
 
 
 def sample_rows(n_columns: int) -> int:
-    """How many rows to infer the contract of so many columns from."""
+    """How many rows to infer the schema of so many columns from."""
     return max(100, min(SAMPLE_ROWS, SAMPLE_CELLS // n_columns))
 
 
@@ -297,19 +297,19 @@ def find_target(names: list[str], where: str) -> str:
     )
 
 
-def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> None:
+def _check_names(names: list[str], target: str, options: ColumnOptions, where: str) -> None:
     """Every name that the user gave is a column, and each is named once."""
-    for name, form in wishes.dates.items():
+    for name, form in options.dates.items():
         dates.check(form, f"data.dates.{name}")
     given = [("data.target", target)]
     for key, listed in (
-        ("data.numeric", wishes.numeric),
-        ("data.categorical", wishes.categorical),
-        ("data.drop", wishes.drop),
+        ("data.numeric", options.numeric),
+        ("data.categorical", options.categorical),
+        ("data.drop", options.drop),
     ):
         given += [(key, name) for name in listed or ()]
-    by = [("split.by", wishes.split_by[1])] if wishes.split_by else []
-    of_dates = [("data.dates", name) for name in wishes.dates]
+    by = [("split.by", options.split_by[1])] if options.split_by else []
+    of_dates = [("data.dates", name) for name in options.dates]
     unknown = [(key, name) for key, name in given + by + of_dates if name not in names]
     if unknown:
         said = "; ".join(f"{key} names {name!r}" for key, name in unknown)
@@ -320,7 +320,7 @@ def _check_names(names: list[str], target: str, wishes: Wishes, where: str) -> N
             f"the columns are {', '.join(map(repr, names))}"
         )
     keys: dict[str, str] = {}
-    numbers = set(wishes.numeric or ()) | set(wishes.drop)  # may be dates too
+    numbers = set(options.numeric or ()) | set(options.drop)  # may be dates too
     given += [(key, name) for key, name in of_dates if name not in numbers]
     for key, name in given:
         if name in keys:

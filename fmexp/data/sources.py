@@ -20,7 +20,7 @@ from fmexp.config.schema import (
     ParquetConfig,
     PlantedConfig,
 )
-from fmexp.data import memory, synthetic
+from fmexp.data import budget, synthetic
 from fmexp.data.split import FILE, SplitBy
 from fmexp.data.table import Dictionary, Table, Text, stack
 from fmexp.errors import DataError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fmexp.data.cache import CachedTable
     from fmexp.data.csv import Dialect
-    from fmexp.data.schema import Contract, Reading
+    from fmexp.data.schema import ReadPlan, Schema
 
 CACHES = Path(".fmexp", "cache")
 """Under the working directory; can be removed at any time."""
@@ -108,7 +108,7 @@ def _claim_generated(
         width += data.k
         if data.fields:
             width = data.fields / 2 + 3 * data.k
-    memory.claim(
+    budget.claim(
         2 * 8 * (width + 1) * data.rows, "the generated rows", "generate fewer (data.rows)"
     )
 
@@ -144,14 +144,14 @@ def _columns_of_files(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -
     from fmexp.data import files, schema
 
     found = files.find(data.path)
-    roles, read_batches = contract_of(data, found, by, task)
-    reading = _reading(data, roles, by, task)
+    roles, read_batches = schema_of(data, found, by, task)
+    plan = _plan_of(data, roles, by, task)
     dialect = str(dialect_of(data, found[0])) if isinstance(data, CsvConfig) else ""
-    asked = [data.name, reading.numbers, reading.texts, reading.dates, dialect, by.kind]
+    asked = [data.name, plan.numbers, plan.texts, plan.dates, dialect, by.kind]
     asked += [sorted(roles.missing_labels), data.missing_target]
 
     def read_file(file: Path) -> Iterator[Table]:
-        tables = read_batches(file, reading)
+        tables = read_batches(file, plan)
         if data.missing_target == "error":
             return tables
         return (schema.without_missing_targets(table, roles) for table in tables)
@@ -173,10 +173,10 @@ def _columns_of_files(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -
     )
 
 
-def contract_of(
+def schema_of(
     data: CsvConfig | ParquetConfig, found: list[Path], by: SplitBy, task: str
-) -> tuple[Contract, Callable[[Path, Reading], Iterator[Table]]]:
-    """The contract of a table in files, and the function that reads each of them.
+) -> tuple[Schema, Callable[[Path, ReadPlan], Iterator[Table]]]:
+    """The schema of a table in files, and the function that reads each of them.
 
     Raises:
         DataError: the first file has no usable columns, or the others have different ones.
@@ -184,20 +184,20 @@ def contract_of(
     from fmexp.data import csv, files, parquet, schema
 
     split_by = (by.kind, by.column) if by.column else None
-    wishes = schema.Wishes(
+    options = schema.ColumnOptions(
         data.target, data.numeric, data.categorical, data.drop, split_by, data.dates or {}
     )
     if isinstance(data, ParquetConfig):
         sample = parquet.sample(found[0])
         _refuse_unlike(found, list(sample), parquet.names)
         n_rows = sum(map(parquet.n_rows, found))
-        return schema.infer(sample, n_rows, wishes, str(found[0]), task), parquet.batches
+        return schema.infer(sample, n_rows, options, str(found[0]), task), parquet.batches
     dialect = dialect_of(data, found[0])
     sample = csv.sample(found[0], dialect)
     _refuse_unlike(found, list(sample), lambda file: csv.header(file, dialect))
     estimate = csv.estimate_rows(sample, sum(map(files.unpacked_size, found)))
-    roles = schema.infer(sample, estimate, wishes, str(found[0]), task)
-    return roles, lambda file, reading: csv.batches(file, dialect, reading)
+    roles = schema.infer(sample, estimate, options, str(found[0]), task)
+    return roles, lambda file, plan: csv.batches(file, dialect, plan)
 
 
 def dialect_of(data: CsvConfig, file: Path) -> Dialect:
@@ -220,14 +220,14 @@ def _refuse_unlike(
             )
 
 
-def _reading(data: CsvConfig | ParquetConfig, roles: Contract, by: SplitBy, task: str) -> Reading:
-    """What the readers are to read: the contract's columns and the one that decides the parts."""
-    from fmexp.data.schema import Reading
+def _plan_of(data: CsvConfig | ParquetConfig, roles: Schema, by: SplitBy, task: str) -> ReadPlan:
+    """What the readers are to read: the schema's columns and the one that decides the parts."""
+    from fmexp.data.schema import ReadPlan
 
     numbers, texts = roles.kinds(task, by.column)
     may_miss = set(roles.numeric) if data.missing == "mean" else set()
     may_miss |= {roles.target} if data.missing_target == "drop" else set()
-    return Reading({n: n in may_miss for n in numbers}, texts, roles.dates, roles.target)
+    return ReadPlan({n: n in may_miss for n in numbers}, texts, roles.dates, roles.target)
 
 
 def _libsvm(data: LibsvmConfig, by: SplitBy) -> Source:

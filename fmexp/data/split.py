@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import dates
-from fmexp.data.features import blocks
+from fmexp.data.features import chunks
 from fmexp.data.table import MISSING, Table, Text, as_bytes, digest, text_of_numbers
 from fmexp.errors import DataError
 
@@ -82,12 +82,12 @@ class Split:
         """Row numbers of a part, ascending, int64."""
         return np.flatnonzero(self.part_of_row == part)
 
-    def blocks(self, part: int) -> Iterator[np.ndarray]:
-        """The same, block by block of the source; blocks without such a row are left out."""
-        for block in blocks(len(self.part_of_row)):
-            rows = np.flatnonzero(self.part_of_row[block] == part)
+    def chunks(self, part: int) -> Iterator[np.ndarray]:
+        """The same, chunk by chunk of the source; chunks without such a row are left out."""
+        for chunk in chunks(len(self.part_of_row)):
+            rows = np.flatnonzero(self.part_of_row[chunk] == part)
             if len(rows):
-                yield rows + block.start
+                yield rows + chunk.start
 
     def digest(self) -> str:
         """A hash of the part of every row, 32 hexadecimal digits."""
@@ -111,7 +111,7 @@ def split_rows(table: Table, config: SplitConfig, part_of_row: np.ndarray | None
         _draw(split.part_of_row, config)
     else:
         _look_up(split.part_of_row, table, by, config)
-    if next(split.blocks(TRAIN), None) is None:
+    if next(split.chunks(TRAIN), None) is None:
         raise DataError(
             f"{len(table)} rows leave none to train on with split.validation={config.validation}, "
             f"split.test={config.test}, split.by={by}: give more rows or smaller parts (0: none)"
@@ -120,10 +120,10 @@ def split_rows(table: Table, config: SplitConfig, part_of_row: np.ndarray | None
 
 
 def _draw(part_of_row: np.ndarray, config: SplitConfig) -> None:
-    """Random rows, block by block."""
-    for b, block in enumerate(blocks(len(part_of_row))):
-        parts = part_of_row[block]
-        order = np.random.default_rng([config.seed, b]).permutation(len(parts))
+    """Random rows, chunk by chunk."""
+    for c, chunk in enumerate(chunks(len(part_of_row))):
+        parts = part_of_row[chunk]
+        order = np.random.default_rng([config.seed, c]).permutation(len(parts))
         _hold_out(parts, order, np.ones(len(parts), np.int64), config)
 
 
@@ -133,8 +133,8 @@ def _look_up(part_of_row: np.ndarray, table: Table, by: SplitBy, config: SplitCo
     text = column if isinstance(column, Text) else text_of_numbers(column)
     n_names = len(text.names)
     counts = np.zeros(n_names, np.int64)
-    for block in blocks(len(text)):
-        counts += np.bincount(text.codes[block], minlength=n_names)
+    for chunk in chunks(len(text)):
+        counts += np.bincount(text.codes[chunk], minlength=n_names)
     if by.kind in ("column", "files"):
         part_of_name = _named_parts(text.names, counts, by)
     else:
@@ -145,8 +145,8 @@ def _look_up(part_of_row: np.ndarray, table: Table, by: SplitBy, config: SplitCo
             order = np.argsort(times, kind="stable")[::-1]
         part_of_name = np.zeros(n_names, np.uint8)
         _hold_out(part_of_name, order, counts, config)
-    for block in blocks(len(text)):
-        part_of_row[block] = part_of_name[text.codes[block]]
+    for chunk in chunks(len(text)):
+        part_of_row[chunk] = part_of_name[text.codes[chunk]]
 
 
 def _hold_out(

@@ -1,4 +1,4 @@
-"""What the training rows say of a column, gathered block by block."""
+"""What the training rows say of a column, gathered chunk by chunk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NumberStatistics:
     nonzero_squares: float = 0.0
 
     def add(self, x: np.ndarray) -> None:
-        """Take in a block; all of it finite or NaN (Chan, Golub, LeVeque 1979)."""
+        """Take in a chunk; all of it finite or NaN (Chan, Golub, LeVeque 1979)."""
         present = x[~np.isnan(x)]
         self.missing += len(x) - len(present)
         if len(present) == 0:
@@ -103,7 +103,7 @@ class NameStatistics:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, column: Column) -> None:
-        """Take in a block."""
+        """Take in a chunk."""
         text = column if isinstance(column, Text) else text_of_numbers(column)
         counts = np.bincount(text.codes, minlength=len(text.names))
         for i in np.flatnonzero(counts).tolist():

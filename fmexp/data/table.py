@@ -179,15 +179,15 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
     return state.hexdigest()
 
 
-def digest_of_cells(column: Column, blocks: Iterable[np.ndarray]) -> str:
+def digest_of_cells(column: Column, chunks: Iterable[np.ndarray]) -> str:
     """A hash of row numbers and of a column's cells there, 32 hexadecimal digits.
 
-    The same for numbers and for texts that write them out, and however the blocks are cut.
+    The same for numbers and for texts that write them out, and however the chunks are cut.
     """
     if isinstance(column, Text):
         bits_of_name = np.array([_bits(name) for name in column.names], np.uint64)
     numbers, cells = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-    for rows in blocks:
+    for rows in chunks:
         numbers.update(as_bytes(rows))
         cells.update(
             as_bytes(bits_of_name[column.codes[rows]] if isinstance(column, Text) else column[rows])

@@ -12,6 +12,7 @@ import yaml
 from fmexp import model
 from fmexp.config.schema import MlflowConfig
 from fmexp.data.dataset import evenly_spaced
+from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.data.table import Table
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
     from fmexp.training.fitting import Fit
-
-
-CHUNK_ROWS = 1 << 16
-"""Predictions that are made and written together."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +157,8 @@ def write_predictions(path: Path, data: Dataset, kept: model.Model, most: int) -
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        for start in range(0, len(chosen), CHUNK_ROWS):
-            chunk = chosen[start : start + CHUNK_ROWS]
+        for some in chunks(len(chosen), SMALL_CHUNK_ROWS):
+            chunk = chosen[some]
             rows = np.array([row for row, _, _ in chunk])
             columns = data.raw(rows)
             targets = Table({target: data.table.columns[target]}).cells(rows)[target]

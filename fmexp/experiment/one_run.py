@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.config.schema import MlflowConfig, config_hash, flatten
-from fmexp.data.features import BLOCK_ROWS
+from fmexp.data.features import CHUNK_ROWS
 from fmexp.experiment import artifacts
 from fmexp.model import Model
 from fmexp.record import environment
@@ -137,11 +137,11 @@ def final_metrics(config: Config, fitted: Fit) -> dict[str, float]:
 def held_out_metrics(config: Config, data: Dataset, fitted: Fit) -> dict[str, float]:
     """Further metrics of the kept model on the validation part: best/val_rmse, best/val_auc, ...
 
-    Of the model as it is kept (with model.clip). Nothing for a part of more than BLOCK_ROWS rows:
+    Of the model as it is kept (with model.clip). Nothing for a part of more than CHUNK_ROWS rows:
     ranking all of them would take memory that training does not.
     """
     part = data.validation
-    if part is None or fitted.parameters is None or len(part.target) > BLOCK_ROWS:
+    if part is None or fitted.parameters is None or len(part.target) > CHUNK_ROWS:
         return {}
     predicted = Model.of(config, data, fitted.parameters).predict_features(part.features)
     found = _measures(config, data, part.target, predicted)
@@ -151,7 +151,7 @@ def held_out_metrics(config: Config, data: Dataset, fitted: Fit) -> dict[str, fl
 def held_out_names(config: Config, data: Dataset) -> list[str]:
     """The names of `held_out_metrics`, known before anything is trained."""
     part = data.validation
-    if part is None or len(part.target) > BLOCK_ROWS:
+    if part is None or len(part.target) > CHUNK_ROWS:
         return []
     found = _measures(config, data, part.target, np.full(len(part.target), 0.5))
     return [f"best/val_{name}" for name in found if name != config.loss]

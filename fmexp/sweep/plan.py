@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmexp.backends.base import require_backend
 from fmexp.config.schema import STARTS, flatten
-from fmexp.data.features import BLOCK_ROWS
+from fmexp.data.features import CHUNK_ROWS
 from fmexp.errors import ConfigError, DataError
 from fmexp.experiment import one_run
 from fmexp.experiment.trial_plan import (
@@ -225,5 +225,5 @@ def _check_objective(objective: str, config: Config, data: Dataset) -> None:
         raise DataError(
             f"hydra.sweeper.objective={objective} cannot be told of this validation part of "
             f"{len(data.validation.target):,} rows: it has one value of the target only, or more "
-            f"than {BLOCK_ROWS:,} rows; use {objectives(config)[0]}"
+            f"than {CHUNK_ROWS:,} rows; use {objectives(config)[0]}"
         )

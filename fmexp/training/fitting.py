@@ -12,7 +12,7 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends.base import Averages, CapsSteps, Shuffles, TakesBlocks, start
-from fmexp.data.features import PIECE_ROWS, blocks
+from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import ConfigError
 from fmexp.record.tracker import Outcome
 from fmexp.training import stability
@@ -216,7 +216,7 @@ def _passes(
     read from one place of it at a time.
     """
     shuffle = None if generator is None else shuffler(trainer, generator)
-    several = list(blocks(n_rows))
+    several = list(chunks(n_rows))
     if len(several) > 1 and isinstance(trainer, TakesBlocks):
         return lambda rate: _pass_over_blocks(trainer, rate, several, shuffle) / n_rows
     if shuffle is None:
@@ -291,7 +291,7 @@ def _baseline(task: fm.Task, dataset: Dataset) -> float:
         share = min(max(mean, 1e-15), 1.0 - 1e-15)
         mean = math.log(share / (1.0 - share))
     total = 0.0
-    for block in blocks(len(part.target), PIECE_ROWS):
+    for block in chunks(len(part.target), SMALL_CHUNK_ROWS):
         constant = np.full(block.stop - block.start, mean)
         total += float(np.sum(fm.losses(task, constant, part.target[block])))
     return total / len(part.target) * loss_units(task, dataset)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data import memory
-from fmexp.data.arrays import Growing, InMemory, mapped
+from fmexp.data import budget
 from fmexp.data.cache import (
     GrowingRows,
     GrowingTable,
@@ -21,7 +20,8 @@ from fmexp.data.cache import (
 )
 from fmexp.data.dataset import Part
 from fmexp.data.encode import Encoder
-from fmexp.data.features import BLOCK_ROWS
+from fmexp.data.features import CHUNK_ROWS
+from fmexp.data.growing import Growing, InMemory, mapped
 from fmexp.data.learn import learn
 from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, split_rows
 from fmexp.data.table import digest, digest_of_cells
@@ -39,7 +39,7 @@ NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 
 
 @dataclass(frozen=True)
-class Parts:
+class EncodedSplit:
     """Encoded rows of each part.
 
     Attributes:
@@ -55,16 +55,16 @@ class Parts:
     rows: dict[int, Part]
 
 
-def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> Parts:
+def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> EncodedSplit:
     """Split the rows, learn the encoding from the training part and apply it to all.
 
-    A table of more than BLOCK_ROWS rows that is mapped from files is encoded into files beside
+    A table of more than CHUNK_ROWS rows that is mapped from files is encoded into files beside
     them, once for each split and way of learning.
 
     Raises:
         DataError: there are too few rows, or the training rows cannot be learned from.
     """
-    if source.cache is None or len(source.table) <= BLOCK_ROWS:
+    if source.cache is None or len(source.table) <= CHUNK_ROWS:
         part_of_row = np.zeros(len(source.table), np.uint8)
         return _make(source, split, learning, part_of_row, None)
     asked = [asdict(split), asdict(learning), source.target, source.numeric, source.categorical]
@@ -97,11 +97,11 @@ def _make(
     learning: Learning,
     part_of_row: np.ndarray,
     folder: Path | None,
-) -> Parts:
+) -> EncodedSplit:
     """Split, learn, encode; into files of a folder, or into memory."""
     parts = split_rows(source.table, split, part_of_row)
     encoder = learn(
-        lambda: map(source.table.take, parts.blocks(TRAIN)),
+        lambda: map(source.table.take, parts.chunks(TRAIN)),
         source.target,
         source.numeric,
         source.categorical,
@@ -110,7 +110,7 @@ def _make(
         source.dates,
     )
     if folder is None:
-        memory.claim(_encoded_bytes(source, encoder), "the encoded rows", "use fewer")
+        budget.claim(_encoded_bytes(source, encoder), "the encoded rows", "use fewer")
     rows = {}
     for part, name in NAMES.items():
         make = _in_memory if folder is None else in_folder(folder, name)
@@ -118,8 +118,8 @@ def _make(
     found = {p: part for p, part in rows.items() if len(part.rows)}
     tested = ""
     if TEST in found:
-        tested = digest_of_cells(source.table.columns[source.target], parts.blocks(TEST))
-    return Parts(encoder, parts.digest(), tested, found)
+        tested = digest_of_cells(source.table.columns[source.target], parts.chunks(TEST))
+    return EncodedSplit(encoder, parts.digest(), tested, found)
 
 
 def _encode(
@@ -129,13 +129,13 @@ def _encode(
     part: int,
     make: Callable[[str, type[np.generic]], Growing],
 ) -> Part:
-    """The rows of a part, block by block."""
+    """The rows of a part, chunk by chunk."""
     target, numbers = make("target", np.float64), make("rows", np.int64)
     features = GrowingRows(make) if encoder.sparse else GrowingTable(make, encoder.n_features)
-    for rows in parts.blocks(part):
-        block = source.table.take(rows)
-        features.append(encoder.features(block))
-        target.append(encoder.target(block))
+    for rows in parts.chunks(part):
+        chunk = source.table.take(rows)
+        features.append(encoder.features(chunk))
+        target.append(encoder.target(chunk))
         numbers.append(rows)
     return Part(features.finish(), target.finish(), numbers.finish())
 
@@ -149,7 +149,7 @@ def _make_in_files(source: Source, split: SplitConfig, learning: Learning, made:
     write_about(made, {"encoder": encoder, "parts": names} | digests)
 
 
-def _read(folder: Path) -> Parts:
+def _read(folder: Path) -> EncodedSplit:
     about = read_about(folder)
     assert about is not None
     encoder = Encoder.from_json(about["encoder"])
@@ -158,7 +158,7 @@ def _read(folder: Path) -> Parts:
         for part, name in NAMES.items()
         if name in about["parts"]
     }
-    return Parts(encoder, about["split_digest"], about["test_digest"], found)
+    return EncodedSplit(encoder, about["split_digest"], about["test_digest"], found)
 
 
 def _read_part(folder: Path, name: str, encoder: Encoder) -> Part:

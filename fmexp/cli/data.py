@@ -1,4 +1,4 @@
-"""What would be made of a file: its contract, sizes, oddities, and the run to start."""
+"""What would be made of a file: its schema, sizes, oddities, and the run to start."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
-from fmexp.data import csv, dates, files, memory, parquet, schema
-from fmexp.data.features import BLOCK_ROWS, CSR, Features, blocks
+from fmexp.data import budget, csv, dates, files, parquet, schema
+from fmexp.data.features import CHUNK_ROWS, CSR, Features, chunks
 from fmexp.data.learn import Learning, learn
 from fmexp.data.sources import read
 from fmexp.data.split import SplitBy
@@ -88,7 +88,7 @@ def _look(config: Files, options: Options, task: str) -> Look:
     source = read(config, SplitBy(), task)
     table = source.table
     encoder = learn(
-        lambda: map(table.take, blocks(len(table))),
+        lambda: map(table.take, chunks(len(table))),
         source.target,
         source.numeric,
         source.categorical,
@@ -96,7 +96,7 @@ def _look(config: Files, options: Options, task: str) -> Look:
         source.first,
         source.dates,
     )
-    first = table.take(slice(0, min(len(table), BLOCK_ROWS)))
+    first = table.take(slice(0, min(len(table), CHUNK_ROWS)))
     return Look(table, encoder, source.notes, encoder.features(first), encoder.target(table))
 
 
@@ -170,7 +170,7 @@ def _examples(cells: Sequence[str], width: int) -> str:
 
 def _report(config: Files, data: Look, options: Options, task: str) -> str:
     suspicious = _suspicious(data)
-    size = memory.size(_size(config.path))
+    size = budget.size(_size(config.path))
     return "\n".join(
         [
             f"{config.path}: {config.name}, {size}, {len(data.table):,} rows",
@@ -226,7 +226,7 @@ def _size_lines(data: Look) -> list[str]:
         kept = f"sparse, {len(features.indices) / n_rows:.1f} entries a row ({share:.2%} of all)"
     else:
         n_bytes, kept = features.nbytes, "dense"
-    return [f"{n_features:,} features; rows are kept {kept}, {memory.size(n_bytes * times)} in all"]
+    return [f"{n_features:,} features; rows are kept {kept}, {budget.size(n_bytes * times)} in all"]
 
 
 def _suspicious(data: Look) -> list[str]:
