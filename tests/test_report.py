@@ -16,6 +16,7 @@ from fmexp.analysis.report.advice import advice, on_edge
 from fmexp.analysis.report.command import report
 from fmexp.analysis.report.interactions import strongest
 from fmexp.analysis.report.packed import element
+from fmexp.analysis.report.pictures import most_important, pictures
 from fmexp.analysis.report.sweep import Sweep, Trial, read
 from fmexp.config.schema import Config
 from fmexp.data.encode import Categorical, Numeric
@@ -68,6 +69,61 @@ def test_it_opens_offline_with_all_pictures_and_nothing_to_complain(
     assert 'data-drawn="6"' in dom
     assert dom.count('class="main-svg"') >= 6
     assert all(f"<h2>{title}</h2>" in dom for title in SECTIONS)
+
+
+def test_it_is_readable_at_420_pixels(page, tmp_path, chromium):  # noqa: F811
+    measure = """<script>setInterval(() => {
+      const {scrollWidth, clientWidth} = document.documentElement;
+      if (document.body.dataset.drawn) document.body.dataset.over = scrollWidth - clientWidth;
+    }, 100)</script>"""
+    (tmp_path / "page.html").write_text(page.replace("</body>", f"{measure}</body>"))
+    narrow = ("--dump-dom", "--window-size=420,3000")
+    dom, _ = look(chromium, (tmp_path / "page.html").as_uri(), tmp_path / "profile", *narrow)
+    assert 'data-over="0"' in dom
+    assert '<meta name="viewport" content="width=device-width' in page
+
+
+def test_it_names_the_data_and_how_well_one_does_without_a_model(folder, page):
+    best = next(iter(left_in(folder).children.values()))
+    baseline = float(best.tags["fmexp.baseline"])
+    facts = unescape(re.search(r"</h1>\s*<p>(.*?)</p>", page).group(1))
+    assert facts == (
+        "data <b>planted</b>; target <b>y</b>; rows <b>2,000</b>; "
+        f"mse of predicting the mean <b>{baseline:.6g}</b>"
+    )
+
+
+def test_commands_are_set_as_code(page):
+    assert re.search(r"<code>fmexp compare --sweep demo</code> says", page)
+
+
+def test_slices_of_many_keys_wrap_and_no_picture_has_a_width_of_its_own():
+    space = Space([Dimension(f"training.{c}", "float", 0.1, 10.0, log=True) for c in "abcdef"])
+    stream = np.random.default_rng(0)
+    trials = [
+        Trial(SimpleNamespace(outcome="completed", tags={}), n,
+              {d.key: float(stream.uniform(0.1, 9)) for d in space.dimensions}, float(n))
+        for n in range(8)
+    ]  # fmt: skip
+    sweep = Sweep(SimpleNamespace(tags={}, params={}), space, "best/val_mse", trials, trials, False)
+    drawn = pictures(SimpleNamespace(curve=lambda *_: [(1, 2.0), (2, 1.0)]), sweep)
+    assert drawn["Slices"]["wrap"] == 6
+    assert all("width" not in figure["layout"] for figure in drawn.values())
+    axis = drawn["Slices"]["layout"]["xaxis"]
+    assert axis["ticktext"] == ["0.1", "0.2", "0.5", "1", "2", "5", "10"][-len(axis["ticktext"]) :]
+
+
+def test_the_contour_shows_the_two_keys_that_matter_most():
+    keys = ("model.k", "training.learning_rate", "training.reg_w", "training.reg_V")
+    space = Space([Dimension(key, "float", 0.0, 1.0) for key in keys])
+    stream = np.random.default_rng(0)
+    points = [{key: float(stream.random()) for key in keys} for _ in range(60)]
+    record = SimpleNamespace(outcome="completed", tags={})
+    trials = [Trial(record, n, p, p["training.reg_w"] + p["training.reg_V"])
+              for n, p in enumerate(points)]  # fmt: skip
+    best = sorted(trials, key=lambda trial: trial.value)
+    sweep = Sweep(record, space, "best/val_mse", trials, best, maximized=False)
+    assert most_important(sweep, list(keys)) == ["training.reg_w", "training.reg_V"]
 
 
 def test_the_look_at_the_console_is_not_blind(tmp_path, chromium):  # noqa: F811
@@ -204,7 +260,7 @@ def test_a_winner_that_was_still_improving_wants_more_epochs():
     sweep = SimpleNamespace(
         best=[trial], trials=[trial], name="s", space=SimpleNamespace(dimensions=[])
     )
-    assert "try training.epochs=40" in advice(sweep)[0]
+    assert "try `training.epochs=40`" in advice(sweep)[0]
 
 
 def test_two_categories_of_one_column_are_no_interaction():

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from fmexp.record.tracker import Run, Tracker
     from fmexp.training.fitting import Fit, Watch
 
+BASELINE = "fmexp.baseline"
+"""Tag: the loss of always predicting the training mean, on the validation part if there is one."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -71,7 +74,7 @@ def run(
         _keep_traceback(tracked)
         tracked.finish(Outcome.FAILED, f"{type(error).__name__}: {error}")
         raise
-    note = {"mlflow.note.content": in_words(config, data, fitted)}
+    note = closing_tags(config, data, fitted)
     found = final_metrics(config, fitted) | held_out_metrics(config, data, fitted)
     tracked.finish(fitted.outcome, fitted.reason, found, note)
     return Result(tracked.key, start.name, fitted, found)
@@ -170,6 +173,12 @@ def last_losses(config: Config, fitted: Fit) -> dict[str, float]:
     """The losses of the last epoch, under the names of their curves."""
     curves = {"train": fitted.train_losses, "val": fitted.validation_losses}
     return {f"{part}/{config.loss}": curve[-1] for part, curve in curves.items() if curve}
+
+
+def closing_tags(config: Config, data: Dataset, fitted: Fit) -> dict[str, str]:
+    """What is said of a run at its end: its note, and the loss of predicting the mean."""
+    note = {"mlflow.note.content": in_words(config, data, fitted)}
+    return note | {BASELINE: repr(fitted.baseline)}
 
 
 def in_words(config: Config, data: Dataset, fitted: Fit) -> str:

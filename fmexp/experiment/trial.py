@@ -162,7 +162,7 @@ class Evaluator:
             each = [fit.best_validation for _, fit in fits if fit.best_validation is not None]
             metrics[f"{best}_stdev"] = statistics.stdev(each)
         memo = self._write(run, config, record, data, fits, value)
-        note = {"mlflow.note.content": one_run.in_words(config, data, last)}
+        note = one_run.closing_tags(config, data, last)
         ended = self._close(run, last.outcome, last.reason, value, metrics, note)
         ended.memo = memo
         return ended

@@ -31,6 +31,7 @@ class Record:
         started: milliseconds since the epoch.
         metrics: the last value of each.
         source: where its data came from: an absolute path, or how they were generated.
+        n_rows: rows of these data, all parts together; 0 where that is not known.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class Record:
     tags: dict[str, str]
     metrics: dict[str, float]
     source: str = ""
+    n_rows: int = 0
 
     @property
     def parent_id(self) -> str | None:
@@ -285,13 +287,14 @@ def _record(run: Any) -> Record:
         params=dict(data.params),
         tags=dict(data.tags),
         metrics=dict(data.metrics),
-        source=_source(inputs[0].dataset.source) if inputs else "",
+        source=_in_json(inputs[0].dataset.source, "uri") if inputs else "",
+        n_rows=int(_in_json(inputs[0].dataset.profile, "rows") or 0) if inputs else 0,
     )
 
 
-def _source(text: str) -> str:
-    """The path or recipe in the JSON that MLflow keeps as a dataset's source."""
+def _in_json(text: str, key: str) -> str:
+    """A value in the JSON that MLflow keeps as a dataset's source or profile; "" without one."""
     try:
-        return str(json.loads(text).get("uri", ""))
-    except (ValueError, AttributeError):
+        return str(json.loads(text).get(key, ""))
+    except (TypeError, ValueError, AttributeError):
         return ""

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 GAVE_UP = 3
 _POLL_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
+_TROUBLE_SECONDS = 10.0
+"""How long trouble must last before it is said; at the end the tracker says what is lost."""
+
 _PARENT_SECONDS = 15.0
 """How long a parent may take to show in the store before that is said."""
 
@@ -55,6 +58,7 @@ class Recorder:
         self._ended_at = 0.0
         self._pause = 0.0
         self._trouble = ""
+        self._trouble_since = 0.0
         self._orphan_since = 0.0
         self._mended = False
 
@@ -163,8 +167,11 @@ class Recorder:
 
     def _listen(self, trouble: str) -> None:
         """Wait for news, or a little while after trouble; notice that the owner has ended."""
-        is_young = 0 < time.monotonic() - self._orphan_since < _PARENT_SECONDS
-        if trouble and trouble != self._trouble and not is_young:
+        now = time.monotonic()
+        self._trouble_since = (self._trouble_since or now) if trouble else 0.0
+        is_young = now - self._trouble_since < _TROUBLE_SECONDS
+        is_young |= 0 < now - self._orphan_since < _PARENT_SECONDS
+        if trouble and trouble != self._trouble and not is_young and not self._ended_at:
             self._say(trouble=trouble)
             self._trouble = trouble
         if not trouble:

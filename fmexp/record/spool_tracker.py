@@ -204,7 +204,7 @@ class _SpoolTracker:
         elif "lost" in answer:
             self._lost = answer["lost"]
         for kind in ("trouble", "note"):
-            if kind in answer and not (kind == "trouble" and self._closing):  # said once, by close
+            if kind in answer:
                 _log.warning("%s", answer[kind])
 
     def _end_of_news(self) -> None:

@@ -17,12 +17,12 @@ _MANY = 0.2
 
 _NOTHING = (
     "No trial completed. The outcomes say why; try a single run first, with a smaller "
-    "training.learning_rate: fmexp run training.learning_rate=0.001"
+    "training.learning_rate: `fmexp run training.learning_rate=0.001`"
 )
 
 
 def advice(sweep: Sweep) -> list[str]:
-    """Sentences, the most useful first; never none."""
+    """Sentences, the most useful first, commands in backticks; never none."""
     if not sweep.best:
         return [_NOTHING]
     winner = sweep.best[0]
@@ -38,14 +38,14 @@ def advice(sweep: Sweep) -> list[str]:
     if epochs and winner.record.metrics.get("best/epoch") == float(epochs):
         found.append(
             f"The winner was still getting better in its last epoch: training.epochs={epochs} is "
-            f"too few; try training.epochs={2 * int(epochs)}."
+            f"too few; try `training.epochs={2 * int(epochs)}`."
         )
     found.append(
-        f"Is the winner really better than the next? fmexp compare --sweep {sweep.name} says "
+        f"Is the winner really better than the next? `fmexp compare --sweep {sweep.name}` says "
         "whether chance would do the same."
     )
     found.append(
-        f"When the choice is made: fmexp score {winner.record.run_id[:8]} gives its error on the "
+        f"When the choice is made: `fmexp score {winner.record.run_id[:8]}` gives its error on the "
         "test part, which no trial has seen. Once."
     )
     return [sentence for sentence in found if sentence]

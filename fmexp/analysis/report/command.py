@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from fmexp.analysis import recorded
 from fmexp.analysis.report.advice import advice
-from fmexp.analysis.report.interactions import Interaction, other_seeds, strongest
+from fmexp.analysis.report.interactions import other_seeds, strongest
 from fmexp.analysis.report.page import page
 from fmexp.analysis.report.pictures import pictures
 from fmexp.analysis.report.sweep import Sweep, read
 from fmexp.errors import UserError
+from fmexp.experiment.one_run import BASELINE
 from fmexp.record.queries import Records
 
 if TYPE_CHECKING:
-    from fmexp.fm import Parameters
+    from fmexp.model import Model
 
 ARTIFACT = "report.html"
 
@@ -55,15 +56,24 @@ def report(name: str, uri: str, folder: Path, out: Path | None = None) -> int:
 
 def make_page(records: Records, sweep: Sweep, folder: Path) -> str:
     """The HTML text."""
-    found, why = _interactions(records, sweep, folder)
-    return page(sweep, pictures(records, sweep), found, why, advice(sweep))
+    model, found, why = None, [], ""
+    if sweep.best and records.has_artifact(sweep.best[0].record, "model"):
+        winner = sweep.best[0].record
+        model = recorded.load_model(records, winner)
+        others, why = other_seeds(records, winner, folder)
+        found = strongest(model, others)
+    facts = _facts(sweep, model)
+    return page(sweep, facts, pictures(records, sweep), found, why, advice(sweep))
 
 
-def _interactions(records: Records, sweep: Sweep, folder: Path) -> tuple[list[Interaction], str]:
-    """The winner's strongest interactions, and why other seeds say nothing of them."""
-    if not sweep.best or not records.has_artifact(sweep.best[0].record, "model"):
-        return [], ""
-    winner = sweep.best[0].record
-    others: list[Parameters]
-    others, why = other_seeds(records, winner, folder)
-    return strongest(recorded.load_model(records, winner), others), why
+def _facts(sweep: Sweep, model: Model | None) -> dict[str, str]:
+    """File, target, rows and the error of predicting the mean, as far as the record has them."""
+    params = sweep.parent.params
+    target = model.encoder.target_name if model else params.get("data.target", "")
+    baseline = sweep.best[0].record.tags.get(BASELINE, "") if sweep.best else ""
+    return {
+        "data": Path(params["data.path"]).name if "data.path" in params else params.get("data", ""),
+        "target": "" if target == "None" else target,
+        "rows": f"{sweep.parent.n_rows:,}" if sweep.parent.n_rows else "",
+        f"{sweep.loss} of predicting the mean": f"{float(baseline):.6g}" if baseline else "",
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 from fmexp.analysis.report.packed import UNPACK, element
 from fmexp.analysis.report.pictures import library
 from fmexp.experiment.trial import in_words
+from fmexp.sweep.progress import short_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +25,9 @@ SHOWN = 10
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff; }
+       color: #222; background: #fff; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; }
+.wide { overflow-x: auto; } .wide > * { overflow-wrap: normal; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left;
         border-bottom: 1px solid #ddd; vertical-align: top; }
 pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; }
@@ -37,10 +40,29 @@ async function draw() {
   library.textContent = await unpack("plotly");
   document.head.append(library);
   const figures = JSON.parse(await unpack("figures"));
-  const options = {responsive: true, displaylogo: false};
-  for (const [i, figure] of figures.entries())
-    await Plotly.newPlot(`picture-${i}`, figure.data, figure.layout, options);
+  const all = () => Promise.all(figures.map((figure, i) => {
+    const element = document.getElementById(`picture-${i}`), width = element.clientWidth;
+    return Plotly.react(element, figure.data, fitted(figure, width),
+                        {displaylogo: false, displayModeBar: width < 600 ? false : undefined});
+  }));
+  await all();
+  addEventListener("resize", all);
   document.body.dataset.drawn = figures.length;
+}
+function fitted({layout, wrap, least}, width) {
+  layout = structuredClone(layout);
+  layout.width = Math.max(width, least);
+  if (!wrap) return layout;
+  const columns = Math.min(wrap, 4, Math.max(1, Math.floor(width / 240)));
+  const rows = Math.ceil(wrap / columns);
+  for (let i = 0; i < wrap; i++) {
+    const name = i ? i + 1 : "", column = i % columns, row = Math.floor(i / columns);
+    layout["xaxis" + name].domain = [(column + 0.02) / columns, (column + 0.93) / columns];
+    layout["yaxis" + name].domain = [1 - (row + 0.72) / rows, 1 - row / rows];
+    layout["yaxis" + name].showticklabels = column == 0;
+  }
+  layout.height = 40 + 280 * rows;
+  return layout;
 }
 draw();
 """
@@ -48,6 +70,7 @@ draw();
 
 def page(
     sweep: Sweep,
+    facts: dict[str, str],
     figures: dict[str, Figure],
     interactions: list[Interaction],
     why_no_seeds: str,
@@ -57,6 +80,7 @@ def page(
 
     Args:
         sweep: what it is about.
+        facts: of the data, by name.
         figures: by title.
         interactions: of the winner.
         why_no_seeds: why they were not found with other seeds; "" where they were.
@@ -64,12 +88,15 @@ def page(
     """
     body = [
         f"<h1>{escape(sweep.parent.name)}</h1>",
+        _facts(facts),
         _summary(sweep),
         _winner(sweep),
-        *_section("What to try next", f"<ul>{''.join(f'<li>{escape(s)}' for s in sentences)}</ul>"),
+        *_section(
+            "What to try next", f"<ul>{''.join(f'<li>{_with_code(s)}' for s in sentences)}</ul>"
+        ),
     ]
     for i, title in enumerate(figures):
-        body += _section(title, f'<div id="picture-{i}"></div>')
+        body += _section(title, f'<div class="wide" id="picture-{i}"></div>')
     body += _section("Outcomes", _outcomes(sweep))
     body += _section("Strongest interactions of the winner", _of(interactions, why_no_seeds))
     body += _section(f"The best {min(SHOWN, len(sweep.best))}", _best(sweep))
@@ -88,10 +115,22 @@ def _document(title: str, body: str, figures: list[Figure]) -> str:
         )
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title>\n"
         f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head>\n'
         f"<body>\n{body}\n{scripts}\n</body></html>\n"
     )
+
+
+def _facts(facts: dict[str, str]) -> str:
+    """What the data are, and how well one does without a model."""
+    parts = [f"{escape(name)} <b>{escape(value)}</b>" for name, value in facts.items() if value]
+    return f"<p>{'; '.join(parts)}</p>" if parts else ""
+
+
+def _with_code(sentence: str) -> str:
+    """A sentence with what stands in backticks set as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(sentence))
 
 
 def _summary(sweep: Sweep) -> str:
@@ -158,18 +197,22 @@ def _of(interactions: list[Interaction], why_no_seeds: str) -> str:
 
 
 def _best(sweep: Sweep) -> str:
+    shown = sweep.best[:SHOWN]
+    keys = [d.key for d in sweep.space.dimensions if any(d.key in t.point for t in shown)]
     rows = [
-        (str(t.number), f"{t.value:.6g}", in_words(t.point), t.record.run_id[:12])
-        for t in sweep.best[:SHOWN]
-    ]
-    return _table(("trial", sweep.objective, "point", "run"), rows)
+        (str(t.number), f"{t.value:.6g}", *(in_words({k: t.point[k]}).partition("=")[2]
+         if k in t.point else "" for k in keys), t.record.run_id[:12])
+        for t in shown
+    ]  # fmt: skip
+    return _table(("trial", sweep.objective, *short_keys(keys), "run"), rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     def line(cells: Iterable[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+    lines = "".join(line(row, "td") for row in rows)
+    return f'<div class="wide"><table>{line(head, "th")}{lines}</table></div>'
 
 
 def _section(title: str, content: str) -> list[str]:

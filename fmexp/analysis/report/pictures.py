@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from fmexp.experiment.trial import in_words
@@ -26,7 +27,8 @@ MOST_POINTS = 200
 """Points of a curve."""
 
 Figure = dict[str, Any]
-"""A plotly figure as JSON knows it: data and layout."""
+"""A plotly figure as JSON knows it: data and layout; the page lays out its `wrap` subplots, and
+scrolls where it has less than its `least` width in pixels."""
 
 
 def library() -> bytes:
@@ -53,7 +55,11 @@ def pictures(records: Records, sweep: Sweep) -> dict[str, Figure]:
     varied = _varied(sweep)
     if len(sweep.best) >= FEWEST and varied:
         drawn |= {title: draw(study) for title, draw in _of_parameters(sweep, varied).items()}
-    return {title: _plain(title, figure) for title, figure in drawn.items()}
+    least = {title: 95 * (1 + len(varied)) for title in drawn if title.startswith("Parallel")}
+    return {
+        title: _plain(title, figure) | {"least": least.get(title, 0)}
+        for title, figure in drawn.items()
+    }
 
 
 def _of_parameters(sweep: Sweep, varied: list[str]) -> dict[str, Callable[[optuna.Study], Any]]:
@@ -67,8 +73,7 @@ def _of_parameters(sweep: Sweep, varied: list[str]) -> dict[str, Callable[[optun
         ),
         "Slices": lambda s: visualization.plot_slice(s, params=varied, target_name=name),
     }
-    first = ("model.k", "training.learning_rate")
-    pair = sorted(varied, key=lambda key: first.index(key) if key in first else len(first))[:2]
+    pair = most_important(sweep, varied)
     if len(pair) == 2:
         are_few = len(sweep.best) <= MOST_DETAILED
         of = "" if are_few else f" of the best {MOST_DETAILED}"
@@ -79,6 +84,17 @@ def _of_parameters(sweep: Sweep, varied: list[str]) -> dict[str, Callable[[optun
             s if are_few else sweep.study(MOST_DETAILED), params=varied, target_name=name
         )
     return found
+
+
+def most_important(sweep: Sweep, varied: list[str]) -> list[str]:
+    """The two parameters that the objective depends on most, in the order of the space."""
+    from optuna.importance import get_param_importances
+
+    if len(varied) < 2:
+        return []
+    weights = get_param_importances(sweep.study(), params=varied)
+    most = sorted(varied, key=lambda key: -weights[key])[:2]
+    return [key for key in varied if key in most]
 
 
 def _varied(sweep: Sweep) -> list[str]:
@@ -99,8 +115,9 @@ def _curves(records: Records, sweep: Sweep) -> Any:
     for trial in sweep.best[:SHOWN_CURVES]:
         curve = records.curve(trial.record, f"val/{sweep.loss}")
         curve = curve[:: -(-len(curve) // MOST_POINTS) or 1]
-        name = f"{trial.number}: {in_words(trial.point)}"
-        figure.add_scatter(x=[e for e, _ in curve], y=[y for _, y in curve], name=name)
+        xs, ys = [epoch for epoch, _ in curve], [loss for _, loss in curve]
+        hover = f"{trial.number}: {in_words(trial.point)}<br>epoch %{{x}}: %{{y}}<extra></extra>"
+        figure.add_scatter(x=xs, y=ys, name=f"trial {trial.number}", hovertemplate=hover)
     figure.update_layout(xaxis_title="epoch", yaxis_title=f"val/{sweep.loss}", yaxis_type="log")
     return figure
 
@@ -108,16 +125,58 @@ def _curves(records: Records, sweep: Sweep) -> Any:
 def _plain(title: str, figure: Any) -> Figure:
     """The figure without plotly's template, which is as large as the data, and without a title."""
     found: Figure = json.loads(figure.to_json())
-    layout = {k: v for k, v in found["layout"].items() if k not in ("template", "title")}
+    data = _rounded(found["data"])
+    dropped = ("template", "title", "width")
+    layout = {k: v for k, v in found["layout"].items() if k not in dropped}
     for name, axis in layout.items():
         if name.startswith(("xaxis", "yaxis")):
             axis["automargin"] = True
-    margin = {"t": 30, "r": 20, "b": 60, "l": 70}
-    height = 520 if title.startswith(("Contour", "Parallel")) else 400
-    return {
-        "data": _rounded(found["data"]),
-        "layout": layout | {"margin": margin, "height": height},
+            if axis.get("type") == "log":
+                axis |= _log_ticks(_values_on(name, data))
+    layout |= {
+        "margin": {"t": 30, "r": 20, "b": 60, "l": 60},
+        "height": 520 if title.startswith(("Contour", "Parallel")) else 400,
+        "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     }
+    for trace in data:
+        for part in (trace, trace.get("line", {}), trace.get("marker", {})):
+            if "colorbar" in part:
+                part["colorbar"] |= {"thickness": 12}
+        if title == "Slices":
+            trace["marker"]["showscale"] = False
+    wrap = sum(name.startswith("xaxis") for name in layout) if title == "Slices" else 0
+    return {"data": data, "layout": layout, "wrap": wrap}
+
+
+def _values_on(axis: str, data: list[dict[str, Any]]) -> list[float]:
+    """All positive numbers that are drawn along an axis, such as xaxis2."""
+    letter, number = axis[0], axis[5:]
+    values = [trace.get(letter) for trace in data
+              if (trace.get(f"{letter}axis") or letter)[1:] == number]  # fmt: skip
+    numbers = [x for each in values if isinstance(each, list) for x in each]
+    return [float(x) for x in numbers if isinstance(x, int | float) and x > 0]
+
+
+def _log_ticks(values: list[float]) -> dict[str, Any]:
+    """Where a logarithmic axis is labelled: 1, 2 and 5 times powers of ten, or these alone.
+
+    plotly itself would label 0.02 as "2".
+
+    >>> _log_ticks([0.003, 0.04])["ticktext"]
+    ['0.002', '0.005', '0.01', '0.02', '0.05']
+    >>> _log_ticks([0.003, 400.0])["ticktext"]
+    ['0.001', '0.01', '0.1', '1', '10', '100', '1000']
+    """
+    if not values:
+        return {}
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    digits = (1, 2, 5) if max(values) / min(values) < 100 else (1,)
+    ticks = [digit * 10.0**power for power in range(low, high + 1) for digit in digits]
+    below = [tick for tick in ticks if tick <= min(values)][-1:]
+    above = [tick for tick in ticks if tick >= max(values)][:1]
+    ticks = [*below, *(t for t in ticks if min(values) < t < max(values)), *above]
+    ticks = [float(f"{tick:.6g}") for tick in dict.fromkeys(ticks)]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _rounded(x: Any) -> Any:
