@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,22 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imports(path: Path) -> set[str]:
+@cache
+def _nodes(path: Path) -> list[ast.AST]:
+    """Every node of the file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
     """Modules imported anywhere in the file, `from a import b` as a and a.b."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    found: set[str] = set()
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def _level(module: str) -> int:
@@ -67,9 +75,8 @@ def test_a_module_imports_only_from_its_level_and_below(path):
 
 def test_nothing_is_imported_from_a_package_that_only_gathers():
     for path in MODULES:
+        names = {node.name for node in _nodes(path) if isinstance(node, ast.alias)}
         for gathering in ("fmexp.data", "fmexp.backends", "fmexp.record", "fmexp.sweep"):
-            names = {n.name for n in ast.walk(ast.parse(path.read_text()))
-                     if isinstance(n, ast.alias)}  # fmt: skip
             assert gathering not in names, f"{path} imports {gathering} itself"
 
 
@@ -96,6 +103,6 @@ def test_files_and_functions_are_short_or_the_architecture_says_why():
             text = path.read_text()
             named = path.relative_to(PACKAGE).as_posix() if folder == "fmexp" else path.name
             assert text.count("\n") <= 400 or f"`{named}`" in allowed, f"{path} is long"
-            for node in ast.walk(ast.parse(text)):
+            for node in _nodes(path):
                 if isinstance(node, ast.FunctionDef):
                     assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} is long"
