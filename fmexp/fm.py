@@ -136,11 +136,6 @@ def squared_slopes(parameters: Parameters, features: Features) -> np.ndarray:
     return np.asarray(1.0 + norm[:, 0] + of_V.sum(axis=1))
 
 
-def values_of(features: CSR) -> np.ndarray:
-    """The values of sparse rows, written out where one-hot rows leave them out; shape (nnz,)."""
-    return np.ones(len(features.indices)) if features.values is None else features.values
-
-
 def _product(features: Features, matrix: np.ndarray) -> np.ndarray:
     """Product features @ matrix, shape (n_rows, m), each row summed in the order of its features.
 
@@ -149,7 +144,7 @@ def _product(features: Features, matrix: np.ndarray) -> np.ndarray:
     """
     out = np.zeros((len(features), matrix.shape[1]))
     if isinstance(features, CSR):
-        rows, values = _rows_of_entries(features), values_of(features)
+        rows, values = features.rows_of_entries(), features.values_or_ones()
         for f, column in enumerate(matrix.T):
             out[:, f] = np.bincount(rows, column[features.indices] * values, len(features))
     else:
@@ -162,17 +157,12 @@ def _transposed_product(features: Features, matrix: np.ndarray) -> np.ndarray:
     """Product features^T @ matrix, shape (n_features, m)."""
     if not isinstance(features, CSR):
         return np.asarray(features.T @ matrix)
-    rows, values = _rows_of_entries(features), values_of(features)
+    rows, values = features.rows_of_entries(), features.values_or_ones()
     columns = [
         np.bincount(features.indices, column[rows] * values, features.n_features)
         for column in matrix.T
     ]
     return np.stack(columns, axis=1)
-
-
-def _rows_of_entries(features: CSR) -> np.ndarray:
-    """The row of each stored entry, shape (nnz,)."""
-    return np.repeat(np.arange(len(features)), np.diff(features.indptr))
 
 
 def _power(features: Features, exponent: int) -> Features:

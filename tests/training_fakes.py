@@ -98,11 +98,9 @@ def take(features: Features, target: np.ndarray, rows: range) -> Part:
 
 def to_csr(X: np.ndarray, one_hot: bool = False) -> CSR:
     """Dense rows as CSR; one_hot leaves out the values, which must all be 1."""
-    rows, columns = np.nonzero(X)
-    indptr = np.searchsorted(rows, np.arange(len(X) + 1)).astype(np.int64)
-    assert not one_hot or (X[rows, columns] == 1).all()
-    values = None if one_hot else X[rows, columns]
-    return CSR(indptr, columns.astype(np.int32), values, X.shape[1])
+    rows = CSR.from_dense(X)
+    assert not one_hot or (rows.values == 1).all()
+    return replace(rows, values=None) if one_hot else rows
 
 
 def random_parameters(n_features: int, k: int, seed: int = 0, scale: float = 0.3) -> Parameters:

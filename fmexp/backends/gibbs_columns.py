@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.backends import gibbs_kernels
-from fmexp.backends.sgd import check_sparse, without_zeros
+from fmexp.backends.sgd import check_sparse
 from fmexp.data.features import CSR
 from fmexp.errors import DataError
 
@@ -70,7 +70,7 @@ def columns_of(features: Features, n_features: int) -> Columns:
         starts = np.arange(n_features + 1) * len(features)
         bounds = list(range(n_features + 1))
         return Columns("dense", starts, np.zeros(0, np.int32), dense.ravel(), bounds)
-    rows = without_zeros(features)
+    rows = features.without_zeros()
     indptr = np.ascontiguousarray(rows.indptr, np.int64)
     indices = np.ascontiguousarray(rows.indices, np.int32)
     values = None if rows.values is None else np.ascontiguousarray(rows.values, np.float64)

@@ -110,7 +110,7 @@ def columns(features: Features) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield np.arange(len(x)), x
         return
     of_entry = np.repeat(np.arange(len(features)), np.diff(features.indptr))
-    values = fm.values_of(features)
+    values = features.values_or_ones()
     for j in range(features.n_features):
         here = features.indices == j
         yield of_entry[here], values[here]

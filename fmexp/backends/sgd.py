@@ -136,7 +136,7 @@ class DenseLayout:
 
     def arrays(self, features: Features) -> _Arrays:
         """The feature rows as the kernels take them."""
-        rows = _to_dense(features) if isinstance(features, CSR) else np.asarray(features)
+        rows = features.to_dense() if isinstance(features, CSR) else np.asarray(features)
         if rows.ndim != 2 or rows.shape[1] != len(self._w):
             raise _wrong_shape(rows.shape, len(self._w))
         return (np.ascontiguousarray(rows, self._dtype),)
@@ -186,8 +186,8 @@ class SparseLayout:
 
     def arrays(self, features: Features) -> _Arrays:
         """The feature rows as the kernels take them; no values for one-hot rows."""
-        rows = features if isinstance(features, CSR) else _to_sparse(np.asarray(features))
-        rows = without_zeros(rows)
+        rows = features if isinstance(features, CSR) else CSR.from_dense(np.asarray(features))
+        rows = rows.without_zeros()  # L2 counts what is stored
         if rows.n_features != len(self._table):
             raise _wrong_shape(rows.shape, len(self._table))
         indptr = np.ascontiguousarray(rows.indptr, np.int64)
@@ -272,30 +272,6 @@ def check_sparse(
             f"expected feature numbers from 0 to {n_features - 1:,}, each once in a row; "
             f"row {row:,} has {found[:20]}"
         )
-
-
-def _to_dense(features: CSR) -> np.ndarray:
-    """Sparse rows written out."""
-    dense = np.zeros(features.shape)
-    rows = np.repeat(np.arange(len(features)), np.diff(features.indptr))
-    dense[rows, features.indices] = 1.0 if features.values is None else features.values
-    return dense
-
-
-def _to_sparse(features: np.ndarray) -> CSR:
-    """The non-zero entries of dense rows."""
-    rows, columns = np.nonzero(features)
-    indptr = np.searchsorted(rows, np.arange(len(features) + 1))
-    return CSR(indptr, columns.astype(np.int32), features[rows, columns], features.shape[1])
-
-
-def without_zeros(rows: CSR) -> CSR:
-    """Rows without stored zeros: L2 counts what is stored."""
-    if rows.values is None or rows.values.all():
-        return rows
-    stays = rows.values != 0
-    indptr = np.concatenate([[0], np.cumsum(stays)])[rows.indptr]
-    return CSR(indptr, rows.indices[stays], rows.values[stays], rows.n_features)
 
 
 def _wrong_shape(shape: tuple[int, ...], n_features: int) -> DataError:

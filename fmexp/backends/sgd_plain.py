@@ -62,5 +62,5 @@ def entries(features: Features, row: int) -> tuple[np.ndarray, np.ndarray]:
         j = np.flatnonzero(features[row])
         return j, features[row, j]
     span = slice(features.indptr[row], features.indptr[row + 1])
-    j, x = features.indices[span], fm.values_of(features)[span]
+    j, x = features.indices[span], features.values_or_ones()[span]
     return j[x != 0], x[x != 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -101,25 +101,16 @@ class Block:
     def rows(self, table: Table) -> CSR:
         """The table's rows, features counted from 0, without unknown ones and zeros, scaled."""
         block = _block(table)
-        values = np.ones(len(block.indices)) if block.values is None else block.values
+        values = block.values_or_ones()
         if not np.isfinite(values).all():
             raise DataError("the values of features must be finite numbers")
-        indices = block.indices - self.first
+        indices = (block.indices - self.first).astype(np.int32)
         known = (indices >= 0) & (indices < self.n_features) & (values != 0)
-        kept = np.concatenate([[0], np.cumsum(known)])
-        indices, values = indices[known].astype(np.int32), values[known]
+        rows = CSR(block.indptr, indices, values, self.n_features).keep(known)
+        values = rows.values_or_ones()
         if self.scales is not None:
-            values = values / np.asarray(self.scales)[indices]
-        one_hot = bool((values == 1).all())
-        return CSR(kept[block.indptr], indices, None if one_hot else values, self.n_features)
-
-    def dense_rows(self, table: Table) -> np.ndarray:
-        """The table's rows as an array, not scaled."""
-        rows = self.rows(table)
-        X = np.zeros(rows.shape)
-        numbers = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
-        X[numbers, rows.indices] = 1.0 if rows.values is None else rows.values
-        return X
+            values = values / np.asarray(self.scales)[rows.indices]
+        return replace(rows, values=None if (values == 1).all() else values)
 
 
 @dataclass(frozen=True)
@@ -247,7 +238,7 @@ class Encoder:
 
     def _dense_rows(self, table: Table) -> np.ndarray:
         if self.block is not None:
-            names, raw = self.block.names(), self.block.dense_rows(table)
+            names, raw = self.block.names(), self.block.rows(table).to_dense()
             table = Table({name: raw[:, j] for j, name in enumerate(names)})
         X = np.empty((len(table), self.n_features))
         for feature, (_, values) in enumerate(self._numeric_features(table)):

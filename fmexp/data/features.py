@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,9 +49,64 @@ class CSR:
         """(n_rows, n_features)."""
         return len(self), self.n_features
 
+    @staticmethod
+    def from_dense(X: np.ndarray) -> CSR:
+        """The entries that are not zero of an array of shape (n_rows, n_features)."""
+        rows, columns = np.nonzero(X)
+        indptr = np.searchsorted(rows, np.arange(len(X) + 1)).astype(np.int64)
+        return CSR(indptr, columns.astype(np.int32), X[rows, columns], int(X.shape[1]))
+
+    @staticmethod
+    def from_scipy(matrix: Any) -> CSR:
+        """The entries that are not zero of a scipy matrix or array, float64."""
+        rows = matrix.tocsr(copy=True)
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        return CSR(
+            rows.indptr.astype(np.int64),
+            rows.indices.astype(np.int32),
+            rows.data.astype(np.float64),
+            int(rows.shape[1]),
+        )
+
+    @staticmethod
+    def stack(parts: Sequence[CSR]) -> CSR:
+        """All rows of several parts, one after the other."""
+        starts = np.cumsum([0] + [part.indptr[-1] for part in parts])
+        indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
+        values = None
+        if any(part.values is not None for part in parts):
+            values = np.concatenate([part.values_or_ones() for part in parts])
+        return CSR(
+            np.concatenate([np.zeros(1, np.int64), *indptr]),
+            np.concatenate([part.indices for part in parts]),
+            values,
+            max(part.n_features for part in parts),
+        )
+
+    def to_dense(self) -> np.ndarray:
+        """The rows as an array, float64, shape (n_rows, n_features)."""
+        X = np.zeros(self.shape)
+        X[self.rows_of_entries(), self.indices] = 1.0 if self.values is None else self.values
+        return X
+
+    def values_or_ones(self) -> np.ndarray:
+        """The values, written out where one-hot rows leave them out; shape (nnz,)."""
+        return np.ones(len(self.indices)) if self.values is None else self.values
+
+    def rows_of_entries(self) -> np.ndarray:
+        """The row of each entry; int64, shape (nnz,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
     def take(self, rows: np.ndarray | slice) -> CSR:
-        """These rows."""
+        """These rows; of a slice without a step the entries are views."""
         if isinstance(rows, slice):
+            begin, end, step = rows.indices(len(self))
+            if step == 1 and begin <= end:
+                indptr = self.indptr[begin : end + 1]
+                of_rows = slice(int(indptr[0]), int(indptr[-1]))
+                values = None if self.values is None else self.values[of_rows]
+                return CSR(indptr - indptr[0], self.indices[of_rows], values, self.n_features)
             rows = np.arange(len(self))[rows]
         starts, counts = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -59,22 +114,17 @@ class CSR:
         values = None if self.values is None else self.values[entries]
         return CSR(indptr, self.indices[entries], values, self.n_features)
 
+    def keep(self, entries: np.ndarray) -> CSR:
+        """The same rows with some of their entries: boolean, shape (nnz,)."""
+        indptr = np.concatenate([[0], np.cumsum(entries)])[self.indptr]
+        values = None if self.values is None else self.values[entries]
+        return CSR(indptr, self.indices[entries], values, self.n_features)
 
-def stack_rows(parts: Sequence[CSR]) -> CSR:
-    """All rows of several parts, one after the other."""
-    starts = np.cumsum([0] + [part.indptr[-1] for part in parts])
-    indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
-    values = None
-    if any(part.values is not None for part in parts):
-        values = np.concatenate(
-            [np.ones(len(p.indices)) if p.values is None else p.values for p in parts]
-        )
-    return CSR(
-        np.concatenate([np.zeros(1, np.int64), *indptr]),
-        np.concatenate([part.indices for part in parts]),
-        values,
-        max(part.n_features for part in parts),
-    )
+    def without_zeros(self) -> CSR:
+        """The same rows without stored zeros."""
+        if self.values is None or self.values.all():
+            return self
+        return self.keep(self.values != 0)
 
 
 Features = np.ndarray | CSR

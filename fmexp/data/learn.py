@@ -184,7 +184,7 @@ def _column_statistics(block: Block, training: Iterable[Table]) -> dict[str, Num
     """Statistics of a block that is dense enough to become columns."""
     found = {name: NumberStatistics() for name in block.names()}
     for table in training:
-        X = block.dense_rows(table)
+        X = block.rows(table).to_dense()
         for j, numbers in enumerate(found.values()):
             numbers.add(np.ascontiguousarray(X[:, j]))
     return found

@@ -180,28 +180,16 @@ def _values(series: Any) -> np.ndarray:
 
 
 def rows_of_matrix(matrix: Any) -> CSR:
-    """A scipy matrix or a two-dimensional array as sparse rows, without its zeros.
+    """A scipy matrix or a two-dimensional array as sparse rows, without its zeros, float64.
 
     Raises:
         DataError: it is neither.
     """
     if hasattr(matrix, "tocsr"):
-        rows = matrix.tocsr(copy=True)
-        rows.sum_duplicates()
-        rows.eliminate_zeros()
-        indptr, indices, values = rows.indptr, rows.indices, rows.data
-    elif isinstance(matrix, np.ndarray) and matrix.ndim == 2:
-        numbers, indices = np.nonzero(matrix)
-        indptr = np.searchsorted(numbers, np.arange(len(matrix) + 1))
-        values = matrix[numbers, indices]
-    else:
-        raise DataError(f"expected a scipy matrix or an array, got {type(matrix).__name__}")
-    return CSR(
-        indptr.astype(np.int64),
-        indices.astype(np.int32),
-        values.astype(np.float64),
-        int(matrix.shape[1]),
-    )
+        return CSR.from_scipy(matrix)
+    if isinstance(matrix, np.ndarray) and matrix.ndim == 2:
+        return CSR.from_dense(matrix.astype(np.float64))
+    raise DataError(f"expected a scipy matrix or an array, got {type(matrix).__name__}")
 
 
 def _block_of(source: Any, first: int) -> CSR:

@@ -121,8 +121,8 @@ class BlockStatistics:
 
     def add(self, block: CSR) -> None:
         """Take in some rows."""
-        indices = block.indices if block.values is None else block.indices[block.values != 0]
-        values = np.ones(len(indices)) if block.values is None else block.values[block.values != 0]
+        block = block.without_zeros()
+        indices, values = block.indices, block.values_or_ones()
         n = max(len(self.counts), int(indices.max(initial=-1)) + 1)
         with np.errstate(over="ignore", under="ignore"):
             squares = np.bincount(indices, np.square(values), n)

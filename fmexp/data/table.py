@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.features import stack_rows
+from fmexp.data.features import CSR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from fmexp.data.features import CSR
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def stack(tables: Sequence[Table]) -> Table:
             columns[name] = np.concatenate([np.asarray(part) for part in parts])
     blocks = [table.block for table in tables if table.block is not None]
     left_out = sum(table.left_out for table in tables)
-    return Table(columns, stack_rows(blocks) if blocks else None, left_out)
+    return Table(columns, CSR.stack(blocks) if blocks else None, left_out)
 
 
 def text_of_numbers(column: np.ndarray) -> Text:
@@ -210,7 +208,7 @@ def as_bytes(array: np.ndarray) -> memoryview:
 
 
 def _row_texts(block: CSR) -> list[str]:
-    values = np.ones(len(block.indices)) if block.values is None else block.values
+    values = block.values_or_ones()
     entries = [f"{j}:{x!r}" for j, x in zip(block.indices.tolist(), values.tolist(), strict=True)]
     bounds = block.indptr.tolist()
     return [" ".join(entries[i:j]) for i, j in pairwise(bounds)]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp import fm
-from fmexp.data.features import CSR
+from fmexp.data.features import CSR, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ def largest_magnitudes(features: Features) -> np.ndarray:
     largest = np.zeros(features.shape[1])
     for chunk in _chunks(features):
         if isinstance(chunk, CSR):
-            np.maximum.at(largest, chunk.indices, np.abs(fm.values_of(chunk)))
+            np.maximum.at(largest, chunk.indices, np.abs(chunk.values_or_ones()))
         else:
             np.maximum(largest, np.abs(chunk).max(axis=0), out=largest)
     return largest
@@ -166,17 +166,10 @@ def _squared_norms(features: Features) -> np.ndarray:
     lengths = np.diff(features.indptr)
     if features.values is None:
         return lengths
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    return np.bincount(rows, np.square(features.values), len(lengths))
+    return np.bincount(features.rows_of_entries(), np.square(features.values), len(lengths))
 
 
 def _chunks(features: Features) -> Iterator[Features]:
     """The rows, CHUNK at a time."""
-    for begin in range(0, len(features), CHUNK):
-        if not isinstance(features, CSR):
-            yield features[begin : begin + CHUNK]
-            continue
-        indptr = features.indptr[begin : begin + CHUNK + 1]
-        entries = slice(int(indptr[0]), int(indptr[-1]))
-        values = None if features.values is None else features.values[entries]
-        yield CSR(indptr - indptr[0], features.indices[entries], values, features.n_features)
+    for rows in chunks(len(features), CHUNK):
+        yield features.take(rows) if isinstance(features, CSR) else features[rows]
