@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data import budget, files
-from fmexp.data.features import CSR
-from fmexp.data.growing import Growing, InFile, mapped
+from fmexp.data.growing import GrowingArray, GrowingFeatures, mapped, read_features
 from fmexp.data.table import Column, Table, Text, digest
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
-
-    from fmexp.data.features import Features
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +57,9 @@ class CachedTable:
             else:
                 columns[name] = mapped(folder / f"{i}.bin", np.float64)
         self.folder, self.is_new = folder, is_new
-        rows = read_rows(folder, "block", about["n_features"])
-        self.table = Table(columns, rows, about["left_out"])
+        block = read_features(folder, "block", about["n_features"])
+        assert not isinstance(block, np.ndarray)
+        self.table = Table(columns, block, about["left_out"])
         self.data_digest: str = about["data_digest"]
         self.columns_digest: str = about["columns_digest"]
 
@@ -148,89 +146,20 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     return about if isinstance(about, dict) and about.get("version") == VERSION else None
 
 
-class GrowingRows:
-    """Feature rows that grow; see `Growing`.
-
-    Entries that are all 1 so far are kept without values.
-    """
-
-    def __init__(self, make: Callable[[str, type[np.generic]], Growing]) -> None:
-        self._make = make
-        self._indptr, self._indices = make("indptr", np.int64), make("indices", np.int32)
-        self._indptr.append(np.zeros(1, np.int64))
-        self._values: Growing | None = None
-        self._n_entries = self._n_features = 0
-
-    def append(self, rows: Features) -> None:
-        """Add rows at the end."""
-        assert isinstance(rows, CSR)
-        if rows.values is not None and self._values is None:
-            self._values = self._make("values", np.float64)
-            for start in range(0, self._n_entries, 1 << 20):
-                self._values.append(np.ones(min(1 << 20, self._n_entries - start)))
-        if self._values is not None:
-            ones = rows.values is None
-            self._values.append(np.ones(len(rows.indices)) if ones else rows.values)  # type: ignore[arg-type]
-        self._indptr.append(rows.indptr[1:] - rows.indptr[0] + self._n_entries)
-        self._indices.append(rows.indices)
-        self._n_entries += len(rows.indices)
-        self._n_features = max(self._n_features, rows.n_features)
-
-    def finish(self) -> CSR:
-        """All rows; nothing can be added after that."""
-        values = None if self._values is None else self._values.finish()
-        return CSR(self._indptr.finish(), self._indices.finish(), values, self._n_features)
-
-
-class GrowingTable:
-    """Dense feature rows that grow; see `Growing`."""
-
-    def __init__(self, make: Callable[[str, type[np.generic]], Growing], n_features: int) -> None:
-        self._cells, self._n_features = make("dense", np.float64), n_features
-
-    def append(self, rows: Features) -> None:
-        """Add rows at the end."""
-        assert not isinstance(rows, CSR)
-        self._cells.append(rows.ravel())
-
-    def finish(self) -> np.ndarray:
-        """All rows; nothing can be added after that."""
-        return self._cells.finish().reshape(-1, self._n_features)
-
-
-def in_folder(folder: Path, prefix: str) -> Callable[[str, type[np.generic]], Growing]:
-    """Makes arrays that grow in files `prefix-name.bin`."""
-    return lambda name, dtype: InFile(folder / f"{prefix}-{name}.bin", dtype)
-
-
-def read_rows(folder: Path, prefix: str, n_features: int) -> CSR | None:
-    """The rows that `GrowingRows(in_folder(folder, prefix))` wrote, None where there are none."""
-    if not (folder / f"{prefix}-indptr.bin").exists():
-        return None
-    values = folder / f"{prefix}-values.bin"
-    return CSR(
-        mapped(folder / f"{prefix}-indptr.bin", np.int64),
-        mapped(folder / f"{prefix}-indices.bin", np.int32),
-        mapped(values, np.float64) if values.exists() else None,
-        n_features,
-    )
-
-
 def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None:
     """Write all batches of a table, then what they are: `about`, and what is seen of them."""
-    columns: dict[str, tuple[Growing, list[str] | None]] = {}
-    block = None
+    columns: dict[str, tuple[GrowingArray, list[str] | None]] = {}
+    growing = GrowingFeatures(folder, "block")
     n_rows = left_out = 0
     for table in tables:
         for name, column in table.columns.items():
             if name not in columns:
                 dtype = np.int32 if isinstance(column, Text) else np.float64
                 names = column.names if isinstance(column, Text) else None
-                columns[name] = InFile(folder / f"{len(columns)}.bin", dtype), names
+                columns[name] = GrowingArray(dtype, folder / f"{len(columns)}.bin"), names
             columns[name][0].append(column.codes if isinstance(column, Text) else column)
         if table.block is not None:
-            block = block or GrowingRows(in_folder(folder, "block"))
-            block.append(table.block)
+            growing.append(table.block)
         n_rows, left_out = n_rows + len(table), left_out + table.left_out
     if n_rows == 0:
         raise DataError("there are no rows" + (" with a target" if left_out else ""))
@@ -241,14 +170,15 @@ def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None
         if names is not None:
             text = json.dumps(names, ensure_ascii=False)
             (folder / f"{i}.json").write_text(text, encoding="utf-8")
-    rows = block.finish() if block else None
+    block = growing.finish()
+    assert not isinstance(block, np.ndarray)
     kinds = [[name, "number" if names is None else "text"] for name, (_, names) in columns.items()]
     about |= {
         "columns": kinds,
         "left_out": left_out,
-        "columns_digest": Table(finished, rows).digest(),
+        "columns_digest": Table(finished, block).digest(),
     }
-    write_about(folder, about | {"n_features": rows.n_features if rows else 0})
+    write_about(folder, about | {"n_features": block.n_features if block else 0})
 
 
 def _put_in_place(made: Path, folder: Path) -> None:

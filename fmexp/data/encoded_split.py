@@ -9,29 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import budget
-from fmexp.data.cache import (
-    GrowingRows,
-    GrowingTable,
-    in_folder,
-    new_folder,
-    read_about,
-    read_rows,
-    write_about,
-)
+from fmexp.data.cache import new_folder, read_about, write_about
 from fmexp.data.dataset import Part
 from fmexp.data.encode import Encoder
 from fmexp.data.features import CHUNK_ROWS
-from fmexp.data.growing import Growing, InMemory, mapped
+from fmexp.data.growing import GrowingArray, GrowingFeatures, mapped, read_features
 from fmexp.data.learn import learn
-from fmexp.data.split import TEST, TRAIN, VALIDATION, Split, split_rows
+from fmexp.data.split import TEST, TRAIN, VALIDATION, split_rows
 from fmexp.data.table import digest, digest_of_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
 
     from fmexp.config.schema import SplitConfig
-    from fmexp.data.features import Features
     from fmexp.data.learn import Learning
     from fmexp.data.sources import Source
 
@@ -87,10 +78,6 @@ def _encoded_bytes(source: Source, encoder: Encoder) -> float:
     return n_rows * (8.0 + n_entries * (12 if encoder.numeric else 4))
 
 
-def _in_memory(name: str, dtype: type[np.generic]) -> Growing:  # noqa: ARG001
-    return InMemory(dtype)
-
-
 def _make(
     source: Source,
     split: SplitConfig,
@@ -111,11 +98,11 @@ def _make(
     )
     if folder is None:
         budget.claim(_encoded_bytes(source, encoder), "the encoded rows", "use fewer")
-    rows = {}
-    for part, name in NAMES.items():
-        make = _in_memory if folder is None else in_folder(folder, name)
-        rows[part] = _encode(source, encoder, parts, part, make)
-    found = {p: part for p, part in rows.items() if len(part.rows)}
+    encoded = {
+        part: _encode(source, encoder, parts.chunks(part), folder, name)
+        for part, name in NAMES.items()
+    }
+    found = {part: rows for part, rows in encoded.items() if rows is not None}
     tested = ""
     if TEST in found:
         tested = digest_of_cells(source.table.columns[source.target], parts.chunks(TEST))
@@ -125,19 +112,21 @@ def _make(
 def _encode(
     source: Source,
     encoder: Encoder,
-    parts: Split,
-    part: int,
-    make: Callable[[str, type[np.generic]], Growing],
-) -> Part:
-    """The rows of a part, chunk by chunk."""
-    target, numbers = make("target", np.float64), make("rows", np.int64)
-    features = GrowingRows(make) if encoder.sparse else GrowingTable(make, encoder.n_features)
-    for rows in parts.chunks(part):
+    row_chunks: Iterator[np.ndarray],
+    folder: Path | None,
+    name: str,
+) -> Part | None:
+    """The rows of a part, chunk by chunk; None where it has none."""
+    growing = GrowingFeatures(folder, name)
+    target = GrowingArray(np.float64, folder and folder / f"{name}-target.bin")
+    numbers = GrowingArray(np.int64, folder and folder / f"{name}-rows.bin")
+    for rows in row_chunks:
         chunk = source.table.take(rows)
-        features.append(encoder.features(chunk))
+        growing.append(encoder.features(chunk))
         target.append(encoder.target(chunk))
         numbers.append(rows)
-    return Part(features.finish(), target.finish(), numbers.finish())
+    features = growing.finish()
+    return None if features is None else Part(features, target.finish(), numbers.finish())
 
 
 def _make_in_files(source: Source, split: SplitConfig, learning: Learning, made: Path) -> None:
@@ -162,12 +151,7 @@ def _read(folder: Path) -> EncodedSplit:
 
 
 def _read_part(folder: Path, name: str, encoder: Encoder) -> Part:
-    dense = folder / f"{name}-dense.bin"
-    features: Features | None
-    if dense.exists():
-        features = mapped(dense, np.float64).reshape(-1, encoder.n_features)
-    else:
-        features = read_rows(folder, name, encoder.n_features)
+    features = read_features(folder, name, encoder.n_features)
     assert features is not None
     target = mapped(folder / f"{name}-target.bin", np.float64)
     return Part(features, target, mapped(folder / f"{name}-rows.bin", np.int64))
