@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fmexp.errors import UserError
-from fmexp.record.locate import locate_store, without_password
+from fmexp.record.locate import locate_store
+from fmexp.record.passwords import without_password
 
 ENV = {"MLFLOW_TRACKING_URI": "http://from-env:5000"}
 

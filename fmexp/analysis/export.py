@@ -20,7 +20,8 @@ from fmexp.analysis import recorded
 from fmexp.analysis.predict import find_model
 from fmexp.data.table import BLOCK
 from fmexp.errors import StoreError
-from fmexp.record.locate import locate_store, without_password
+from fmexp.record.locate import locate_store
+from fmexp.record.passwords import without_password
 from fmexp.record.queries import Records
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from fmexp import __version__
 from fmexp.errors import StoreError
 from fmexp.record import spool
 from fmexp.record.environment import cpu_name, installed
-from fmexp.record.locate import StoreChoice, locate_store, sqlite_path, without_password
+from fmexp.record.locate import StoreChoice, locate_store, sqlite_path
+from fmexp.record.passwords import without_password
 from fmexp.record.query_status import summary
 from fmexp.record.spool_tracker import drain
 

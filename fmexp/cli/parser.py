@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fmexp import __version__
 from fmexp.errors import FmexpError, UserError
+from fmexp.record.plain_output import plain_output
 from fmexp.record.safe_files import check_work_folder
 
 RUN_HELP = """\
@@ -60,7 +61,12 @@ def entry() -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    with plain_output():
+        return _guarded(sys.argv[1:] if argv is None else argv)
+
+
+def _guarded(argv: list[str]) -> int:
+    """A command with its errors in words."""
     gc.set_threshold(100_000)  # what a start makes stays: no looking for garbage in it
     warnings = logging.StreamHandler()
     warnings.setFormatter(logging.Formatter("fmexp: %(message)s"))

@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fmexp.errors import FmexpError, UserError
-from fmexp.record.locate import sqlite_path, without_password
+from fmexp.record.locate import sqlite_path
+from fmexp.record.passwords import without_password
 from fmexp.record.spool_tracker import drain
 
 if TYPE_CHECKING:

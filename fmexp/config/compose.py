@@ -26,7 +26,7 @@ from fmexp.config import hydra_code
 from fmexp.config.checks import NOT_GIVEN, on_file, parse
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
-from fmexp.record.locate import without_password
+from fmexp.record.passwords import without_passwords
 
 if TYPE_CHECKING:
     import argparse
@@ -138,7 +138,7 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
     """
     try:
         resolved = OmegaConf.to_container(tree, resolve=True)
-        record = _without_secrets(_with_references(tree))
+        record = without_passwords(_with_references(tree))
     except OmegaConfBaseException as error:
         raise ConfigError(_in_words(error)) from error
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
@@ -375,14 +375,6 @@ def _watching_the_environment() -> Iterator[list[str]]:
         yield asked
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-
-
-def _without_secrets(record: Tree) -> Tree:
-    """The record without the password that the store's address may hold."""
-    uri = record.get("tracking", {}).get("uri")
-    if isinstance(uri, str):
-        record["tracking"]["uri"] = without_password(uri)
-    return record
 
 
 def _in_words(error: Exception) -> str:

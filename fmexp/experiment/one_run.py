@@ -15,6 +15,7 @@ from fmexp.data.features import CHUNK_ROWS
 from fmexp.experiment import artifacts
 from fmexp.model import Model
 from fmexp.record import environment
+from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome, RunStart
 from fmexp.training import metrics
 from fmexp.training.fitting import fit
@@ -215,4 +216,5 @@ def logging(config: Config, tracked: Run, watch: Watch) -> Watch:
 
 def _keep_traceback(tracked: Run) -> None:
     if tracked.folder is not None:
-        (tracked.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        words = without_password(traceback.format_exc())
+        (tracked.folder / "traceback.txt").write_text(words, encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmexp.experiment import artifacts, one_run
 from fmexp.experiment.trial_plan import held_out_objectives
+from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome, RunStart
 from fmexp.training.fitting import fit
 
@@ -209,7 +210,7 @@ class Evaluator:
 
     def _fail(self, run: Run, error: Exception) -> Evaluated:
         if run.folder is not None:
-            words = "".join(traceback.format_exception(error))
+            words = without_password("".join(traceback.format_exception(error)))
             (run.folder / "traceback.txt").write_text(words, encoding="utf-8")
         return self._close(run, Outcome.FAILED, f"{type(error).__name__}: {error}")
 

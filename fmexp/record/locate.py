@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fmexp.errors import UserError
+from fmexp.record.passwords import no_password, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,24 +88,6 @@ def as_option(uri: str, environ: Mapping[str, str], folder: Path) -> str:
     if shown != uri and environ.get("MLFLOW_TRACKING_URI", "").rstrip("/") == uri:
         return ""
     return f" --uri {shlex.quote(shown)}"
-
-
-def no_password(text: str) -> str:
-    """As `without_password`, but each password is left out, so that the URI can be used.
-
-    >>> no_password("tracking.uri=postgresql://me:secret@host:5432/runs")
-    'tracking.uri=postgresql://me@host:5432/runs'
-    """
-    return re.sub(r"(?<=://)([^:/@\s]*):[^/\s]*@", r"\1@", text)
-
-
-def without_password(text: str) -> str:
-    """A URI, or a text with URIs in it, with each password as ***.
-
-    >>> without_password("postgresql://me:secret@host:5432/runs")
-    'postgresql://me:***@host:5432/runs'
-    """
-    return re.sub(r"(?<=://)([^:/@\s]*):[^/\s]*@", r"\1:***@", text)
 
 
 def sqlite_path(uri: str) -> Path | None:

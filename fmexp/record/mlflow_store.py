@@ -25,7 +25,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from fmexp.errors import StoreError
 from fmexp.record import safe_files
 from fmexp.record.bulk_insert import Tables
-from fmexp.record.locate import sqlite_path, without_password
+from fmexp.record.locate import sqlite_path
+from fmexp.record.passwords import without_password
 from fmexp.record.tracker import STATUS, Outcome, RunExistsError
 
 if TYPE_CHECKING:

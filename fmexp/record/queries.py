@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fmexp.errors import StoreError, UserError
-from fmexp.record.locate import sqlite_path, without_password
+from fmexp.record.locate import sqlite_path
+from fmexp.record.passwords import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmexp.errors import StoreError
-from fmexp.record.locate import without_password
+from fmexp.record.passwords import without_password
 
 
 def ended_in_store(

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING
 
 from fmexp.errors import FmexpError
 from fmexp.record import safe_files, spool
-from fmexp.record.locate import without_password
+from fmexp.record.passwords import without_password
+from fmexp.record.plain_output import PlainStream
 from fmexp.record.sender import ParentUnknownError, Sender
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ def load_mlflow() -> None:
 
 def main() -> None:
     """Be a recorder until there is nothing more to send."""
+    sys.stderr = PlainStream(sys.stderr)  # what MLflow logs, too
     gc.set_threshold(100_000)  # what MLflow makes stays: no looking for garbage in it
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Literal
 from fmexp.errors import FmexpError, StoreError
 from fmexp.record import safe_files
 from fmexp.record.events import DAMAGED, EVENTS, RunRecord, UnreadableError, read_run, unreadable
-from fmexp.record.locate import without_password
+from fmexp.record.passwords import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import IO, TYPE_CHECKING, Any
 
 from fmexp.errors import StoreError, UserError
 from fmexp.record import events, spool
-from fmexp.record.locate import as_option, without_password
+from fmexp.record.locate import as_option
+from fmexp.record.passwords import without_password, without_passwords
 from fmexp.record.tracker import Delivery, Outcome
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _FLUSH_SECONDS = 3.0
 _STARTS = 4
+_WRITTEN = ("name", "params", "tags", "dataset", "study")
 _NAME = re.compile(r"[\w\-. /:]{1,250}")
 
 _log = logging.getLogger("fmexp")
@@ -133,6 +135,8 @@ class _SpoolTracker:
                         f"the {kind} {name!r} cannot be stored: MLflow allows 1 to 250 letters, "
                         "digits and _ - . : / or spaces"
                     )
+        written = {name: without_passwords(getattr(start, name)) for name in _WRITTEN}
+        start = replace(start, **written)  # type: ignore[arg-type]
         return _SpooledRun(
             self, events.EventWriter(self._owner, start.key or spool.new_key(), start)
         )
@@ -248,13 +252,13 @@ class _SpooledRun:
         now = events.milliseconds()
         end = events.End(
             outcome,
-            reason,
+            without_password(reason),
             metrics or {},
-            tags or {},
+            without_passwords(tags or {}),  # type: ignore[arg-type]
             now,
             links or {},
             provisional,
-            children or {},
+            without_passwords(children or {}),  # type: ignore[arg-type]
         )
         self._writer.end(self._points, end)
         self._ended = True

@@ -24,7 +24,8 @@ from fmexp.errors import ConfigError
 from fmexp.experiment import one_run
 from fmexp.experiment.trial_plan import DataCache, Plan
 from fmexp.record import safe_files
-from fmexp.record.locate import locate_store, no_password, sqlite_path
+from fmexp.record.locate import locate_store, sqlite_path
+from fmexp.record.passwords import no_password
 from fmexp.record.spool import new_key
 from fmexp.record.tracker import Outcome, close
 from fmexp.sweep import interrupt, progress

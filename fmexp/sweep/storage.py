@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from fmexp.errors import MissingPackageError, StoreError, UserError
 from fmexp.record import safe_files
-from fmexp.record.locate import sqlite_path, without_password
+from fmexp.record.locate import sqlite_path
+from fmexp.record.passwords import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.attributes import keep_memo
 from fmexp.sweep.failover import leases
@@ -282,7 +283,9 @@ def tell(
 
     It has not where the trial was given up before, as its lease had run out.
     """
-    attributes = {OUTCOME: str(outcome)} | ({REASON: reason[:2000]} if reason else {})
+    attributes = {OUTCOME: str(outcome)}
+    if reason:
+        attributes[REASON] = without_password(reason[:2000])
     if outcome not in (Outcome.COMPLETED, Outcome.PRUNED):  # Optuna's FAIL does not say why
         attributes[MARK] = INTERRUPTED if outcome is Outcome.INTERRUPTED else ""
     _finish(study, space, number, attributes, STATES[outcome], value)

@@ -17,6 +17,8 @@ import optuna
 from fmexp.backends.base import load_backend
 from fmexp.experiment.trial import CURVE_POINTS, Evaluator
 from fmexp.experiment.trial_plan import DataCache, Plan, check_data
+from fmexp.record.passwords import without_password
+from fmexp.record.plain_output import plain_output
 from fmexp.sweep.attributes import PLAN, SPACE, kept
 from fmexp.sweep.failover import leases
 from fmexp.sweep.options import NoPrunerOptions, read_options
@@ -96,7 +98,7 @@ def work(
         data=data,
         tracker=tracker,
         worker=lease.id,
-        study={"name": job.study, "storage": job.storage},
+        study={"name": job.study, "storage": without_password(job.storage)},
         is_best=lambda value: _is_best(study, value),
         should_stop=stop,
     )
@@ -178,6 +180,11 @@ COMMAND = [sys.executable, "-P", "-m", "fmexp.sweep.worker"]
 
 def main() -> None:
     """Read a job from stdin, work, print why no more trials were asked for."""
+    with plain_output():
+        _main()
+
+
+def _main() -> None:
     from fmexp.errors import FmexpError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; our parent tells us too

@@ -15,14 +15,6 @@ from tests.hostile.support import plant_run
 from tests.test_ui import free_port
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder, which is the working directory."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_a_planted_run_is_not_sent_to_the_address_that_came_with_it(fmexp):
     theirs = fmexp.folder / "theirs.db"
     run = plant_run(fmexp.folder, f"sqlite:///{theirs}")

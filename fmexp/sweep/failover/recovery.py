@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from fmexp.errors import FmexpError, StoreError
 from fmexp.experiment.trial import OBJECTIVE
 from fmexp.record import spool
-from fmexp.record.locate import without_password
+from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.attributes import SPACE, kept
 from fmexp.sweep.failover import leases
