@@ -145,7 +145,7 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
     if name and "tracking.experiment" not in given:
         for each in (resolved, record):
             if each.get("tracking", {}).get("name") == "mlflow":  # type: ignore[union-attr]
-                each["tracking"]["experiment"] = name  # type: ignore[index, call-overload]
+                each["tracking"]["experiment"] = name  # type: ignore[index]
     return Composed(parse(resolved), record, given)  # type: ignore[arg-type]
 
 
