@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from functools import cache
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -106,3 +111,15 @@ def test_files_and_functions_are_short_or_the_architecture_says_why():
             for node in _nodes(path):
                 if isinstance(node, ast.FunctionDef):
                     assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} is long"
+
+
+def test_every_package_that_is_imported_is_a_declared_dependency():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = chain(project["dependencies"], *(extras[e] for e in extras.keys() - {"dev", "bench"}))
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in wanted}
+    names = {module: [d.lower() for d in each] for module, each in packages_distributions().items()}
+    for path in [*MODULES, *(PACKAGE.parent / "hydra_plugins").rglob("*.py")]:
+        packages = {name.partition(".")[0] for name in _imports(path)}
+        for package in packages - {"fmexp", *sys.stdlib_module_names}:
+            assert declared & set(names[package]), f"{path} imports {package}"
