@@ -103,14 +103,28 @@ def test_what_the_api_may_refuse_is_left_to_it(store, store_folder, tmp_path, st
     assert not (store_folder / "mlruns").exists()
 
 
-def test_tables_that_we_do_not_know_are_left_to_the_api(store, monkeypatch, tmp_path):
+def test_a_schema_that_no_test_has_compared_is_left_to_the_api(store, monkeypatch, tmp_path):
     from fmexp.record import bulk_insert
 
-    known = bulk_insert._KNOWN | {"SqlParam": "key value run_uuid a_new_column"}
-    monkeypatch.setattr(bulk_insert, "_KNOWN", known)
-    tables = bulk_insert.Tables(store._tables._store, store.experiment_id, "mlruns")
+    monkeypatch.setattr(bulk_insert, "_REVISIONS", frozenset({"another"}))
+    tables = bulk_insert.Tables(store._client, store.experiment_id, "mlruns")
     content = content_of(files(tmp_path))
     assert tables.insert("key", START.name, 500, START.tags, {}, content) == ""
+
+
+@pytest.mark.parametrize("missing", ["_tracking_client", "SqlAlchemyStore"])
+def test_without_what_we_reach_for_in_mlflow_the_api_takes_the_run(
+    store, store_folder, monkeypatch, tmp_path, missing
+):
+    from fmexp.record import bulk_insert
+
+    if missing == "SqlAlchemyStore":
+        monkeypatch.setattr(bulk_insert, missing, None)
+    client = object() if missing == "_tracking_client" else store._client
+    store._tables = bulk_insert.Tables(client, store.experiment_id, "mlruns")
+    run_id, is_whole = store.create("key", START, {}, 500, None, content_of(files(tmp_path)))
+    assert not is_whole
+    assert store.find("key") == run_id
 
 
 def test_a_process_stopped_while_it_opens_a_store_keeps_nobody_out(store_folder):

@@ -1,36 +1,37 @@
 """A whole run straight into MLflow's tables: one transaction, a tenth of what its API takes.
 
-Only where it comes to the same (a test compares every table): MLflow's own SQL store, tables with
-just the columns known here, names that its API would take. For anything else, and for a run that
-is not over, the API is used.
+This reaches into MLflow. So it is used only where it is known to come to the same: MLflow's own SQL
+store at a revision of its schema of which a test has compared every table, and names that its API
+would take. For anything else, and for a run that is not over, the API is used.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import SourceType
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.tracking.dbmodels import models
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.uri import append_to_uri_path
-from sqlalchemy import insert
+from sqlalchemy import insert, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from fmexp.record.tracker import STATUS
+
+try:
+    from mlflow.entities import SourceType
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.tracking.dbmodels import models
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.utils.uri import append_to_uri_path
+except ImportError:  # another MLflow than those of _REVISIONS
+    SqlAlchemyStore = None
 
 if TYPE_CHECKING:
     from fmexp.record.tracker import Content
 
-_KNOWN = {
-    "SqlRun": "run_uuid name source_type source_name entry_point_name user_id status start_time "
-    "end_time deleted_time source_version lifecycle_stage artifact_uri experiment_id",
-    "SqlTag": "key value run_uuid",
-    "SqlParam": "key value run_uuid",
-    "SqlMetric": "key value timestamp step is_nan run_uuid",
-    "SqlLatestMetric": "key value timestamp step is_nan run_uuid",
-}
+_REVISIONS = frozenset({"dc11669786a5"})  # MLflow 3.17
+"""Revisions of MLflow's schema of which tests/test_record_bulk_insert.py compares every table."""
+
 _PLAIN = re.compile(r"[\w-][\w. -]*(/[\w-][\w. -]*)*")
 _LONGEST_NAME = 250
 _LONGEST_URI = 200
@@ -39,14 +40,11 @@ _LONGEST_URI = 200
 class Tables:
     """Those of one experiment's store."""
 
-    def __init__(self, store: Any, experiment_id: str, artifact_location: str) -> None:
-        self._store = store
+    def __init__(self, client: Any, experiment_id: str, artifact_location: str) -> None:
+        self._store: Any = getattr(getattr(client, "_tracking_client", None), "store", None)
         self._experiment_id = experiment_id
         self._location = artifact_location
-        self._usable = type(store) is SqlAlchemyStore and all(
-            {c.name for c in getattr(models, model).__table__.columns} == set(columns.split())
-            for model, columns in _KNOWN.items()
-        )
+        self._usable = _is_known(self._store)
 
     def insert(
         self,
@@ -64,6 +62,8 @@ class Tables:
         Returns:
             Its id; "" when that is a case for MLflow's API.
         """
+        if not self._usable:
+            return ""
         run_id = uuid.uuid5(uuid.NAMESPACE_OID, key).hex
         uri = append_to_uri_path(self._location, run_id, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME)
         points = content.points if content else []
@@ -108,12 +108,24 @@ class Tables:
     def _would_take(self, run_name: str, uri: str, names: set[str]) -> bool:
         """Whether the API would, as they are."""
         return (
-            self._usable
-            and all(_PLAIN.fullmatch(name) and len(name) <= _LONGEST_NAME for name in names)
+            all(_PLAIN.fullmatch(name) and len(name) <= _LONGEST_NAME for name in names)
             and "mlflow.runName" not in names
             and len(run_name) <= _LONGEST_NAME
             and len(uri) <= _LONGEST_URI
         )
+
+
+def _is_known(store: Any) -> bool:
+    """Whether we know how this store's tables and sessions are."""
+    if SqlAlchemyStore is None or type(store) is not SqlAlchemyStore:
+        return False
+    try:
+        with store.engine.connect() as connection:
+            revision = connection.execute(text("select version_num from alembic_version")).scalar()
+        sessions = inspect.signature(store.ManagedSessionMaker).parameters
+    except (AttributeError, SQLAlchemyError):
+        return False
+    return revision in _REVISIONS and "read_only" in sessions
 
 
 def _in_order(points: list[tuple[str, int, int, float]]) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ class Store:
             self._client = MlflowClient(uri, registry_uri=uri)
             self.experiment_id = self._get_or_create(experiment)
         location = self._client.get_experiment(self.experiment_id).artifact_location
-        self._tables = Tables(self._client._tracking_client.store, self.experiment_id, location)
+        self._tables = Tables(self._client, self.experiment_id, location)
         self.shown = without_password(uri)
 
     def find(self, key: str) -> str | None:
