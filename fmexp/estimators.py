@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fmexp.config import meaning
 from fmexp.config.checks import parse
 from fmexp.config.shipped import shipped
 from fmexp.data.learn import Learning
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     from fmexp.config.schema import Config
 
 _FORMATS = ("csr", "csc", "coo")
-_BACKENDS = ("numpy_sgd", "torch_adam")
+_BACKENDS = ("numpy_sgd", "torch_adam", "gibbs")
 _SHIPPED = shipped()
 _MODEL, _TRAINING = _SHIPPED["model"], _SHIPPED["training"]
+_GIBBS = shipped(backend="gibbs")["backend"]
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
@@ -66,6 +68,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         min_delta: float = _TRAINING["early_stopping"]["min_delta"],
         backend: str = "numpy_sgd",
         batch_size: int | None = None,
+        burn_in: int | None = None,
+        kept: int = _GIBBS["kept"],
         standardize: bool = True,
         random_state: Any = 0,
     ) -> None:
@@ -86,6 +90,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         self.min_delta = min_delta
         self.backend = backend
         self.batch_size = batch_size
+        self.burn_in = burn_in
+        self.kept = kept
         self.standardize = standardize
         self.random_state = random_state
 
@@ -141,6 +147,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
             "patience": self.patience,
             "min_delta": self.min_delta,
         }
+        set_here = (key for key in _TRAINING if getattr(self, key, None) != _TRAINING[key])
+        meaning.refuse({f"training.{key}" for key in set_here}, self.backend)
         return parse(tree)
 
     def _seed(self) -> int:
@@ -148,13 +156,13 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
 
-    def _predict(self, X: Any) -> np.ndarray:
-        """What the model says of rows: targets, or the probability of the second class."""
+    def _predict(self, X: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Targets, and their standard deviations if the model has any; or P(second class)."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=_FORMATS, dtype=np.float64, reset=False)
         if issparse(X) and self.model_.encoder.block is None:
             X = X.toarray()
-        return self.model_.predict(X)
+        return self.model_.predict_with_stdev(X)
 
 
 def _in_parameters(message: str) -> str:
@@ -168,7 +176,7 @@ def _in_parameters(message: str) -> str:
 
 
 class FMRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
-    """A Factorization Machine for numbers, trained by either backend on squared error.
+    """A Factorization Machine for numbers, trained by any backend on squared error.
 
     Attributes:
         model_: the `fmexp.model.Model`; its `save` writes what `fmexp predict` reads.
@@ -192,13 +200,26 @@ class FMRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         )  # fmt: skip
         return self._fit(X, np.asarray(y, np.float64))
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Predicted targets, float64, shape (n_rows,)."""
-        return self._predict(X)
+    def predict(
+        self, X: Any, return_std: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Predicted targets, float64, shape (n_rows,).
+
+        Args:
+            X: as in `fit`.
+            return_std: with backend="gibbs", give the standard deviations of the targets as well
+                (those of the predictions over the samples, and the noise), shape (n_rows,).
+        """
+        mean, stdev = self._predict(X)
+        if not return_std:
+            return mean
+        if stdev is None:
+            raise ValueError(f'return_std needs backend="gibbs", got {self.backend!r}')
+        return mean, stdev
 
 
 class FMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
-    """A Factorization Machine for two classes, trained by either backend on log loss.
+    """A Factorization Machine for two classes, trained by any backend on log loss.
 
     Attributes:
         classes_: the two labels, sorted; probabilities are in this order.
@@ -234,10 +255,10 @@ class FMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, float64, shape (n_rows, 2)."""
-        second = self._predict(X)
+        second = self._predict(X)[0]
         return np.stack([1.0 - second, second], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """The more probable label of each row, shape (n_rows,)."""
-        second = self._predict(X)
+        second = self._predict(X)[0]
         return np.asarray(self.classes_[(second >= 0.5).astype(int)])

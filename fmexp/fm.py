@@ -47,6 +47,42 @@ class Parameters:
         return Parameters(self.w0, self.w.copy(), self.V.copy())
 
 
+@dataclass
+class Samples:
+    """Parameters drawn from their posterior; predictions are means over all of them.
+
+    Attributes:
+        w0: float32, shape (n_samples,).
+        w: float32, shape (n_samples, n_features).
+        V: float32, shape (n_samples, n_features, k).
+        noise_variance: 1 / alpha of each, in the encoder's units, float32, shape (n_samples,); 1
+            for classification, whose scores go through a probit.
+    """
+
+    w0: np.ndarray
+    w: np.ndarray
+    V: np.ndarray
+    noise_variance: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.w0)
+
+    @property
+    def k(self) -> int:
+        """Number of factors."""
+        return int(self.V.shape[2])
+
+    def at(self, i: int) -> Parameters:
+        """One of them, in float64."""
+        return Parameters(
+            float(self.w0[i]), self.w[i].astype(np.float64), self.V[i].astype(np.float64)
+        )
+
+
+Learned = Parameters | Samples
+"""What a training leaves: one set of parameters, or many drawn from a posterior."""
+
+
 def initial_parameters(n_features: int, k: int, init_stdev: float, seed: int) -> Parameters:
     """w0 = 0, w = 0, V normal with mean 0: V at exactly 0 would have a zero gradient for ever.
 

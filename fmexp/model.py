@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fmexp.data.dataset import Dataset
     from fmexp.data.features import Features
 
-FORMAT = 1
+FORMAT, SAMPLES_FORMAT = 1, 2
 ARRAYS, DESCRIPTION = "parameters.npz", "model.json"
 
 
@@ -32,19 +32,19 @@ class Model:
     """Parameters with all that turns a raw table into predictions.
 
     Attributes:
-        parameters: float64, in the encoder's features and target units.
+        parameters: float64, in the encoder's features and target units; or samples of them.
         encoder: the column contract and its statistics.
         task: regression or classification.
         clip: whether predictions stay within the training target's range.
     """
 
-    parameters: fm.Parameters
+    parameters: fm.Learned
     encoder: Encoder
     task: fm.Task
     clip: bool = False
 
     @staticmethod
-    def of(config: Config, data: Dataset, parameters: fm.Parameters) -> Model:
+    def of(config: Config, data: Dataset, parameters: fm.Learned) -> Model:
         """The model that a run trained."""
         return Model(parameters, data.encoder, config.task, config.model.clip)
 
@@ -62,27 +62,59 @@ class Model:
         Raises:
             DataError: a column is missing or a cell is no finite number.
         """
+        return self.predict_with_stdev(table)[0]
+
+    def predict_with_stdev(self, table: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predictions as `predict` gives them, and how far targets may be from them.
+
+        Returns:
+            Predictions, and in regression by a model that holds samples the standard deviation of
+            a target: that of y_hat over the samples and the noise's together. Elsewhere None.
+        """
         if isinstance(table, str | Path):
-            found = [self.predict(batch) for batch in new_rows.batches(table, self.encoder)]
-            return np.concatenate([np.zeros(0), *found])
-        return self.predict_features(self.encoder.features(as_table(table, self.encoder)))
+            nothing: list[np.ndarray] = [np.zeros(0)]
+            found = [self.predict_with_stdev(x) for x in new_rows.batches(table, self.encoder)]
+            stdevs = [stdev for _, stdev in found if stdev is not None]
+            means = np.concatenate(nothing + [mean for mean, _ in found])
+            return means, np.concatenate(nothing + stdevs) if self.has_stdev else None
+        return self.say(self.encoder.features(as_table(table, self.encoder)))
+
+    @property
+    def has_stdev(self) -> bool:
+        """Whether predictions come with a standard deviation."""
+        return isinstance(self.parameters, fm.Samples) and self.task == "regression"
 
     def predict_features(self, features: Features) -> np.ndarray:
         """Predictions for encoded rows, as `predict` gives them; float64, shape (n_rows,)."""
-        said = fm.predictions(self.task, fm.scores(self.parameters, features))
+        return self.say(features)[0]
+
+    def say(self, features: Features) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predictions for encoded rows, as `predict_with_stdev` gives them."""
+        stdev = None
+        if isinstance(self.parameters, fm.Samples):
+            from fmexp.backends.scoring import predictive  # Numba, which one model can do without
+
+            found = predictive(self.parameters, features, self.task)
+            said = found.mean
+            stdev = found.stdev * self.encoder.target_scale if self.has_stdev else None
+        else:
+            said = fm.predictions(self.task, fm.scores(self.parameters, features))
         if self.task == "classification":
-            return said
+            return said, None
         said = self.encoder.decode_target(said)
-        return np.clip(said, *self.encoder.target_range) if self.clip else said
+        return np.clip(said, *self.encoder.target_range) if self.clip else said, stdev
 
     def save(self, folder: str | Path) -> None:
         """Write the model's two files into a folder, which is made; `fmexp.load` reads them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        w0, w, V = self.parameters.w0, self.parameters.w, self.parameters.V
-        np.savez(folder / ARRAYS, w0=np.float64(w0), w=w, V=V)
+        learned = self.parameters
+        arrays: dict[str, Any] = {"w0": np.asarray(learned.w0), "w": learned.w, "V": learned.V}
+        if isinstance(learned, fm.Samples):
+            arrays["noise_variance"] = learned.noise_variance
+        np.savez(folder / ARRAYS, **arrays)
         description = {
-            "format": FORMAT,
+            "format": SAMPLES_FORMAT if isinstance(learned, fm.Samples) else FORMAT,
             "task": self.task,
             "clip": self.clip,
             "encoder": self.encoder.to_json(),
@@ -100,12 +132,7 @@ def load(folder: Path) -> Model:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-            parameters = fm.Parameters(float(arrays["w0"]), arrays["w"], arrays["V"])
-        if description["format"] != FORMAT:
-            raise DataError(
-                f"{folder} holds a model of format {description['format']}, this fmexp reads "
-                f"{FORMAT}: use the fmexp that wrote it"
-            )
+            parameters = _learned(description["format"], dict(arrays), folder)
         encoder = Encoder.from_json(description["encoder"])
         task = cast("fm.Task", description["task"])
         model = Model(parameters, encoder, task, description["clip"])
@@ -114,6 +141,23 @@ def load(folder: Path) -> Model:
             f"{folder} holds no model that can be read ({DESCRIPTION} and {ARRAYS} were "
             f"expected): {error}"
         ) from error
-    if parameters.w.shape != (encoder.n_features,) or len(parameters.V) != encoder.n_features:
+    n_features = encoder.n_features
+    if parameters.w.shape[-1:] != (n_features,) or parameters.V.shape[-2:-1] != (n_features,):
         raise DataError(f"{folder}: parameters and encoder disagree on the number of features")
     return model
+
+
+def _learned(kind: Any, arrays: dict[str, np.ndarray], folder: Path) -> fm.Learned:
+    """What the arrays hold, as the format says.
+
+    Raises:
+        DataError: it is a format of another fmexp.
+    """
+    if kind == FORMAT:
+        return fm.Parameters(float(arrays["w0"]), arrays["w"], arrays["V"])
+    if kind == SAMPLES_FORMAT:
+        return fm.Samples(arrays["w0"], arrays["w"], arrays["V"], arrays["noise_variance"])
+    raise DataError(
+        f"{folder} holds a model of format {kind}, this fmexp reads {FORMAT} and "
+        f"{SAMPLES_FORMAT}: use the fmexp that wrote it"
+    )

@@ -1,4 +1,4 @@
-"""numpy_sgd: the same bits on every CPU, and a cache wherever one can be written."""
+"""numpy_sgd and gibbs: the same bits on every CPU, and a cache wherever one can be written."""
 
 import json
 import os
@@ -26,6 +26,9 @@ CASES = {
     "dense float32": {"k": 16, "dtype": "float32"},
     "csr classification": {"k": 5, "task": "classification"},
     "csr wide float32": {"k": 70, "dtype": "float32"},
+    "dense gibbs": {"k": 5, "backend": "gibbs"},
+    "csr gibbs classification": {"k": 12, "task": "classification", "backend": "gibbs"},
+    "one-hot gibbs": {"k": 3, "backend": "gibbs"},
 }
 
 
@@ -35,9 +38,9 @@ def train_all() -> dict[str, str]:
     for name, keys in CASES.items():
         X, g = random_rows(60, 21, density=0.5), np.random.default_rng(1)
         y = g.normal(size=60) if "classification" not in name else g.integers(0, 2, 60) * 1.0
-        if name == "one-hot":
+        if "one-hot" in name:
             X = (X != 0) * 1.0
-        rows = X if "dense" in name else to_csr(X, one_hot=name == "one-hot")
+        rows = X if "dense" in name else to_csr(X, one_hot="one-hot" in name)
         config = make_config(**keys, shuffle=True, epochs=10, reg_V=0.1, reg_w=0.1)
         done = fit(config, make_dataset(rows, y, 20))
         curve = np.array(done.train_losses + done.validation_losses)

@@ -55,6 +55,22 @@ def test_the_documented_script_predicts_the_same_bits(
     assert (names["predict"](tmp_path / "model", rows) == kept.predict(rows)).all()  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_the_documented_script_reads_samples_too(tmp_path: Path, task: str) -> None:
+    one, g = a_model(task, clip=True), np.random.default_rng(0)
+    shape = (5, *one.parameters.V.shape)
+    w0, w, V = g.normal(size=5), g.normal(size=shape[:2]), g.normal(size=shape)
+    drawn = fm.Samples(*(np.float32(x) for x in (w0, w, V, np.ones(5))))
+    kept = model.Model(drawn, one.encoder, one.task, one.clip)
+    kept.save(tmp_path / "model")
+    script = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(script[1], names)  # type: ignore[index]
+    found = names["predict"](tmp_path / "model", ROWS)  # type: ignore[operator]
+    np.testing.assert_allclose(found, kept.predict(ROWS), rtol=1e-12)
+    assert (model.load(tmp_path / "model").predict(ROWS) == kept.predict(ROWS)).all()
+
+
 def test_the_model_folder_holds_no_pickle(tmp_path: Path) -> None:
     a_model().save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "parameters.npz"]

@@ -26,6 +26,8 @@ RUNS = {
     "early": [*SMALL, "training.epochs=200", "training.early_stopping.patience=3"],
     "labels": [*SMALL, "task=classification", "backend.dtype=float32"],
     "adam": [*SMALL, "backend=torch_adam", "backend.batch_size=64"],
+    "gibbs": [*SMALL, "backend=gibbs", "data.columns=30", "data.fields=3"],
+    "gibbs_labels": [*SMALL, "backend=gibbs", "task=classification", "backend.kept=3"],
     "one_hot": [*SMALL, "data.columns=30", "data.fields=3", "seed=5"],
     "too_fast": [*SMALL, "training.learning_rate=5", "training.cap_steps=false"],
 }

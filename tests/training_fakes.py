@@ -9,6 +9,7 @@ from fmexp.config.schema import (
     Config,
     EarlyStoppingConfig,
     GaussianConfig,
+    GibbsConfig,
     ModelConfig,
     NoTrackingConfig,
     NumpySgdConfig,
@@ -24,6 +25,7 @@ KEYS = {"k": 3, "init_stdev": 0.1, "start": "normal", "clip": False}
 KEYS |= {"learning_rate": 0.01, "epochs": 5, "shuffle": False, "learning_rate_decay": 0.0}
 KEYS |= {"reg_w0": 0.0, "reg_w": 0.0, "reg_V": 0.0, "patience": None, "min_delta": 0.0}
 KEYS |= {"average_from": None, "cap_steps": False}
+KEYS |= {"burn_in": None, "kept": 64, "threads": 1}
 KEYS |= {"seed": 0, "task": "regression", "dtype": "float64", "batch_size": None}
 
 
@@ -31,6 +33,11 @@ def make_config(backend: str = "numpy_sgd", **changes: Any) -> Config:
     """A configuration, keys without their groups."""
     assert set(changes) <= set(KEYS), changes
     key = KEYS | changes
+    backends = {
+        "numpy_sgd": NumpySgdConfig("numpy_sgd", key["dtype"]),
+        "torch_adam": TorchAdamConfig("torch_adam", key["dtype"], key["batch_size"], "cpu"),
+        "gibbs": GibbsConfig("gibbs", key["burn_in"], key["kept"], key["threads"]),
+    }
     stopping = EarlyStoppingConfig(key["patience"], key["min_delta"])
     training = ("learning_rate", "epochs", "shuffle", "reg_w0", "reg_w", "reg_V")
     return Config(
@@ -44,9 +51,7 @@ def make_config(backend: str = "numpy_sgd", **changes: Any) -> Config:
             cap_steps=key["cap_steps"],
             early_stopping=stopping,
         ),
-        backend=NumpySgdConfig("numpy_sgd", key["dtype"])
-        if backend == "numpy_sgd"
-        else TorchAdamConfig("torch_adam", key["dtype"], key["batch_size"], "cpu"),
+        backend=backends[backend],
         data=GaussianConfig("gaussian", True, 10, 3, 0),
         split=SplitConfig(0.0, 0.0, None, 0),
         tracking=NoTrackingConfig("none"),

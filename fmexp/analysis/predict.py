@@ -45,7 +45,8 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
     """Write a prediction for every row of a file, in the file's order; returns the exit code.
 
     The output is CSV: `y_pred` (in classification the probability of the second label, with
-    `label`, the more probable one, beside it). A file appears only when it is complete.
+    `label`, the more probable one, beside it; in regression by a model that holds samples with
+    `y_stdev`, see `Model.predict_with_stdev`). A file appears only when it is complete.
 
     Args:
         run: see `find_model`.
@@ -65,10 +66,10 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
     with _output(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         labels = kept.encoder.labels
-        writer.writerow(["y_pred", "label"] if labels else ["y_pred"])
+        beside = ["label"] if labels else ["y_stdev"] if kept.has_stdev else []
+        writer.writerow(["y_pred", *beside])
         for table in chain(first, tables):
-            predicted = kept.predict(table)
-            columns = [predicted.tolist()]
+            columns = [x.tolist() for x in kept.predict_with_stdev(table) if x is not None]
             if labels:
                 columns.append([labels[p >= 0.5] for p in columns[0]])
             writer.writerows(zip(*columns, strict=True))

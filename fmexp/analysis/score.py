@@ -57,10 +57,12 @@ def score(run: str, uri: str, folder: Path, data_file: Path | None = None) -> in
 def _measures(kept: Model, data: Dataset) -> dict[str, float]:
     """Every measure of the task, in the target's own units."""
     assert data.test is not None
-    predicted = kept.predict_features(kept.encoder.features(data.table.take(data.test.rows)))
+    features = kept.encoder.features(data.table.take(data.test.rows))
+    predicted, stdev = kept.say(features)
     if kept.task == "classification":
         return metrics.classification(data.test.target, predicted)
-    return metrics.regression(data.encoder.decode_target(data.test.target), predicted)
+    y = data.encoder.decode_target(data.test.target)
+    return metrics.regression(y, predicted) | metrics.intervals(y, predicted, stdev)
 
 
 def _looks(records: Records, record: Record) -> list[tuple[Record, str]]:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Part
     from fmexp.data.features import Features
-    from fmexp.fm import Parameters
+    from fmexp.fm import Learned, Parameters
 
 MODULES = {
     "numpy_sgd": "fmexp.backends.sgd",
     "torch_adam": "fmexp.backends.adam",
+    "gibbs": "fmexp.backends.gibbs",
 }
 """Where each backend lives; imported only when it is used."""
 
@@ -55,8 +56,8 @@ class Trainer(Protocol):
         """y_hat (regression) or the logit (classification), float64, shape (n_rows,)."""
         ...
 
-    def parameters(self) -> Parameters:
-        """A float64 copy of the parameters as they are now."""
+    def parameters(self) -> Learned:
+        """A copy of what was learned until now: parameters in float64, or samples of them."""
         ...
 
 
@@ -99,6 +100,17 @@ class Averages(Protocol):
         the mean; training goes on from where it was.
         """
         ...
+
+
+@runtime_checkable
+class DrawsSamples(Protocol):
+    """A trainer whose epochs draw samples: `loss` and `scores` are of the mean over them.
+
+    So the last epoch is the best one by definition, and no earlier state is gone back to.
+    """
+
+    burn_in: int
+    """Epochs that are thrown away first, whose `loss` is of the current state alone."""
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fmexp.backends.gibbs_columns import Columns
 
 REBUILD = 50
-"""Sweeps after which errors and row sums are computed anew from the parameters; see docs/log.md."""
+"""Sweeps after which errors and row sums are computed anew from the parameters."""
 
 NOISE_FEATURES = 1 << 12
 """Features whose random numbers come from one stream."""
@@ -78,8 +78,16 @@ class Chain:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._pieces = columns.chunks() if threads > 1 else [[(0, n_features)]]
         self._draw = gibbs_kernels.draw_features(self._lanes, columns.kind)
+        self._load_kernels()
         self.rebuild()
         self._draw_noise()
+
+    def _load_kernels(self) -> None:
+        """Load or compile what `rebuild` does not call: it is no time of training."""
+        pieces, self._pieces = self._pieces, [[(0, 0)]]
+        nothing = np.zeros((self._n_groups, self.k + 1))
+        self._draw_block(0, nothing, nothing)
+        self._pieces = pieces
 
     def sweep(self) -> float:
         """Draw everything once; the mean loss of the training rows afterwards, as `fm.losses`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import sgd_kernels
+from fmexp.config.schema import NumpySgdConfig
 from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import DataError
 from fmexp.fm import CURVATURE, Parameters
@@ -31,6 +32,7 @@ class SgdTrainer:
 
     def __init__(self, config: Config, train: Part, parameters: Parameters) -> None:
         reg = config.training
+        assert isinstance(config.backend, NumpySgdConfig)
         self._regularization = (float(reg.reg_w0), float(reg.reg_w), float(reg.reg_V))
         self._limit = 1.0 / CURVATURE[config.task] if reg.cap_steps else np.inf
         self.capped_steps = 0

@@ -11,14 +11,16 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends import sgd_kernels
+from fmexp.backends.gibbs_chain import Chain
+from fmexp.backends.gibbs_columns import columns_of
 from fmexp.backends.sgd import DenseLayout, SparseLayout
 from fmexp.data.features import CSR
 
-FACTORS = {"regression": (4, 8, 16, 32), "classification": (8,)}
+FACTORS: dict[fm.Task, tuple[int, ...]] = {"regression": (4, 8, 16, 32), "classification": (8,)}
 """Up to how many factors, for each task."""
 
 
-def warm(factors: dict[str, tuple[int, ...]] = FACTORS) -> None:
+def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
     """Train and score two rows of each kind, with the number types of the defaults."""
     dtype = np.dtype(np.float64)
     X, target, bias = np.eye(2), np.zeros(2), np.zeros(1)
@@ -36,6 +38,11 @@ def warm(factors: dict[str, tuple[int, ...]] = FACTORS) -> None:
                 arrays = layout.arrays(rows)
                 layout.train(arrays, target, np.arange(2), bias, 0.0, 1.0, 0.0, 0.0, 0.0)
                 layout.score(arrays, bias, np.empty(2))
+    for rows in kinds:
+        for task in factors:
+            parameters = fm.Parameters(0.0, np.zeros(2), np.zeros((2, 8)))
+            groups, columns = np.zeros(2, np.int64), columns_of(rows, 2)
+            Chain(columns, target, task, parameters, groups, seed=0).sweep()
 
 
 if __name__ == "__main__":

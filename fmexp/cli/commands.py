@@ -14,6 +14,7 @@ from fmexp.config.schema import STARTS, MlflowConfig
 from fmexp.data.loading import load
 from fmexp.errors import ConfigError
 from fmexp.experiment import console, one_run
+from fmexp.fm import Samples
 from fmexp.record.locate import StoreChoice, locate_store
 from fmexp.record.tracker import NULL_TRACKER, Outcome, Tracker, close
 from fmexp.sweep import interrupt
@@ -138,4 +139,4 @@ def _first_parameters(composed: Composed, data: Dataset) -> Parameters | None:
             f"model.start={chosen.start} was trained on other features "
             f"({len(theirs)}, these data have {len(ours)})"
         )
-    return kept.parameters
+    return kept.parameters.at(-1) if isinstance(kept.parameters, Samples) else kept.parameters

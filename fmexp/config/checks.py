@@ -19,7 +19,8 @@ from typing import (
     get_type_hints,
 )
 
-from fmexp.config.schema import Config, NotebookConfig, PlantedConfig, flatten
+from fmexp.config.meaning import filled
+from fmexp.config.schema import Config, GibbsConfig, NotebookConfig, PlantedConfig, flatten
 from fmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def parse(tree: dict[str, Any]) -> Config:
     Raises:
         ConfigError: unknown, missing or mistaken values; one line each, all of them.
     """
-    config, mistakes = build(Config, tree)
+    config, mistakes = build(Config, filled(tree))
     if not mistakes:
         mistakes = _contradictions(config)
     if mistakes:
@@ -68,6 +69,12 @@ def _contradictions(config: Config) -> list[str]:
         found.append(
             "training.average_from must be at most training.epochs, or nothing is averaged; got "
             f"{training.average_from} > {training.epochs}"
+        )
+    backend = config.backend
+    if isinstance(backend, GibbsConfig) and (backend.burn_in or 0) >= training.epochs:
+        found.append(
+            "backend.burn_in must be below training.epochs, or no sweep is kept; got "
+            f"{backend.burn_in} of {training.epochs}"
         )
     if isinstance(data, NotebookConfig) and data.minimum > data.maximum:
         found.append(f"data.minimum must be <= data.maximum, got {data.minimum} > {data.maximum}")

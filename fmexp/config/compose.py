@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from fmexp.config import hydra_code
+from fmexp.config import hydra_code, meaning
 from fmexp.config.checks import NOT_GIVEN, on_file, parse
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
@@ -146,7 +146,9 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
         for each in (resolved, record):
             if each.get("tracking", {}).get("name") == "mlflow":  # type: ignore[union-attr]
                 each["tracking"]["experiment"] = name  # type: ignore[index]
-    return Composed(parse(resolved), record, given)  # type: ignore[arg-type]
+    config = parse(resolved)  # type: ignore[arg-type]
+    meaning.refuse(given, config.backend.name)
+    return Composed(config, meaning.without(record), given)  # type: ignore[arg-type]
 
 
 def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) -> Any:

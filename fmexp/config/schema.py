@@ -107,6 +107,21 @@ class TorchAdamConfig:
 
 
 @dataclass
+class GibbsConfig:
+    """`backend=gibbs`: samples from the posterior; training.epochs counts sweeps over the data.
+
+    The first `burn_in` sweeps are thrown away (null: a fifth of them). Predictions are means over
+    `kept` samples of the others, evenly spaced. The result does not depend on `threads` (null: as
+    many as OMP_NUM_THREADS says, else as the process may use).
+    """
+
+    name: Literal["gibbs"]
+    burn_in: Annotated[int, Bounds(0, 10**9)] | None
+    kept: Annotated[int, Bounds(1, 10**6)]
+    threads: Annotated[int, Bounds(1, 1024)] | None
+
+
+@dataclass
 class DiabetesConfig:
     """`data=diabetes`: 442 patients, 10 measurements, shipped with fmexp."""
 
@@ -242,7 +257,7 @@ class NoTrackingConfig:
     name: Literal["none"]
 
 
-BackendConfig = NumpySgdConfig | TorchAdamConfig
+BackendConfig = NumpySgdConfig | TorchAdamConfig | GibbsConfig
 DataConfig = (
     DiabetesConfig | NotebookConfig | NotebookTorchConfig | GaussianConfig | PlantedConfig
     | CsvConfig | ParquetConfig | LibsvmConfig

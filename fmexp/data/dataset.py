@@ -26,11 +26,13 @@ class Part:
         target: float64, shape (n_rows,); in the encoder's units (standardised for regression
             with data.standardize), 0.0 or 1.0 for classification.
         rows: row numbers in the source, int64, shape (n_rows,).
+        groups: of each feature, the group that shares a prior (`Encoder.groups`); None: all one.
     """
 
     features: Features
     target: np.ndarray
     rows: np.ndarray
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

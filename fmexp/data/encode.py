@@ -160,6 +160,18 @@ class Encoder:
         return sum(c.width for c in self.numeric) + sum(c.width for c in self.categorical)
 
     @property
+    def groups(self) -> np.ndarray:
+        """The group of each feature that a hierarchical prior is for; int64, shape (n_features,).
+
+        The numeric columns together are one, and each categorical column is; a block is one.
+        """
+        if self.block is not None:
+            return np.zeros(self.block.n_features, np.int64)
+        numeric = sum(column.width for column in self.numeric)
+        widths = [numeric] * (numeric > 0) + [field.width for field in self.categorical]
+        return np.repeat(np.arange(len(widths)), widths)
+
+    @property
     def column_names(self) -> list[str]:
         """The columns that a table must have."""
         if self.block is not None:

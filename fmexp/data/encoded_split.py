@@ -126,7 +126,9 @@ def _encode(
         target.append(encoder.target(chunk))
         numbers.append(rows)
     features = growing.finish()
-    return None if features is None else Part(features, target.finish(), numbers.finish())
+    if features is None:
+        return None
+    return Part(features, target.finish(), numbers.finish(), encoder.groups)
 
 
 def _make_in_files(source: Source, split: SplitConfig, learning: Learning, made: Path) -> None:
@@ -154,4 +156,5 @@ def _read_part(folder: Path, name: str, encoder: Encoder) -> Part:
     features = read_features(folder, name, encoder.n_features)
     assert features is not None
     target = mapped(folder / f"{name}-target.bin", np.float64)
-    return Part(features, target, mapped(folder / f"{name}-rows.bin", np.int64))
+    rows = mapped(folder / f"{name}-rows.bin", np.int64)
+    return Part(features, target, rows, encoder.groups)

@@ -74,9 +74,7 @@ def write_all(
             write_predictions(folder / "predictions.csv", data, kept, most)
 
 
-def write_model(
-    folder: Path, config: Config, data: Dataset, parameters: fm.Parameters
-) -> model.Model:
+def write_model(folder: Path, config: Config, data: Dataset, parameters: fm.Learned) -> model.Model:
     """The model with its preprocessing, as a folder that `fmexp.model.load` reads."""
     kept = model.Model.of(config, data, parameters)
     kept.save(folder)
@@ -139,8 +137,8 @@ def draw_curve(path: Path, shown: Picture) -> None:
 def write_predictions(path: Path, data: Dataset, kept: model.Model, most: int) -> None:
     """The source's columns, the target, y_pred and the part, for training and validation rows.
 
-    The test part stays unseen. A column of the source that is called y_pred or part keeps its
-    name; ours is then followed by an underscore.
+    A model that holds samples adds y_stdev in regression. The test part stays unseen. A column of
+    the source that has the name of one of ours keeps it; ours is then followed by an underscore.
 
     Args:
         path: the file to write.
@@ -153,7 +151,8 @@ def write_predictions(path: Path, data: Dataset, kept: model.Model, most: int) -
     chosen = evenly_spaced(held, most)
     target = data.encoder.target_name
     header = [*data.raw(np.zeros(0, np.int64)), target]
-    header += [f"{name}_" if name in header else name for name in ("y_pred", "part")]
+    ours = ("y_pred", "y_stdev", "part") if kept.has_stdev else ("y_pred", "part")
+    header += [f"{name}_" if name in header else name for name in ours]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -163,5 +162,5 @@ def write_predictions(path: Path, data: Dataset, kept: model.Model, most: int) -
             columns = data.raw(rows)
             targets = Table({target: data.table.columns[target]}).cells(rows)[target]
             part_names = [names[p] for _, p, _ in chunk]
-            predicted = kept.predict(columns)
-            writer.writerows(zip(*columns.values(), targets, predicted, part_names, strict=True))
+            predicted = [x for x in kept.predict_with_stdev(columns) if x is not None]
+            writer.writerows(zip(*columns.values(), targets, *predicted, part_names, strict=True))

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from fmexp import fm
 from fmexp.record.environment import program
 from fmexp.record.tracker import Outcome
 from fmexp.training.stability import largest_columns
@@ -62,6 +63,7 @@ def outcome(config: Config, data: Dataset, result: Result) -> str:
     rows = {
         "outcome": f"{result.fit.outcome}. {result.fit.reason}".rstrip(". ") + ".",
         "quality": _quality(config, result.fit) + _measures(result.metrics),
+        "interval": _intervals(result.metrics),
         "perhaps": _advice(result.fit),
         "capped": _capped(config, data, result.fit),
         "noise": f"the true model has {data.noise_floor:.6g}" if data.noise_floor else "",
@@ -129,8 +131,16 @@ def _measures(metrics: dict[str, float]) -> str:
     return f"; {', '.join(found)}" if found else ""
 
 
+def _intervals(metrics: dict[str, float]) -> str:
+    """How often the 90 % intervals held a target of the validation part."""
+    share = metrics.get("best/val_coverage_90")
+    return "" if share is None else f"those of 90 % hold {100 * share:.1f} % of the validation part"
+
+
 def _advice(fit: Fit) -> str:
     if fit.outcome is not Outcome.COMPLETED or not 1 < fit.epochs == fit.best_epoch:
+        return ""
+    if isinstance(fit.parameters, fm.Samples):  # their last epoch is the best by definition
         return ""
     more = f"training.epochs={2 * fit.epochs} or a larger training.learning_rate"
     return f"it was still getting better in its last epoch: try {more}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.config import meaning
 from fmexp.config.schema import MlflowConfig, config_hash, flatten
 from fmexp.data.features import CHUNK_ROWS
 from fmexp.experiment import artifacts
@@ -111,8 +112,10 @@ def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
 
 
 def default_name(config: Config) -> str:
-    """A run name that says what is in it: data, backend, k and learning rate."""
-    model = f"k{config.model.k}-lr{config.training.learning_rate:g}"
+    """A run name that says what is in it: data, backend, k and, where it has one, learning rate."""
+    model = f"k{config.model.k}"
+    if not meaning.reason("training.learning_rate", config.backend.name):
+        model += f"-lr{config.training.learning_rate:g}"
     return "-".join([data_name(config), config.backend.name, model])
 
 
@@ -147,8 +150,8 @@ def held_out_metrics(config: Config, data: Dataset, fitted: Fit) -> dict[str, fl
     part = data.validation
     if part is None or fitted.parameters is None or len(part.target) > CHUNK_ROWS:
         return {}
-    predicted = Model.of(config, data, fitted.parameters).predict_features(part.features)
-    found = _measures(config, data, part.target, predicted)
+    said = Model.of(config, data, fitted.parameters).say(part.features)
+    found = _measures(config, data, part.target, *said)
     return {f"best/val_{name}": x for name, x in found.items() if name != config.loss}
 
 
@@ -157,17 +160,24 @@ def held_out_names(config: Config, data: Dataset) -> list[str]:
     part = data.validation
     if part is None or len(part.target) > CHUNK_ROWS:
         return []
-    found = _measures(config, data, part.target, np.full(len(part.target), 0.5))
+    half = np.full(len(part.target), 0.5)
+    stdev = half if config.backend.name == "gibbs" else None
+    found = _measures(config, data, part.target, half, stdev)
     return [f"best/val_{name}" for name in found if name != config.loss]
 
 
 def _measures(
-    config: Config, data: Dataset, target: np.ndarray, predicted: np.ndarray
+    config: Config,
+    data: Dataset,
+    target: np.ndarray,
+    predicted: np.ndarray,
+    stdev: np.ndarray | None,
 ) -> dict[str, float]:
     """All metrics of the task; `target` as it was encoded."""
     if config.task == "classification":
         return metrics.classification(target, predicted)
-    return metrics.regression(data.encoder.decode_target(target), predicted)
+    y = data.encoder.decode_target(target)
+    return metrics.regression(y, predicted) | metrics.intervals(y, predicted, stdev)
 
 
 def last_losses(config: Config, fitted: Fit) -> dict[str, float]:

@@ -8,6 +8,7 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from fmexp.config import meaning
 from fmexp.config.checks import parse
 from fmexp.config.compose import resolve
 from fmexp.data.loading import load
@@ -68,7 +69,7 @@ class Plan:
                 tree[key] = copy.deepcopy(self.variants[key][str(point[key])])
             else:
                 _set(tree, key.split("."), point[key])
-        return parse(resolve(tree)), tree
+        return parse(resolve(tree)), meaning.without(tree)
 
 
 class DataCache:
@@ -114,9 +115,7 @@ def check_space(plan: Plan, space: Space, points: list[Point]) -> None:
         ConfigError: what is wrong with each, one line each.
     """
     probes = [
-        ({d.condition.key: d.condition.value} if d.condition else {}) | {d.key: probe}
-        for d in space.dimensions
-        for probe in d.probes
+        space.ruling_values(d) | {d.key: probe} for d in space.dimensions for probe in d.probes
     ]
     mistakes: dict[str, None] = {}
     for point in [*probes, *points]:

@@ -70,7 +70,7 @@ def read_space(
     rules = _read_conditions(conditions, found, left, leaves, mistakes)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    return Space(_ordered(list(found.values()), rules)), left
+    return Space(ordered(list(found.values()), rules)), left
 
 
 def fixed_overrides(overrides: Sequence[Override]) -> list[Override]:
@@ -245,8 +245,8 @@ def _circles(rules: dict[str, Condition]) -> list[str]:
     return mistakes
 
 
-def _ordered(dimensions: list[Dimension], rules: dict[str, Condition]) -> list[Dimension]:
-    """As given, but each dimension after the one that its condition looks at."""
+def ordered(dimensions: Sequence[Dimension], rules: dict[str, Condition]) -> list[Dimension]:
+    """With these conditions, as given but each after the one that its condition looks at."""
     waiting = [dataclasses.replace(d, condition=rules.get(d.key)) for d in dimensions]
     placed: list[Dimension] = []
     while waiting:

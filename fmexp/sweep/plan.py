@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmexp.backends.base import require_backend
+from fmexp.config import meaning
 from fmexp.config.schema import STARTS, flatten
 from fmexp.data.features import CHUNK_ROWS
 from fmexp.errors import ConfigError, DataError
@@ -21,23 +22,29 @@ from fmexp.experiment.trial_plan import (
     held_out_objectives,
     objectives,
 )
-from fmexp.sweep.expressions import fixed_overrides, read_space
+from fmexp.sweep.expressions import fixed_overrides, ordered, read_space
 from fmexp.sweep.options import SweepOptions, read_options
 from fmexp.sweep.samplers import make_sampler
+from fmexp.sweep.space import Condition, Space
 from fmexp.training.metrics import rises
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from hydra.core.override_parser.types import Override
 
     from fmexp.config.compose import Composed
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
     from fmexp.experiment.trial_plan import Direction
-    from fmexp.sweep.space import Point, Space
+    from fmexp.sweep.space import Point
 
 _ONE_FOR_ALL = ("split.", "tracking.", "experiment.")
 """Keys that begin so are the same in all trials of a sweep."""
+
+BACKEND = "backend"
 
 
 class Command(Protocol):
@@ -124,6 +131,7 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
     overrides = OverridesParser.create().parse_overrides(arguments)
     leaves = flatten(composed.record)
     space, left = read_space(options.params, overrides, options.conditions, leaves)
+    space, left = _meaningful(space, left, composed.config.backend.name, overrides)
     config = composed.config
     objective, direction = _objective(config, options)
     plan = Plan(
@@ -149,6 +157,28 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
     return Sweep(options, raw_options, space, left, plan, points, config, data)
 
 
+def _meaningful(
+    space: Space, left: dict[str, str], backend: str, overrides: Sequence[Override]
+) -> tuple[Space, dict[str, str]]:
+    """The space without what the backend has no use for; conditional where backends are swept.
+
+    Raises:
+        ConfigError: the user asked to sweep a key that has no meaning.
+    """
+    if BACKEND in space:
+        backends = [str(choice) for choice in space[BACKEND].values]
+        rules = {d.key: d.condition for d in space.dimensions if d.condition}
+        for d in space.dimensions:
+            without = [name for name in backends if meaning.reason(d.key, name)]
+            if without and d.key not in rules:
+                rules[d.key] = Condition(BACKEND, without[0], unless=True)
+        return Space(ordered(space.dimensions, rules)), left
+    reasons = {d.key: meaning.reason(d.key, backend) for d in space.dimensions}
+    meaning.refuse({o.key_or_group for o in overrides}, backend)
+    kept = [d for d in space.dimensions if not reasons[d.key]]
+    return Space(kept), left | {key: said for key, said in reasons.items() if said}
+
+
 def fixed_texts(arguments: list[str]) -> list[str]:
     """The overrides that sweep nothing, as they were written."""
     parsed = OverridesParser.create().parse_overrides(arguments)
@@ -158,7 +188,7 @@ def fixed_texts(arguments: list[str]) -> list[str]:
 def _variants(command: Command, space: Space) -> dict[str, dict[str, Any]]:
     """What each choice of each swept config group puts under the group's key."""
     _refuse_unlike(space)
-    groups = [d for d in space.dimensions if d.key == "backend"]
+    groups = [d for d in space.dimensions if d.key == BACKEND]
     return {
         dimension.key: {
             str(choice): command.compose_with(f"{dimension.key}={choice}").record[dimension.key]

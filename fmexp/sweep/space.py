@@ -30,17 +30,18 @@ def same(a: Value, b: Value) -> bool:
 
 @dataclass(frozen=True)
 class Condition:
-    """A dimension exists only where `key` has `value`."""
+    """A dimension exists only where `key` has `value`; or, with `unless`, another one."""
 
     key: str
     value: Value
+    unless: bool = False
 
     def __str__(self) -> str:
-        return f"{self.key}={_text(self.value)}"
+        return f"{self.key}{'!=' if self.unless else '='}{_text(self.value)}"
 
     def holds(self, values: Mapping[str, Value]) -> bool:
         """Whether it does among these; a key that is missing has no value."""
-        return self.key in values and same(values[self.key], self.value)
+        return self.key in values and same(values[self.key], self.value) != self.unless
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,14 @@ class Space:
             fields |= {"condition": Condition(**condition) if condition else None}
             dimensions.append(Dimension(**fields))
         return cls(dimensions)
+
+    def ruling_values(self, d: Dimension) -> Point:
+        """What lets a dimension exist: a value for the key that its condition looks at."""
+        if d.condition is None:
+            return {}
+        ruling = self._by_key[d.condition.key]
+        holding = (x for x in ruling.values if d.condition.holds({ruling.key: x}))
+        return {ruling.key: next(holding)}
 
     def _existing(self, point: Mapping[str, Value]) -> Iterator[Dimension]:
         """Dimensions whose condition holds in `point`, which the caller fills as it goes."""

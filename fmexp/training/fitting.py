@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fmexp import fm
-from fmexp.backends.base import Averages, CapsSteps, Shuffles, TakesBlocks, start
+from fmexp.backends.base import Averages, CapsSteps, DrawsSamples, Shuffles, TakesBlocks, start
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import ConfigError
 from fmexp.record.tracker import Outcome
@@ -47,10 +47,12 @@ class Fit:
         outcome: COMPLETED, DIVERGED, or what `watch` said.
         reason: in words; "" when all epochs were run.
         parameters: those of `best_epoch`, without a validation part those of the last epoch; None
-            when training diverged and no such epoch is left.
+            when training diverged and no such epoch is left. A backend that draws samples gives
+            these.
         train_losses: of each epoch, each row's taken just before its update.
         validation_losses: after each epoch; empty without a validation part.
-        best_epoch: the epoch of the lowest validation loss, from 1.
+        best_epoch: the epoch of the lowest validation loss, from 1; the last one of a backend that
+            draws samples.
         best_validation: that loss.
         baseline: the loss of predicting the training mean, on the validation part if there is one,
             else on the training part.
@@ -60,7 +62,7 @@ class Fit:
 
     outcome: Outcome
     reason: str
-    parameters: fm.Parameters | None
+    parameters: fm.Learned | None
     train_losses: list[float]
     validation_losses: list[float]
     best_epoch: int | None
@@ -83,7 +85,7 @@ class _Curves:
     validation: list[float] = field(default_factory=list)
     best: float = math.inf
     best_epoch: int | None = None
-    kept: fm.Parameters | None = None
+    kept: fm.Learned | None = None
     yardstick: float = math.inf
     yardstick_epoch: int = 0
 
@@ -127,7 +129,8 @@ def fit(
     began = time.perf_counter()
     outcome, reason = _train(config, dataset, trainer, watch, curves)
     seconds = time.perf_counter() - began
-    kept = curves.kept if dataset.validation is not None else trainer.parameters()
+    goes_back = dataset.validation is not None and not isinstance(trainer, DrawsSamples)
+    kept = curves.kept if goes_back else trainer.parameters()
     if kept is not None and not _is_finite(kept):
         outcome, kept = Outcome.DIVERGED, None
     if outcome is Outcome.DIVERGED:
@@ -192,13 +195,17 @@ def _train(
         curves.train.append(train_loss)
         if validation_loss is not None:
             curves.validation.append(validation_loss)
-            if validation_loss < curves.best:
+            if isinstance(trainer, DrawsSamples):
+                curves.best, curves.best_epoch = validation_loss, epoch
+            elif validation_loss < curves.best:
                 curves.best, curves.best_epoch = validation_loss, epoch
                 curves.kept = trainer.parameters()
         if watch is not None:
             outcome = watch(epoch, train_loss, validation_loss)
             if outcome is not None:
                 return outcome, f"{outcome} after epoch {epoch}"
+        if isinstance(trainer, DrawsSamples) and epoch <= trainer.burn_in:
+            continue
         if validation_loss is not None and _is_patience_over(training, curves, validation_loss):
             return Outcome.COMPLETED, (
                 f"stopped early after epoch {epoch}: no gain since epoch {curves.yardstick_epoch}"
@@ -278,7 +285,7 @@ def loss_units(task: str, dataset: Dataset) -> float:
     return dataset.encoder.target_scale**2 if task == "regression" else 1.0
 
 
-def _is_finite(parameters: fm.Parameters) -> bool:
+def _is_finite(parameters: fm.Learned) -> bool:
     arrays = (parameters.w0, parameters.w, parameters.V)
     return all(bool(np.isfinite(array).all()) for array in arrays)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 RISING = frozenset({"accuracy", "auc", "r2"})
@@ -34,6 +36,28 @@ def regression(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     found = {"mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}
     variance = float(np.var(y))
     return found | ({"r2": 1 - mse / variance} if variance > 0 else {})
+
+
+def intervals(y: np.ndarray, predicted: np.ndarray, stdev: np.ndarray | None) -> dict[str, float]:
+    """How good predictions are as normal distributions: nll and coverage_90.
+
+    nll is the mean negative log likelihood of the targets; coverage_90 the share of them within
+    1.6449 standard deviations of their prediction, 0.9 where these are right.
+
+    Args:
+        y: targets, shape (n_rows,).
+        predicted: means, shape (n_rows,).
+        stdev: standard deviations, shape (n_rows,); None: predictions have none, nothing is found.
+
+    >>> found = intervals(np.array([0.0, 9.0]), np.zeros(2), np.ones(2))
+    >>> {name: round(x, 3) for name, x in found.items()}
+    {'nll': 21.169, 'coverage_90': 0.5}
+    """
+    if stdev is None:
+        return {}
+    away = np.abs(y - predicted) / stdev
+    nll = np.mean(np.square(away) / 2 + np.log(stdev)) + math.log(2 * math.pi) / 2
+    return {"nll": float(nll), "coverage_90": float(np.mean(away <= 1.6448536269514722))}
 
 
 def classification(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fmexp.data.encode import Encoder
-    from fmexp.fm import Parameters
+    from fmexp.fm import Learned
     from fmexp.model import Model
     from fmexp.record.queries import Record, Records
 
@@ -42,7 +42,7 @@ class Interaction:
     others: tuple[float, ...]
 
 
-def strongest(kept: Model, others: list[Parameters]) -> list[Interaction]:
+def strongest(kept: Model, others: list[Learned]) -> list[Interaction]:
     """The SHOWN pairs of largest |<v_i, v_j>|; two categories of one column never meet.
 
     >>> from types import SimpleNamespace
@@ -54,7 +54,8 @@ def strongest(kept: Model, others: list[Parameters]) -> list[Interaction]:
     >>> [(x.first, x.second, x.weight) for x in found]
     [('b', 'c', -6.0), ('a', 'c', -3.0), ('a', 'b', 2.0)]
     """
-    V, names = kept.parameters.V, kept.encoder.feature_names
+    V, names = _vectors(kept.parameters), kept.encoder.feature_names
+    theirs_V = [_vectors(other) for other in others]
     longest = np.sort(np.argsort(-np.square(V).sum(axis=1), kind="stable")[:MOST_FEATURES])
     weights = V[longest] @ V[longest].T
     columns = _column_of_feature(kept.encoder)[longest]
@@ -65,12 +66,21 @@ def strongest(kept: Model, others: list[Parameters]) -> list[Interaction]:
     for at in np.argsort(-sizes, kind="stable")[:SHOWN]:
         i, j = longest[first[at]], longest[second[at]]
         if sizes[at] > 0:
-            theirs = tuple(float(other.V[i] @ other.V[j]) for other in others)
+            theirs = tuple(float(other[i] @ other[j]) for other in theirs_V)
             found.append(Interaction(names[i], names[j], float(V[i] @ V[j]), theirs))
     return found
 
 
-def other_seeds(records: Records, record: Record, folder: Path) -> tuple[list[Parameters], str]:
+def _vectors(learned: Learned) -> np.ndarray:
+    """V; of samples all side by side, so that inner products are the means of theirs."""
+    V = learned.V
+    if V.ndim == 2:
+        return V
+    n_samples, n_features, k = V.shape
+    return np.asarray(np.moveaxis(V, 0, 1).reshape(n_features, n_samples * k) / np.sqrt(n_samples))
+
+
+def other_seeds(records: Records, record: Record, folder: Path) -> tuple[list[Learned], str]:
     """The winner's parameters from its other seeds, trained again; or why there are none.
 
     A trial over several seeds keeps the model of one of them.

@@ -1,0 +1,141 @@
+"""Gibbs sampling: an epoch is a sweep of a Markov chain, predictions are means over its samples."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmexp import fm
+from fmexp.backends import probit_kernels
+from fmexp.backends.gibbs_chain import Chain
+from fmexp.backends.gibbs_columns import columns_of
+from fmexp.backends.scoring import Predictive, Scorer
+from fmexp.config.schema import GibbsConfig
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from fmexp.config.schema import Config
+    from fmexp.data.dataset import Part
+    from fmexp.data.features import Features
+
+_log = logging.getLogger(__name__)
+
+LARGE = 10**9
+"""Bytes of samples that are worth a word before training."""
+
+
+def start(config: Config, train: Part, parameters: fm.Parameters) -> GibbsTrainer:
+    """See `fmexp.backends.base.Start`."""
+    return GibbsTrainer(config, train, parameters)
+
+
+class GibbsTrainer:
+    """See `fmexp.backends.base.Trainer` and `DrawsSamples`.
+
+    What is kept of a sweep is rounded to float32, and everything that is said of held-out rows is
+    said by what is kept: `loss`, `scores`, and later the stored model, agree.
+    """
+
+    def __init__(self, config: Config, train: Part, parameters: fm.Parameters) -> None:
+        backend, n_rows = config.backend, len(train.features)
+        assert isinstance(backend, GibbsConfig)
+        if train.target.shape != (n_rows,):
+            raise DataError(f"expected {n_rows:,} targets, got shape {train.target.shape}")
+        n_features = len(parameters.w)
+        groups = np.zeros(n_features, np.int64) if train.groups is None else train.groups
+        epochs = config.training.epochs
+        self.burn_in = epochs // 5 if backend.burn_in is None else backend.burn_in
+        self._keep = kept_sweeps(epochs, self.burn_in, backend.kept)
+        self._task = config.task
+        _announce(len(self._keep), n_features, parameters.k)
+        self._chain = Chain(
+            columns_of(train.features, n_features),
+            np.ascontiguousarray(train.target, np.float64),
+            config.task,
+            parameters,
+            groups,
+            config.seed,
+            threads(backend),
+        )
+        self._kept: list[fm.Samples] = []
+        self._seen: tuple[Features, Predictive] | None = None
+
+    def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:  # noqa: ARG002
+        """One sweep; the mean loss of the current sample. Neither rate nor order mean anything."""
+        loss = self._chain.sweep()
+        if self._chain.sweeps in self._keep:
+            self._kept.append(self._sample())
+        return loss
+
+    def loss(self, part: Part) -> float:
+        """Mean loss of the mean over the samples; of the current state before there are any."""
+        said, target = self._said(part.features), part.target
+        if self._task == "classification":
+            return float(probit_kernels.label_loss()(said, target)) / len(target)
+        return float(np.square(said - target).sum()) / len(target)
+
+    def scores(self, features: Features) -> np.ndarray:
+        """Mean of y_hat over the samples; of the current state before there are any."""
+        kept = self._kept or [self._sample()]
+        scorer = Scorer(features, kept[0].at(0))
+        return np.asarray(sum(scorer(each.at(0)) for each in kept) / len(kept))
+
+    def parameters(self) -> fm.Samples:
+        """The samples; the current state alone before there are any."""
+        kept = self._kept or [self._sample()]
+        names = ("w0", "w", "V", "noise_variance")
+        return fm.Samples(*(np.concatenate([getattr(x, name) for x in kept]) for name in names))
+
+    def _sample(self) -> fm.Samples:
+        """The current state as it is kept."""
+        now, single = self._chain.parameters(), np.float32
+        variance = np.array([1.0 / self._chain.alpha], single)
+        w0, w, V = np.array([now.w0], single), now.w[None].astype(single), now.V[None]
+        return fm.Samples(w0, w, V.astype(single), variance)
+
+    def _said(self, features: Features) -> np.ndarray:
+        """The predictive mean of rows; of the same rows again only new samples are looked at."""
+        if not self._kept:
+            return self._by(Predictive(features, self._task), [self._sample()])
+        if self._seen is None or self._seen[0] is not features:
+            self._seen = features, Predictive(features, self._task)
+        known = self._seen[1]
+        return self._by(known, self._kept[known.samples :])
+
+    @staticmethod
+    def _by(known: Predictive, samples: list[fm.Samples]) -> np.ndarray:
+        for sample in samples:
+            known.add(sample.at(0), float(sample.noise_variance[0]))
+        return known.mean
+
+
+def kept_sweeps(epochs: int, burn_in: int, kept: int) -> frozenset[int]:
+    """The sweeps, counted from 1, whose states are kept: evenly spaced after the burn-in, the last.
+
+    >>> sorted(kept_sweeps(epochs=10, burn_in=2, kept=4))
+    [4, 6, 8, 10]
+    """
+    left = max(epochs - burn_in, 0)
+    number = min(kept, left)
+    return frozenset(burn_in + (i + 1) * left // number for i in range(number))
+
+
+def threads(backend: GibbsConfig) -> int:
+    """How many threads may work: as set, as OMP_NUM_THREADS says, or one for each core at hand."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    at_hand = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    return backend.threads or (int(said) if said.isdecimal() and int(said) else len(at_hand))
+
+
+def _announce(n_samples: int, n_features: int, k: int) -> None:
+    """Say before training what the samples will take, where that is much."""
+    size = 4 * n_samples * (1 + n_features * (k + 1))
+    if size > LARGE:
+        _log.warning(
+            "%s samples of %s parameters will take %.1f GB of memory, and as much on disk: "
+            "backend.kept sets how many there are",
+            n_samples, f"{1 + n_features * (k + 1):,}", size / 1e9,
+        )  # fmt: skip
