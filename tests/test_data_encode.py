@@ -12,6 +12,7 @@ from fmexp.data.encode import Encoder
 from fmexp.data.features import CSR
 from fmexp.data.learn import Learning, learn
 from fmexp.data.memory import as_text
+from fmexp.data.schema import Schema
 from fmexp.data.table import Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
@@ -23,7 +24,7 @@ def fit(columns: dict[str, Any], **options: Any) -> tuple[Encoder, Table]:
     names = [name for name in columns if name != "y"]
     texts = [name for name in names if isinstance(table.columns[name], Text)]
     numbers = [name for name in names if name not in texts]
-    return learn(lambda: [table], "y", numbers, texts, Learning(**options)), table
+    return learn(lambda: [table], Schema("y", numbers, texts), Learning(**options)), table
 
 
 def dense(features: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 
 from fmexp import fm, model
 from fmexp.data.learn import Learning, learn
+from fmexp.data.schema import Schema
 from fmexp.data.table import Table, Text
 from fmexp.errors import DataError
 
@@ -25,7 +26,7 @@ def a_model(task: str = "regression", *, clip: bool = False, fill: bool = False)
     y = stream.normal(size=60) if task == "regression" else stream.integers(2, size=60) * 1.0
     table = Table({"size": numbers, "colour": names, "y": y})
     learning = Learning(task, fill_missing=fill)
-    encoder = learn(lambda: [table], "y", ["size"], ["colour"], learning)
+    encoder = learn(lambda: [table], Schema("y", ["size"], ["colour"]), learning)
     parameters = fm.initial_parameters(encoder.n_features, 3, 0.5, seed=1)
     return model.Model(parameters, encoder, task, clip)
 

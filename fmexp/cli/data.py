@@ -89,15 +89,13 @@ def _look(config: Files, options: Options, task: str) -> Look:
     table = source.table
     encoder = learn(
         lambda: map(table.take, chunks(len(table))),
-        source.target,
-        source.numeric,
-        source.categorical,
+        source.schema,
         Learning(task, fill_missing=options.missing == "mean"),
         source.first,
-        source.dates,
     )
     first = table.take(slice(0, min(len(table), CHUNK_ROWS)))
-    return Look(table, encoder, source.notes, encoder.features(first), encoder.target(table))
+    notes = tuple(source.schema.notes)
+    return Look(table, encoder, notes, encoder.features(first), encoder.target(table))
 
 
 def _config(path: str, options: Options) -> Files:
@@ -127,11 +125,10 @@ def _looks_like_libsvm(start: bytes) -> bool:
 
 
 def _sample(config: CsvConfig | ParquetConfig) -> dict[str, list[str]]:
-    file = files.find(config.path)[0]
+    found = files.find(config.path)
     if isinstance(config, ParquetConfig):
-        return parquet.sample(file)
-    dialect = csv.sniff(file, config.delimiter, config.encoding, config.quoting, None)
-    return csv.sample(file, dialect)
+        return parquet.open_table(found).sample
+    return csv.open_table(found, config).sample
 
 
 def _task(target: str, cells: list[str], path: str) -> str:

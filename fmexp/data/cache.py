@@ -8,18 +8,18 @@ import logging
 import shutil
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fmexp.data import budget, files
 from fmexp.data.growing import GrowingArray, GrowingFeatures, mapped, read_features
-from fmexp.data.table import Column, Table, Text, digest
+from fmexp.data.table import Column, Table, Text, digest, stack
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ VERSION = 2
 
 SMALLEST = 8 << 20
 """Bytes of the sources from which a cache is worth it."""
+
+HOME = Path(".fmexp", "cache")
+"""Under the working directory; can be removed at any time."""
 
 ABOUT = "about.json"
 
@@ -67,6 +70,31 @@ class CachedTable:
         """Remove the folder, and `.fmexp/cache` above it where nothing else is in it."""
         shutil.rmtree(self.folder)
         _remove_empty([self.folder.parent, self.folder.parent.parent])
+
+
+def read_table(
+    found: list[Path], asked: Any, batches: Callable[[], Iterable[Table]]
+) -> tuple[Table, str, CachedTable | None]:
+    """All rows of files: in memory, or mapped from the cache where the files are large.
+
+    Args:
+        found: the files.
+        asked: what else decides the table (columns, kinds, delimiter, ...), as JSON knows it.
+        batches: reads the table, some rows at a time.
+
+    Returns:
+        The table, the hash of the files, and the table's place in the cache where it has one.
+
+    Raises:
+        DataError: what `batches` raises, there are no rows, or the disk is full.
+    """
+    if sum(file.stat().st_size for file in found) >= SMALLEST:
+        cached = table_in_files(found, asked, batches, HOME)
+        return cached.table, cached.data_digest, cached
+    tables = list(batches())
+    if not any(map(len, tables)):
+        raise DataError(f"{found[0]} holds no rows" + (" with a target" if tables else ""))
+    return stack(tables), files.digest(found), None
 
 
 def table_in_files(

@@ -15,6 +15,7 @@ import numpy as np
 
 from fmexp.data import files, quotes
 from fmexp.data.dates import days
+from fmexp.data.files import TableFiles
 from fmexp.data.quotes import Record
 from fmexp.data.schema import (
     MISSING_HINT,
@@ -29,6 +30,8 @@ from fmexp.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from fmexp.config.schema import CsvConfig
 
 MOST_MISTAKES = 10
 """Mistakes that one message lists."""
@@ -54,6 +57,21 @@ class Dialect:
     encoding: str = "utf-8"
     quoting: bool = True
     names: tuple[str, ...] | None = None
+
+
+def open_table(found: list[Path], data: CsvConfig) -> TableFiles:
+    """Look into the files of a table.
+
+    Raises:
+        DataError: the first has no usable columns, or the others have different ones.
+    """
+    dialect = sniff(found[0], data.delimiter, data.encoding, data.quoting, data.names)
+    first = sample(found[0], dialect)
+    files.refuse_unlike(found, list(first), lambda file: header(file, dialect))
+    n_rows = estimate_rows(first, sum(map(files.unpacked_size, found)))
+    return TableFiles(
+        found, first, n_rows, str(dialect), lambda file, plan: batches(file, dialect, plan)
+    )
 
 
 def sniff(

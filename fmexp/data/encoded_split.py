@@ -58,7 +58,8 @@ def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> 
     if source.cache is None or len(source.table) <= CHUNK_ROWS:
         part_of_row = np.zeros(len(source.table), np.uint8)
         return _make(source, split, learning, part_of_row, None)
-    asked = [asdict(split), asdict(learning), source.target, source.numeric, source.categorical]
+    schema = source.schema
+    asked = [asdict(split), asdict(learning), schema.target, schema.numeric, schema.categorical]
     key = digest([json.dumps(asked, sort_keys=True).encode()])[:16]
     folder = source.cache.folder / f"encoded-{key}"
     if read_about(folder) is None:
@@ -89,12 +90,9 @@ def _make(
     parts = split_rows(source.table, split, part_of_row)
     encoder = learn(
         lambda: map(source.table.take, parts.chunks(TRAIN)),
-        source.target,
-        source.numeric,
-        source.categorical,
+        source.schema,
         learning,
         source.first,
-        source.dates,
     )
     if folder is None:
         budget.claim(_encoded_bytes(source, encoder), "the encoded rows", "use fewer")
@@ -105,7 +103,7 @@ def _make(
     found = {part: rows for part, rows in encoded.items() if rows is not None}
     tested = ""
     if TEST in found:
-        tested = digest_of_cells(source.table.columns[source.target], parts.chunks(TEST))
+        tested = digest_of_cells(source.table.columns[source.schema.target], parts.chunks(TEST))
     return EncodedSplit(encoder, parts.digest(), tested, found)
 
 

@@ -7,13 +7,17 @@ import gzip
 import hashlib
 import stat
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from fmexp.data.schema import ReadPlan
+    from fmexp.data.table import Table
 
 DAMAGED = (EOFError, OSError, zlib.error)
 """What reading a broken gzipped file raises."""
@@ -67,6 +71,47 @@ def _check(file: Path) -> None:
         raise DataError(f"data.path: {file} cannot be read: {error.strerror}") from None
     if about.st_size == 0:
         raise DataError(f"{file} is empty: a header and rows were expected")
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The files of one table, looked into but not yet read.
+
+    Attributes:
+        found: the files; all have the same columns.
+        sample: the first rows as texts, by column.
+        n_rows: how many rows there are, about.
+        how: what decides how their text is cut into cells.
+        batches: reads a file: the columns that are asked for, some rows at a time.
+    """
+
+    found: list[Path]
+    sample: dict[str, list[str]]
+    n_rows: float
+    how: str
+    batches: Callable[[Path, ReadPlan], Iterator[Table]]
+
+
+def refuse_unlike(
+    found: list[Path], names: list[str], names_of: Callable[[Path], list[str]]
+) -> None:
+    """All files of a table have the same columns in the same order.
+
+    Args:
+        found: the files.
+        names: the columns of the first.
+        names_of: tells those of another.
+
+    Raises:
+        DataError: naming the first file that has others.
+    """
+    for file in found[1:]:
+        other = names_of(file)
+        if other != names:
+            raise DataError(
+                f"{file}: expected the columns of {found[0].name} ({', '.join(names[:8])}), "
+                f"got {', '.join(other[:8])}"
+            )
 
 
 def open_bytes(file: Path) -> IO[bytes]:

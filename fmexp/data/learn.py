@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data.encode import Block, Categorical, Encoder, Numeric, finite, listed, numbers_of
-from fmexp.data.schema import MISSING_TARGET_HINT
+from fmexp.data.schema import MISSING_TARGET_HINT, Schema
 from fmexp.data.statistics import BlockStatistics, NameStatistics, NumberStatistics
 from fmexp.data.table import MISSING
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
 
     from fmexp.data.table import Table
 
@@ -40,46 +40,37 @@ class Learning:
 
 
 def learn(
-    training: Callable[[], Iterable[Table]],
-    target: str,
-    numeric: Sequence[str],
-    categorical: Sequence[str],
-    learning: Learning,
-    first: int = 0,
-    dates: Mapping[str, str] | None = None,
+    training: Callable[[], Iterable[Table]], schema: Schema, learning: Learning, first: int = 0
 ) -> Encoder:
     """Learn the encoding from the training rows.
 
     Args:
         training: gives the rows of the training part, chunk by chunk, as often as it is called.
-        target: the target's column.
-        numeric: columns of numbers.
-        categorical: columns of names.
+        schema: what each column is for.
         learning: how.
         first: number of the first feature of a block of sparse rows.
-        dates: of the numeric columns those of dates, and how they are written.
 
     Raises:
         DataError: a number is missing or not finite, or the labels are not two.
     """
-    seen = _Seen(target, numeric, categorical, learning, training())
+    seen = _Seen(schema, learning, training())
     block, numbers = None, seen.numbers
     if seen.block.n_rows:
         block = _learn_block(seen.block, learning, first)
         if not block.sparse:
             numbers = _column_statistics(block, training())
-    sparse = block.sparse if block else bool(categorical) or seen.density() < SPARSE_BELOW
+    sparse = block.sparse if block else bool(schema.categorical) or seen.density() < SPARSE_BELOW
     offset, scale, (low, high), labels = seen.learn_target()
     return Encoder(
-        target_name=target,
+        target_name=schema.target,
         target_offset=offset,
         target_scale=scale,
         target_range=(low, high),
         labels=labels,
         numeric=tuple(
             replace(
-                _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not categorical),
-                date=(dates or {}).get(name),
+                _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not schema.categorical),
+                date=schema.dates.get(name),
             )
             for name, x in numbers.items()
         ),
@@ -95,17 +86,10 @@ def learn(
 class _Seen:
     """Statistics of all columns of the training rows."""
 
-    def __init__(
-        self,
-        target: str,
-        numeric: Sequence[str],
-        categorical: Sequence[str],
-        learning: Learning,
-        training: Iterable[Table],
-    ) -> None:
-        self.target, self.learning = target, learning
-        self.numbers = {name: NumberStatistics() for name in numeric}
-        self.names = {name: NameStatistics() for name in categorical}
+    def __init__(self, schema: Schema, learning: Learning, training: Iterable[Table]) -> None:
+        self.target, self.learning = schema.target, learning
+        self.numbers = {name: NumberStatistics() for name in schema.numeric}
+        self.names = {name: NameStatistics() for name in schema.categorical}
         self.block = BlockStatistics()
         self.labels, self.y = NameStatistics(), NumberStatistics()
         for table in training:

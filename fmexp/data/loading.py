@@ -63,5 +63,5 @@ def prepare(name: str, source: Source, split: SplitConfig, learning: Learning) -
         test_digest=parts.test_digest,
         table=source.table,
         noise_floor=source.noise_floor,
-        notes=source.notes,
+        notes=tuple(source.schema.notes),
     )

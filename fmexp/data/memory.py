@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data import schema
 from fmexp.data.dates import days_of_objects
 from fmexp.data.encode import finite, numbers_of
 from fmexp.data.features import CSR
 from fmexp.data.loading import prepare
+from fmexp.data.schema import ColumnOptions, Schema, infer, sample_rows
 from fmexp.data.sources import Source
 from fmexp.data.split import SplitBy
 from fmexp.data.table import BLOCK, Column, Table, Text, number_text, text_of_numbers
@@ -44,28 +44,19 @@ def from_table(
     """
     columns = columns_of(table)
     n_rows = len(next(iter(columns.values()), ()))
-    n_sample = schema.sample_rows(max(len(columns), 1))
+    n_sample = sample_rows(max(len(columns), 1))
     sample = {n: as_text(c[:n_sample]).texts() for n, c in columns.items()}
     by = SplitBy.parse(split.by)
     split_by = (by.kind, by.column) if by.column else None
-    options = schema.ColumnOptions(target, split_by=split_by, **roles)
-    found = schema.infer(sample, n_rows, options, "the table", learning.task)
-    numbers, texts = found.kinds(learning.task, by.column)
-    raw = table_of(columns, numbers, texts, found.dates)
-    for name in numbers:
+    options = ColumnOptions(target, split_by=split_by, **roles)
+    schema = infer(sample, n_rows, options, "the table", learning.task)
+    plan = schema.read_plan(learning.task, learning.fill_missing, drop_missing_targets=False)
+    raw = table_of(columns, plan.numbers, plan.texts, plan.dates)
+    for name, may_miss in plan.numbers.items():
         x = numbers_of(name, raw.columns[name])
-        finite(name, x[~np.isnan(x)] if learning.fill_missing and name != target else x)
+        finite(name, x[~np.isnan(x)] if may_miss else x)
     ordered = Table({name: raw.columns[name] for name in columns if name in raw.columns})
-    source = Source(
-        "a table in memory",
-        ordered,
-        target,
-        found.numeric,
-        found.categorical,
-        notes=tuple(found.notes),
-        dates=found.dates,
-    )
-    return prepare("table", source, split, learning)
+    return prepare("table", Source("a table in memory", ordered, schema), split, learning)
 
 
 def from_arrays(
@@ -88,13 +79,15 @@ def from_arrays(
         raise DataError(f"expected a target for each row, got {X.shape[0]} rows, {len(labels)}")
     if hasattr(X, "tocsr"):
         table = Table({"y": labels}, rows_of_matrix(X))
-        return prepare("arrays", Source("a matrix in memory", table, "y", [], []), split, learning)
+        source = Source("a matrix in memory", table, Schema("y"))
+        return prepare("arrays", source, split, learning)
     names = [str(j) for j in range(X.shape[1])] if names is None else list(names)
     target = next(name for name in ("y", "target", "the target") if name not in names)
     columns = dict(zip(names, np.asarray(X, np.float64).T.copy(), strict=True))
     for name, x in columns.items():
         finite(name, x[~np.isnan(x)] if learning.fill_missing else x)
-    source = Source("an array in memory", Table(columns | {target: labels}), target, names, [])
+    table = Table(columns | {target: labels})
+    source = Source("an array in memory", table, Schema(target, names))
     return prepare("arrays", source, split, learning)
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data import files
 from fmexp.data.dates import days
 from fmexp.data.features import SMALL_CHUNK_ROWS
+from fmexp.data.files import TableFiles
 from fmexp.data.schema import MISSING_HINT, MISSING_TARGET_HINT, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fmexp.data.schema import ReadPlan
+
+
+def open_table(found: list[Path]) -> TableFiles:
+    """Look into the files of a table.
+
+    Raises:
+        DataError: the first has no usable columns, or the others have different ones.
+    """
+    first = sample(found[0])
+    files.refuse_unlike(found, list(first), names)
+    return TableFiles(found, first, sum(map(n_rows, found)), "", batches)
 
 
 def sample(file: Path) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,32 +56,43 @@ class Schema:
         categorical: columns of names, in the table's order.
         dropped: columns that are not used.
         notes: what was inferred, in sentences for the user.
-        split_by_text: the column that decides the parts is read as texts, not as numbers.
         dates: how the cells of those columns are written that hold dates; read as numbers.
+        split_by: the column that decides the parts, if one does.
+        split_by_text: whether that column is read as texts, not as numbers.
         missing_labels: texts of the target that stand for a missing label.
     """
 
     target: str
-    numeric: list[str]
-    categorical: list[str]
-    dropped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    numeric: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+    dropped: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    dates: Mapping[str, str] = field(default_factory=dict)
+    split_by: str | None = None
     split_by_text: bool = True
-    dates: dict[str, str] = field(default_factory=dict)
     missing_labels: frozenset[str] = MISSING
 
-    def kinds(self, task: str, split_by: str | None) -> tuple[list[str], list[str]]:
-        """The columns to read as numbers and those to read as texts.
+    def read_plan(self, task: str, fill_missing: bool, drop_missing_targets: bool) -> ReadPlan:
+        """What a reader is to read.
 
         Args:
             task: regression or classification, whose target is read as texts.
-            split_by: the column that decides the parts, if one does.
+            fill_missing: numeric columns may have missing cells.
+            drop_missing_targets: so may the target; such rows are left out.
         """
-        numbers, texts = list(self.numeric), list(self.categorical)
-        (texts if task == "classification" else numbers).append(self.target)
-        if split_by and split_by not in numbers + texts:
-            (texts if self.split_by_text else numbers).append(split_by)
-        return numbers, texts
+        numbers = dict.fromkeys(self.numeric, fill_missing)
+        texts = list(self.categorical)
+        if task == "classification":
+            texts.append(self.target)
+        else:
+            numbers[self.target] = drop_missing_targets
+        if self.split_by and self.split_by not in [*numbers, *texts]:
+            if self.split_by_text:
+                texts.append(self.split_by)
+            else:
+                numbers[self.split_by] = False
+        labels = self.missing_labels if drop_missing_targets else None
+        return ReadPlan(numbers, texts, self.dates, self.target, labels)
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,10 @@ class ColumnOptions:
     """What the user said about the columns (data.target, data.numeric, ...); None: infer.
 
     Attributes:
+        target: the column to predict.
+        numeric: columns of numbers.
+        categorical: columns of names.
+        drop: columns that are not used.
         split_by: group, time or column, and the column that decides the parts (split.by).
         dates: columns of dates, each with its format (data.dates).
     """
@@ -109,6 +124,8 @@ class ReadPlan:
         texts: columns of texts.
         dates: how those numbers are written that are dates.
         target: the target's column; "" where there is none.
+        missing_labels: rows without a target are left out, whose text is one of these or whose
+            number is missing; None: they are kept.
         dictionaries: the distinct texts of each.
     """
 
@@ -118,12 +135,18 @@ class ReadPlan:
         texts: Sequence[str],
         dates: Mapping[str, str] | None = None,
         target: str = "",
+        missing_labels: frozenset[str] | None = None,
     ) -> None:
         self.numbers = numbers
         self.texts = list(texts)
         self.dates = {n: form for n, form in (dates or {}).items() if n in numbers}
-        self.target = target
+        self.target, self.missing_labels = target, missing_labels
         self.dictionaries = {name: Dictionary() for name in self.texts}
+
+    def key(self) -> list[Any]:
+        """All that decides what is read, as JSON knows it."""
+        labels = self.missing_labels and sorted(self.missing_labels)
+        return [self.numbers, self.texts, self.dates, self.target, labels]
 
     def accepts(self, table: Table) -> bool:
         """Whether all numbers are finite, or missing where they may be."""
@@ -133,6 +156,20 @@ class ReadPlan:
             if wrong.any():
                 return False
         return True
+
+    def with_targets(self, table: Table) -> Table:
+        """The rows to keep: all, or those that have a target, and how many have none."""
+        if self.missing_labels is None:
+            return table
+        column = table.columns[self.target]
+        if isinstance(column, Text):
+            has_none = np.array([n.strip() in self.missing_labels for n in column.names], bool)
+            missing = has_none[column.codes]
+        else:
+            missing = np.isnan(column)
+        if not missing.any():
+            return table
+        return replace(table.take(np.flatnonzero(~missing)), left_out=int(missing.sum()))
 
 
 def infer(
@@ -172,31 +209,18 @@ def infer(
         raise DataError(f"{where}: no column is left to predict {target!r} from")
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
-    kind, column = options.split_by or ("", "")
-    is_number_or_date = kind == "time" and (column in options.dates or _all_numbers(sample[column]))
+    kind, column = options.split_by or ("", None)
+    as_number = kind == "time" and (column in options.dates or _all_numbers(sample[str(column)]))
     labels = {cell.strip() for cell in sample[target]} - {""}
     return Schema(
         target,
         **roles,
         notes=notes,
-        split_by_text=not is_number_or_date,
         dates=dict(options.dates),
+        split_by=column,
+        split_by_text=not as_number,
         missing_labels=MISSING if len(labels) > 2 else frozenset([""]),
     )
-
-
-def without_missing_targets(table: Table, schema: Schema) -> Table:
-    """The rows that have a target, and how many have none."""
-    column = table.columns[schema.target]
-    if isinstance(column, Text):
-        has_none = np.array([n.strip() in schema.missing_labels for n in column.names], bool)
-        missing = has_none[column.codes]
-    else:
-        missing = np.isnan(column)
-    if not missing.any():
-        return table
-    kept = table.take(np.flatnonzero(~missing))
-    return replace(kept, left_out=int(missing.sum()))
 
 
 def is_number(cell: str) -> bool:

@@ -1,23 +1,76 @@
-"""Tables from a seed: the notebook's two, pure noise, and rows of a known Factorization Machine."""
+"""Tables that need no file of the user's: patients, and rows that are generated from a seed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
+from fmexp.config.schema import (
+    DiabetesConfig,
+    GaussianConfig,
+    NotebookConfig,
+    NotebookTorchConfig,
+    PlantedConfig,
+)
+from fmexp.data import budget
 from fmexp.data.table import Column, Table, Text
 from fmexp.errors import MissingPackageError
 
-if TYPE_CHECKING:
-    from fmexp.config.schema import (
-        GaussianConfig,
-        NotebookConfig,
-        NotebookTorchConfig,
-        PlantedConfig,
+TARGET = "y"
+
+DIABETES = Path(__file__).with_name("diabetes.csv")
+
+Generated = PlantedConfig | GaussianConfig | NotebookConfig | NotebookTorchConfig
+
+
+def table_of(data: Generated | DiabetesConfig, task: str) -> tuple[str, Table, float | None]:
+    """The table that a configuration names; its last column is the target.
+
+    Returns:
+        How it came to be, the table, and the expected loss of the true model where there is one.
+
+    Raises:
+        DataError: it does not fit into memory.
+        MissingPackageError: it needs torch, which is not installed.
+    """
+    if isinstance(data, DiabetesConfig):
+        return "442 diabetes patients (Efron et al. 2004)", diabetes(), None
+    _claim_memory(data)
+    keys = {k: v for k, v in vars(data).items() if k not in ("name", "standardize")}
+    recipe = f"{data.name}({', '.join(f'{key}={value}' for key, value in keys.items())})"
+    if isinstance(data, PlantedConfig):
+        return recipe, *planted(data, task)
+    if isinstance(data, GaussianConfig):
+        return recipe, gaussian(data), None
+    if isinstance(data, NotebookConfig):
+        return recipe, notebook(data), None
+    return recipe, notebook_torch(data), None
+
+
+def _claim_memory(data: Generated) -> None:
+    """State the memory of a table before it is generated: the table, and what it is made from."""
+    width = float(data.columns)
+    if isinstance(data, PlantedConfig):
+        width += data.k
+        if data.fields:
+            width = data.fields / 2 + 3 * data.k
+    budget.claim(
+        2 * 8 * (width + 1) * data.rows, "the generated rows", "generate fewer (data.rows)"
     )
 
-TARGET = "y"
+
+def diabetes() -> Table:
+    """The table of scikit-learn's load_diabetes(scaled=False): diabetes.csv beside this file.
+
+    Source: B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, "Least Angle Regression", Annals of
+    Statistics 32 (2004); https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html. Ten
+    measurements of 442 patients and the progression of the disease one year later.
+    """
+    lines = DIABETES.read_text(encoding="utf-8").splitlines()
+    names = lines[0].split(",")
+    cells = np.array(",".join(lines[1:]).split(","), np.float64).reshape(-1, len(names))
+    return Table({name: np.ascontiguousarray(cells[:, j]) for j, name in enumerate(names)})
 
 
 def notebook(config: NotebookConfig) -> Table:
