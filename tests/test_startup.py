@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = ("hydra", "numpy", "mlflow", "torch", "numba", "optuna", "pandas", "pyarrow", "matplotlib")
 NAMES = ("run", "ui", "doctor", "data", "predict", "compare", "reproduce", "score",
-         "export", "report")  # fmt: skip
+         "export", "report", "refit")  # fmt: skip
 COMMANDS = [[], *([name] for name in NAMES)]
 
 

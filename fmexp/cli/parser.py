@@ -156,6 +156,10 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     reproduce.add_argument("run", help=RUN_NAMES)
     _add_data(reproduce)
     reproduce.set_defaults(command=_reproduce)
+    refit = commands.add_parser("refit", help="train a run's configuration again on all rows")
+    refit.add_argument("run", help=RUN_NAMES)
+    _add_data(refit)
+    refit.set_defaults(command=_refit)
     score = commands.add_parser("score", help="score the untouched test part, once")
     score.add_argument("run", help=RUN_NAMES)
     _add_data(score)
@@ -267,6 +271,12 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     from fmexp.analysis.reproduce import reproduce
 
     return reproduce(arguments.run, _store(arguments), Path.cwd(), arguments.data)
+
+
+def _refit(arguments: argparse.Namespace) -> int:
+    from fmexp.cli.refit import refit
+
+    return refit(arguments.run, _store(arguments), Path.cwd(), arguments.data)
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -102,7 +102,7 @@ def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
         params={key: str(value) for key, value in leaves.items()},
         tags=tags | (given.tags if given else {}),
         dataset={
-            "name": data.name,
+            "name": data_name(config),
             "digest": data.data_digest,
             "source": data.source,
             "rows": str(sum(len(part.rows) for part in parts(data).values())),
@@ -112,11 +112,11 @@ def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
 
 
 def default_name(config: Config) -> str:
-    """A run name that says what is in it: data, backend, k and, where it has one, learning rate."""
+    """A run name, what differs first: MLflow's lists cut long ones."""
     model = f"k{config.model.k}"
     if not meaning.reason("training.learning_rate", config.backend.name):
         model += f"-lr{config.training.learning_rate:g}"
-    return "-".join([data_name(config), config.backend.name, model])
+    return "-".join([data_name(config), model, config.backend.name])
 
 
 def data_name(config: Config) -> str:
