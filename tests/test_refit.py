@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from fmexp.cli.parser import main
-from fmexp.cli.refit import REFIT_OF
+from fmexp.cli.refit import REFIT_OF, _on_all_rows
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
 from fmexp.errors import UserError
@@ -46,10 +48,6 @@ def test_what_held_nothing_out_has_no_best_epoch(folder, refused):
 
 
 def test_parts_that_a_column_decides_are_not_joined(folder):
-    from types import SimpleNamespace
-
-    from fmexp.cli.refit import _on_all_rows
-
     run = SimpleNamespace(metrics={"best/epoch": 3.0})
-    with pytest.raises(UserError, match="has its parts from split.by=column:part"):
+    with pytest.raises(UserError, match=r"has its parts from split\.by=column:part"):
         _on_all_rows({"split": {"by": "column:part"}, "training": {}}, run)

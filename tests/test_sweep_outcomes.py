@@ -219,3 +219,4 @@ def test_hydras_own_sweeper_leaves_plain_runs(fmexp, store_folder):
     runs = fmexp.runs()
     assert [run.data.params["model.k"] for run in runs] == ["2", "4"]
     assert all("mlflow.parentRunId" not in run.data.tags for run in runs)
+    assert not (fmexp.folder / "multirun.yaml").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmexp.analysis import recorded
@@ -15,6 +14,8 @@ from fmexp.record.locate import without_password
 from fmexp.record.queries import Records
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fmexp.record.queries import Record
 
 REFIT_OF = "fmexp.refit_of"

@@ -152,6 +152,7 @@ def _winner(sweep: Sweep) -> str:
         f"fmexp predict {run} --data new.csv      # predictions for the rows of a file\n"
         f'python: fmexp.load("{run}").predict(table)\n'
         f"fmexp export {run}                      # for `mlflow models serve`\n"
+        f"fmexp refit {run}                       # train it on all rows\n"
         f"fmexp reproduce {run}                   # train it again, compare bit by bit"
     )
     return (
