@@ -10,7 +10,7 @@ from fmexp.cli.commands import run_once
 from fmexp.config.checks import parse
 from fmexp.config.compose import Composed, resolve
 from fmexp.errors import UserError
-from fmexp.record.locate import without_password
+from fmexp.record.passwords import without_password
 from fmexp.record.queries import Records
 
 if TYPE_CHECKING:
