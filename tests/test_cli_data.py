@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fmexp.cli.data import Options, inspect
+from fmexp.analysis.preview import Options, inspect
 from fmexp.errors import DataError
 from tests.data_support import lines
 

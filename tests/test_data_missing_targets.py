@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from fmexp.cli.data import Options, inspect
+from fmexp.analysis.preview import Options, inspect
 from fmexp.data import cache
 from fmexp.errors import DataError
 from tests.data_support import PARTS, lines, load_csv, load_parquet

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from fmexp.cli.parser import RUN_HELP
+from fmexp.cli.run import RUN_HELP
 from fmexp.config.schema import Config
 from tests import plain_environment
 

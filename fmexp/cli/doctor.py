@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmexp import __version__
+from fmexp.cli.options import add_store
 from fmexp.errors import StoreError
 from fmexp.record import spool
 from fmexp.record.environment import cpu_name, installed
@@ -16,10 +18,20 @@ from fmexp.record.query_status import summary
 from fmexp.record.spool_tracker import drain
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import argparse
 
 PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarrow")
 _ANSWER_SECONDS = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The store."""
+    add_store(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Look, mend, say; returns the exit code."""
+    return doctor(arguments.uri, Path.cwd())
 
 
 def doctor(uri: str | None, folder: Path) -> int:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmexp.analysis import recorded
-from fmexp.cli.commands import run_once
-from fmexp.config.checks import parse
-from fmexp.config.compose import Composed, resolve
+from fmexp.cli.options import add_data, add_run, add_store, store_uri
 from fmexp.errors import UserError
-from fmexp.record.passwords import without_password
-from fmexp.record.queries import Records
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import argparse
 
     from fmexp.record.queries import Record
 
 REFIT_OF = "fmexp.refit_of"
 """Tag: id of the run whose configuration was trained again on all rows."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run, and where its data are."""
+    add_run(parser)
+    add_data(parser)
+    add_store(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do it; returns the exit code."""
+    return refit(arguments.run, store_uri(arguments), Path.cwd(), arguments.data)
 
 
 def refit(run: str, uri: str, folder: Path, data_file: Path | None = None) -> int:
@@ -35,6 +43,13 @@ def refit(run: str, uri: str, folder: Path, data_file: Path | None = None) -> in
         UserError: no such run, it held nothing out, or its data are not to be found.
         StoreError: the store does not answer.
     """
+    from fmexp.analysis import recorded
+    from fmexp.cli.jobs import run_once
+    from fmexp.config.checks import parse
+    from fmexp.config.compose import Composed, resolve
+    from fmexp.record.passwords import without_password
+    from fmexp.record.queries import Records
+
     began = time.monotonic()
     with Records(uri) as records:
         record = records.find_trained(run)

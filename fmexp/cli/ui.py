@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from fmexp.cli.options import add_store, store_uri
 from fmexp.errors import FmexpError, UserError
 from fmexp.record.locate import sqlite_path
 from fmexp.record.passwords import without_password
 from fmexp.record.spool_tracker import drain
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 _START_SECONDS = 120
@@ -43,6 +45,18 @@ the winner. `train/*` and `val/*` are curves over epochs, `best/*` is the model 
 
 `fmexp compare A B` says whether one is really better, `fmexp report SWEEP` makes a page of a sweep.
 """
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The store, and where to listen."""
+    add_store(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C; returns the exit code."""
+    return serve(store_uri(arguments), arguments.host, arguments.port, Path.cwd())
 
 
 def serve(uri: str, host: str, port: int, folder: Path) -> int:

@@ -18,7 +18,7 @@ class FmexpSweeper(Sweeper):
 
     def sweep(self, arguments):
         """Run the sweep; returns the exit code of the command."""
-        from fmexp.cli.commands import RunJob
+        from fmexp.cli.jobs import RunJob
 
         if not isinstance(self.task_function, RunJob):
             raise RuntimeError("hydra/sweeper=fmexp sweeps `fmexp run -m` only")

@@ -1,4 +1,4 @@
-"""What each command does, from checked input to the exit code."""
+"""What `fmexp run` does: one run, or a sweep, from a checked configuration to the exit code."""
 
 from __future__ import annotations
 

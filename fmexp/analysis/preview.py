@@ -1,0 +1,324 @@
+"""What would be made of a file: its schema, sizes, oddities, and the run to start."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
+from fmexp.data import budget, csv, dates, files, parquet, schema
+from fmexp.data.features import CHUNK_ROWS, CSR, Features, chunks
+from fmexp.data.learn import Learning, learn
+from fmexp.data.sources import read
+from fmexp.data.split import SplitBy
+from fmexp.data.table import MISSING, Table, Text
+from fmexp.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fmexp.data.encode import Encoder
+
+Files = CsvConfig | ParquetConfig | LibsvmConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user said of the file.
+
+    Attributes:
+        target: the column to predict; None: by its name.
+        delimiter: of text; None: found out.
+        encoding: of text.
+        missing: error, or mean.
+    """
+
+    target: str | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    missing: str = "error"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A table that was read and encoded.
+
+    Attributes:
+        table: all rows, raw.
+        encoder: learned from all of them.
+        notes: what was inferred.
+        features: encoded rows of the first block.
+        target: encoded, of all rows.
+    """
+
+    table: Table
+    encoder: Encoder
+    notes: tuple[str, ...]
+    features: Features
+    target: np.ndarray
+
+
+def inspect(path: str, options: Options) -> str:
+    """The report on a file, a folder or a glob.
+
+    Raises:
+        DataError: it cannot be read as a table, or the target is not to be told.
+    """
+    config = _config(path, options)
+    if isinstance(config, LibsvmConfig):
+        return _report(config, _look(config, options, "regression"), options, "regression")
+    sample = _sample(config)
+    try:
+        target = options.target or schema.find_target(list(sample), path)
+    except DataError:
+        return _columns_only(path, sample)
+    if target not in sample:
+        raise DataError(f"{path} has no column {target!r}; there are {', '.join(sample)}")
+    config.target = options.target
+    task = _task(target, sample[target], path)
+    return _report(config, _look(config, options, task), options, task)
+
+
+def _look(config: Files, options: Options, task: str) -> Look:
+    """Read all rows and learn the encoding from all of them."""
+    source = read(config, SplitBy(), task)
+    table = source.table
+    encoder = learn(
+        lambda: map(table.take, chunks(len(table))),
+        source.schema,
+        Learning(task, fill_missing=options.missing == "mean"),
+        source.first,
+    )
+    first = table.take(slice(0, min(len(table), CHUNK_ROWS)))
+    notes = tuple(source.schema.notes)
+    return Look(table, encoder, notes, encoder.features(first), encoder.target(table))
+
+
+def _config(path: str, options: Options) -> Files:
+    first = files.find(path)[0]
+    start = files.head(first)
+    columns: dict[str, Any] = {"target": None, "categorical": None, "numeric": None, "drop": []}
+    columns |= {"dates": None, "min_count": 1, "missing": options.missing}
+    columns |= {"standardize": True, "missing_target": "drop"}
+    if start.startswith(b"PAR1"):
+        return ParquetConfig(name="parquet", path=path, **columns)
+    if _looks_like_libsvm(start):
+        return LibsvmConfig("libsvm", True, path)
+    return CsvConfig(
+        name="csv", path=path, delimiter=options.delimiter, encoding=options.encoding,
+        quoting=True, names=None, **columns,
+    )  # fmt: skip
+
+
+def _looks_like_libsvm(start: bytes) -> bool:
+    """Whether the first lines with entries are `number number:number ...`."""
+    lines = [line.split() for line in start.split(b"\n")[:20] if b":" in line]
+    return bool(lines) and all(
+        schema.is_number(cells[0].decode("latin-1"))
+        and all(cell.count(b":") == 1 for cell in cells[1:])
+        for cells in lines[:5]
+    )
+
+
+def _sample(config: CsvConfig | ParquetConfig) -> dict[str, list[str]]:
+    found = files.find(config.path)
+    if isinstance(config, ParquetConfig):
+        return parquet.open_table(found).sample
+    return csv.open_table(found, config).sample
+
+
+def _task(target: str, cells: list[str], path: str) -> str:
+    """Classification where the target is text of two names, else regression."""
+    cells = [cell for cell in cells if cell.strip() not in MISSING] or cells
+    texts = {cell for cell in cells if not schema.is_number(cell)}
+    if len(texts) <= 0.1 * len(cells) and len(texts) < len(set(cells)):
+        return "regression"
+    if len(set(cells)) > 2:
+        raise DataError(
+            f"{path}: the target {target!r} holds {len(set(cells))} names such as "
+            f"{min(texts)!r}; expected numbers, or two names (classification)"
+        )
+    return "classification"
+
+
+def _columns_only(path: str, sample: dict[str, list[str]]) -> str:
+    """What can be said before the target is known."""
+    lines = [f"{path}: {len(sample)} columns; the first rows of each:"]
+    width = max(map(len, sample))
+    for name, cells in sample.items():
+        lines.append(f"  {name:<{width}}  {_examples(cells[:40], 60)}")
+    return "\n".join([*lines, "", f"Which one is to be predicted? fmexp data {path} --target NAME"])
+
+
+def _examples(cells: Sequence[str], width: int) -> str:
+    """As many different cells as fit, each of them whole; "..." where there are more."""
+    distinct = list(dict.fromkeys(cell or "(empty)" for cell in cells))
+    shown = ""
+    for cell in distinct:
+        if shown and len(shown) + len(cell) + 2 > width:
+            return f"{shown}, ..."
+        shown += f", {cell}" if shown else cell if len(cell) <= width else f"{cell[:width]}..."
+    return shown
+
+
+def _report(config: Files, data: Look, options: Options, task: str) -> str:
+    suspicious = _suspicious(data)
+    size = budget.size(_size(config.path))
+    return "\n".join(
+        [
+            f"{config.path}: {config.name}, {size}, {len(data.table):,} rows",
+            *_contract_lines(data),
+            "",
+            *_size_lines(data),
+            *(["", "Worth a look:"] if suspicious else []),
+            *(f"  {line}" for line in suspicious),
+            "",
+            "Train on it:",
+            f"  {_command(config, data, options, task)}",
+        ]
+    )
+
+
+def _contract_lines(data: Look) -> list[str]:
+    """One line a column: its role, what is in it, and why."""
+    encoder = data.encoder
+    why = {note.partition(" (")[0]: note.partition(" (")[2].rstrip(")") for note in data.notes}
+    rows: list[tuple[str, str, str]] = []
+    if encoder.block is not None:
+        rows.append(("features", f"{encoder.n_features:,} without names", data.notes[0]))
+    for column in () if encoder.block else encoder.numeric:
+        x = np.asarray(data.table.columns[column.name])
+        missing = int(np.isnan(x).sum())
+        holds = f"{np.nanmin(x):g} to {np.nanmax(x):g}" + (f", {missing:,} missing" * (missing > 0))
+        rows.append(("numeric", column.name, holds))
+    for field in encoder.categorical:
+        examples = _examples(field.categories[:3], 40)
+        holds = f"{len(field.categories):,} categories: {examples}"
+        rows.append(("categorical", field.name, holds))
+    low, high = encoder.target_range
+    labels = encoder.labels
+    holds = f"{labels[0]} or {labels[1]}" if labels else f"{low:g} to {high:g}"
+    rows.append(("target", encoder.target_name, holds))
+    rows += [("dropped", key.partition(": ")[2], "") for key in why if key.startswith("dropped: ")]
+    width = max(len(name) for _, name, _ in rows)
+    lines = []
+    for role, name, holds in rows:
+        reason = why.get(f"{role}: {name}", "")
+        lines.append(f"  {role:<12} {name:<{width}}  {holds}{f'  ({reason})' if reason else ''}")
+    return lines
+
+
+def _size_lines(data: Look) -> list[str]:
+    features = data.features
+    n_rows, n_features = features.shape
+    times = len(data.table) / n_rows
+    if isinstance(features, CSR):
+        arrays = [features.indptr, features.indices, features.values]
+        n_bytes = sum(array.nbytes for array in arrays if array is not None)
+        share = len(features.indices) / (n_rows * n_features)
+        kept = f"sparse, {len(features.indices) / n_rows:.1f} entries a row ({share:.2%} of all)"
+    else:
+        n_bytes, kept = features.nbytes, "dense"
+    return [f"{n_features:,} features; rows are kept {kept}, {budget.size(n_bytes * times)} in all"]
+
+
+def _suspicious(data: Look) -> list[str]:
+    """What often goes wrong with such a table."""
+    found = []
+    y = data.target
+    if y.min() == y.max():
+        found.append(f"the target {data.encoder.target_name!r} is the same in all rows")
+    elif data.encoder.labels is None and len(np.unique(y[:10_000])) == 2:
+        found.append("the target has two values: task=classification may be what you want")
+    if data.table.left_out:
+        found.append(
+            f"{data.table.left_out:,} rows have no {data.encoder.target_name!r}, the target: "
+            "data.missing_target=drop leaves them out"
+        )
+    for column in () if data.encoder.block else data.encoder.numeric:
+        found += _suspicious_numbers(column.name, np.asarray(data.table.columns[column.name]), y)
+    for field in data.encoder.categorical:
+        text = data.table.columns[field.name]
+        assert isinstance(text, Text)
+        counts = np.bincount(text.codes, minlength=len(text.names))
+        if len(field.categories) == 1:
+            found.append(f"{field.name}: the same in all rows tells nothing; data.drop to leave it")
+        once = int((counts == 1).sum())
+        if once > 0.5 * len(counts) and len(counts) > 20:
+            found.append(
+                f"{field.name}: {once:,} of {len(counts):,} categories occur once; "
+                f"data.min_count=2 lets them share one feature"
+            )
+        commas = sum(schema.is_number(name.replace(",", ".", 1)) for name in text.names)
+        if commas > 0.9 * len(text.names) and any("," in name for name in text.names):
+            found.append(f"{field.name}: decimal commas? Numbers need a point")
+        if forms := dates.fitting(text.names):
+            found.append(
+                f"{field.name}: dates, each a category of its own, and new ones will be unknown; "
+                f"'data.dates={{{field.name}: \"{forms[0]}\"}}' makes numbers of them, "
+                f"split.by=time:{field.name} tests on later rows"
+            )
+        if "" in text.names and counts[text.names.index("")]:
+            empty = int(counts[text.names.index("")])
+            found.append(f"{field.name}: {empty:,} empty cells are a category of their own")
+    return found
+
+
+def _suspicious_numbers(name: str, x: np.ndarray, y: np.ndarray) -> list[str]:
+    present = ~np.isnan(x)
+    x, y = x[present], y[present]
+    if len(x) == 0 or x.min() == x.max():
+        return [f"{name}: the same number in all rows tells nothing; data.drop=[{name}]"]
+    spread, found = x.std(), []
+    furthest = float(np.abs(x - x.mean()).max() / spread)
+    if furthest > 30:
+        found.append(f"{name}: a number lies {furthest:.0f} standard deviations from the mean")
+    if y.min() < y.max() and len(x) > 9:
+        correlation = abs(float(np.corrcoef(x, y)[0, 1]))
+        if correlation > 0.999:
+            found.append(f"{name}: gives the target away (correlation {correlation:.4f})")
+    if np.abs(x).max() > 2**53:
+        found.append(f"{name}: whole numbers beyond 2^53 lose digits; ids belong to categorical")
+    return found
+
+
+def _command(config: Files, data: Look, options: Options, task: str) -> str:
+    """The `fmexp run` that uses the file so."""
+    words = ["fmexp", "run", f"data={config.name}", f"data.path={_value(config.path)}"]
+    if not isinstance(config, LibsvmConfig):
+        words.append(f"data.target={_value(data.encoder.target_name)}")
+        for key, columns in (
+            ("categorical", data.encoder.categorical),
+            ("numeric", data.encoder.numeric),
+        ):
+            names = ",".join(_value(column.name) for column in columns)
+            words.append(f"data.{key}=[{names}]")
+        dropped = [n.partition(": ")[2].partition(" (")[0] for n in data.notes if "dropped:" in n]
+        if dropped:
+            words.append(f"data.drop=[{','.join(map(_value, dropped))}]")
+    if options.delimiter is not None:
+        words.append(f"data.delimiter={_value(options.delimiter)}")
+    if options.encoding != "utf-8":
+        words.append(f"data.encoding={options.encoding}")
+    if data.table.left_out:
+        words.append("data.missing_target=drop")
+    if options.missing != "error":
+        words.append(f"data.missing={options.missing}")
+    if task != "regression":
+        words.append(f"task={task}")
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _value(text: str) -> str:
+    """A text as Hydra's override grammar takes it."""
+    if text and all((c.isalnum() and c.isascii()) or c in "_-./" for c in text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _size(path: str) -> int:
+    return sum(file.stat().st_size for file in files.find(path))
