@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -15,15 +14,13 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from fmexp.config import hydra_code, meaning
-from fmexp.config.checks import NOT_GIVEN, on_file, parse
+from fmexp.config.checks import NOT_GIVEN, parse
+from fmexp.config.hydra_errors import in_config_errors
+from fmexp.config.overrides import checked_overrides
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
 from fmexp.record.passwords import without_passwords
@@ -33,20 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hydra._internal.hydra import Hydra
-    from hydra.core.override_parser.types import Override
 
     from fmexp.config.schema import Config
 
 Tree = dict[str, Any]
-
-LAUNCHERS = {
-    "joblib": "'fmexp[joblib]'",
-    "submitit_local": "'fmexp[submitit]'",
-    "submitit_slurm": "'fmexp[submitit]'",
-    "ray": "hydra-ray-launcher",
-    "rq": "hydra-rq-launcher",
-}
-"""What pip installs for a launcher of Hydra's."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +106,11 @@ def as_yaml(arguments: argparse.Namespace) -> str:
 @contextmanager
 def _composed(arguments: argparse.Namespace) -> Iterator[tuple[DictConfig, frozenset[str]]]:
     """The composed tree, and the keys that the command line sets."""
-    try:
-        with _hydra(arguments.config_dir):
-            overrides = [o for o in _checked_overrides(arguments) if not o.sweeps]
-            tree = hydra.compose(
-                arguments.config_name or "config", [override.line for override in overrides]
-            )
-            yield tree, frozenset(override.key for override in overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_in_words(error)) from error
+    with in_config_errors(), _hydra(arguments.config_dir):
+        overrides = [o for o in checked_overrides(arguments) if not o.sweeps]
+        name = arguments.config_name or "config"
+        tree = hydra.compose(name, [override.line for override in overrides])
+        yield tree, frozenset(override.key for override in overrides)
 
 
 def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
@@ -136,11 +119,9 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
     Raises:
         ConfigError: keys or values are wrong; all of them are named.
     """
-    try:
+    with in_config_errors():
         resolved = OmegaConf.to_container(tree, resolve=True)
         record = without_passwords(_with_references(tree))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_in_words(error)) from error
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if name and "tracking.experiment" not in given:
         for each in (resolved, record):
@@ -158,13 +139,10 @@ def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) ->
         ConfigError: Hydra cannot make sense of them.
     """
     refuse_foreign_code(arguments)
-    try:
-        with _hydra(arguments.config_dir):
-            lines = [override.line for override in _checked_overrides(arguments)]
-            name = arguments.config_name or "config"
-            return _itself().multirun(name, job, lines, with_log_configuration=False)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_in_words(error)) from error
+    with in_config_errors(), _hydra(arguments.config_dir):
+        lines = [override.line for override in checked_overrides(arguments)]
+        name = arguments.config_name or "config"
+        return _itself().multirun(name, job, lines, with_log_configuration=False)
 
 
 def refuse_foreign_code(arguments: argparse.Namespace) -> None:
@@ -173,9 +151,9 @@ def refuse_foreign_code(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: they do.
     """
-    try:
+    with in_config_errors():
         with _hydra(arguments.config_dir):
-            given = _checked_overrides(arguments)
+            given = checked_overrides(arguments)
             name = arguments.config_name or "config"
             found, choices = hydra_code.settings(_itself(), name, [o.line for o in given])
             typed = [o for o in given if o.key.startswith(("hydra.", "hydra/"))]
@@ -185,8 +163,6 @@ def refuse_foreign_code(arguments: argparse.Namespace) -> None:
         with _hydra(None):
             lines = [o.line for o in typed if o.key != "hydra.searchpath"] + groups
             trusted, _ = hydra_code.settings(_itself(), "config", lines)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_in_words(error)) from error
     hydra_code.refuse_foreign(found, trusted, choices.get("hydra/sweeper") == "fmexp")
 
 
@@ -209,19 +185,8 @@ def resolve(record: Tree) -> Tree:
     """
     if "${" not in json.dumps(record):
         return record
-    try:
+    with in_config_errors():
         return OmegaConf.to_container(OmegaConf.create(record), resolve=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise ConfigError(_in_words(error)) from error
-
-
-@dataclass(frozen=True)
-class _Given:
-    """One override, in the form that Hydra takes."""
-
-    key: str
-    line: str
-    sweeps: bool = False
 
 
 @contextmanager
@@ -249,103 +214,6 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
             yield
     finally:
         GlobalHydra.instance().hydra = outer
-
-
-def _checked_overrides(arguments: argparse.Namespace) -> list[_Given]:
-    """Every override; unknown keys are left to `parse`, and those of a space to the sweep."""
-    given, mistakes = [], []
-    for line in arguments.overrides:
-        try:
-            override = OverridesParser.create().parse_override(line)
-        except HydraException as error:
-            mistakes.append(_no_override(line, error))
-            continue
-        key = override.key_or_group
-        if not arguments.multirun and (key.startswith("hydra.sweeper") or sweeps(override)):
-            mistakes.append(f"{line}: sweeps need -m: fmexp run -m {line}")
-        mistakes += _mistakes(override)
-        mistakes += _without_effect(key, line, arguments)
-        given.append(_Given(key, _for_hydra(override), sweeps(override)))
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return given
-
-
-def _no_override(line: str, error: HydraException) -> str:
-    """What Hydra's grammar refuses of a line, in Hydra's words where these say more."""
-    key, equals, value = line.partition("=")
-    if not equals and (Path(line).is_file() or line.endswith((".csv", ".tsv", ".parquet", ".gz"))):
-        return f"{line!r} is a file and no override; write {on_file(line)}"
-    if "NoneType is incompatible" in str(error) and value.startswith("choice("):
-        plain = value.removeprefix("choice(").removesuffix(")")
-        return f"{line}: Hydra's choice(...) takes no null; without it null can be: {key}={plain}"
-    reason = f" ({str(error).splitlines()[0]})" if value else ""
-    return f"{line!r} is not an override{reason}; write key=value, such as model.k=4"
-
-
-def _mistakes(override: Override) -> list[str]:
-    """A choice that its group does not have."""
-    key = override.key_or_group
-    choices = _choices(key)
-    chosen = override.value()
-    if not choices or chosen in choices or not isinstance(chosen, str):
-        return []
-    if key == "hydra/launcher" and chosen in LAUNCHERS:
-        return [f"hydra/launcher={chosen} is not installed: pip install {LAUNCHERS[chosen]}"]
-    near = difflib.get_close_matches(chosen, choices, n=1)
-    guess = f"; did you mean {near[0]}?" if near else ""
-    return [f"{key} must be one of {', '.join(choices)}, got {chosen}{guess}"]
-
-
-def _without_effect(key: str, line: str, arguments: argparse.Namespace) -> list[str]:
-    """A key of Hydra's own that would change nothing, as fmexp writes to no folder of Hydra's.
-
-    A launcher or another sweeper may use all that is not of a single run.
-    """
-    first = key.replace("/", ".").split(".")[:2]
-    if first[0] != "hydra" or first[1:] in (["searchpath"], ["sweeper"]):
-        return []
-    others = first[1:] == ["launcher"] or _has_other_plugins(arguments)
-    if arguments.multirun and others and first[1:] != ["run"]:
-        return []
-    return [f"{line} has no effect, as fmexp writes no folders or logs of Hydra's; leave it out"]
-
-
-def _has_other_plugins(arguments: argparse.Namespace) -> bool:
-    """Whether a launcher or another sweeper is chosen, or may be in a file of the user's."""
-    words = ("hydra/launcher=", "hydra/sweeper=")
-    return bool(arguments.config_dir) or any(o.startswith(words) for o in arguments.overrides)
-
-
-def sweeps(override: Override) -> bool:
-    """Whether an override asks for several values."""
-    return bool(override.is_sweep_override())
-
-
-def _choices(group: str) -> list[str]:
-    """The options of a config group; none if there is no such group.
-
-    Asked of the sources themselves: `get_group_options` composes the primary configuration anew.
-    """
-    sources = GlobalHydra.instance().config_loader().get_sources()
-    groups = [source for source in sources if source.is_group(group)]
-    options = {option for each in groups for option in each.list(group, ObjectType.CONFIG)}
-    return sorted(options)
-
-
-def _for_hydra(override: Override) -> str:
-    """The override in the form that Hydra takes without asking whether the key exists.
-
-    That is for the schema to say, with all other mistakes. Groups, deletions and Hydra's own keys
-    stay as they are; an experiment is always added.
-    """
-    line, key = str(override.input_line), override.key_or_group
-    if key == "experiment":
-        return f"+{line.lstrip('+')}"
-    is_hydras = key.partition(".")[0] == "hydra" and not key.startswith("hydra.sweeper.")
-    if _choices(key) or override.is_delete() or is_hydras:
-        return line
-    return f"++{line.lstrip('+')}"
 
 
 def _with_references(node: DictConfig | ListConfig) -> Any:
@@ -377,9 +245,3 @@ def _watching_the_environment() -> Iterator[list[str]]:
         yield asked
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-
-
-def _in_words(error: Exception) -> str:
-    """The first paragraph of a Hydra or OmegaConf message, with its cause."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line.strip() for line in lines[:3])
