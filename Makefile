@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := fmexp hydra_plugins tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install torch run ui test lint types unit wheel bench soak clean
+.PHONY: help install torch run ui test lint types unit settings wheel bench soak clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,15 @@ types: .venv/dev
 
 unit: .venv/dev
 	$(BIN)/pytest -q -n 2 --dist worksteal
+
+# Two at a time, and one thread in each of torch's: CI has two cores.
+settings: .venv/dev ## tests that touch torch or kernels, on code paths of other CPUs
+	@printf '%s\n' 'NUMBA_CPU_NAME=x86-64-v2 NUMBA_CPU_FEATURES= $(BIN)/pytest -q -k golden' \
+	  'ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/pytest -q -k torch' \
+	  'ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/pytest -q -k torch' \
+	  'OMP_NUM_THREADS=1 $(BIN)/pytest -q -k "torch or golden"' | xargs -d '\n' -P 2 -I% \
+	  sh -c 'env % tests/test_backends_golden.py tests/test_backends_torch_adam.py \
+	  tests/test_training_fit.py || exit 255'
 
 wheel: .venv/dev
 	$(BIN)/python tests/check_wheel.py

@@ -44,7 +44,7 @@ class SgdTrainer:
         self._make_layout = partial(layout, dtype=dtype, logistic=logistic)
         self._layout = self._judged = self._make_layout(parameters)
         self._bias = self._judged_bias = np.array([parameters.w0], dtype)
-        self._rows = self._layout.arrays(train.features)
+        self._rows = self._layout.training_arrays(train.features)
         self._target = _column(train.target, len(train.features), dtype)
         self._total_loss = sgd_kernels.total_loss(logistic)
         self._seen: tuple[Features, _Arrays] = train.features, self._rows
@@ -143,6 +143,8 @@ class DenseLayout:
             raise _wrong_shape(rows.shape, len(self._w))
         return (np.ascontiguousarray(rows, self._dtype),)
 
+    training_arrays = arrays
+
     def some(self, rows: _Arrays, block: slice) -> _Arrays:
         """Some rows of `arrays`, without a copy."""
         return (rows[0][block],)
@@ -183,6 +185,7 @@ class SparseLayout:
         self._w = np.zeros(n_features, dtype) if apart else self._table[:, self._lanes]
         wide = self._lanes > sgd_kernels.MAX_LANES
         self._sums = np.zeros(self._lanes, dtype) if wide else None
+        self._largest = np.inf
         self.factors()[:] = parameters.V
         self.weights()[:] = parameters.w
 
@@ -197,6 +200,13 @@ class SparseLayout:
         values = np.zeros(0) if rows.values is None else rows.values
         values = np.ascontiguousarray(values, self._dtype)
         check_sparse(indptr, indices, None if rows.values is None else values, rows.n_features)
+        return indptr, indices, values
+
+    def training_arrays(self, features: Features) -> _Arrays:
+        """The same of the rows to train on: the cap asks how large the largest is."""
+        indptr, indices, values = self.arrays(features)
+        one_hot = len(values) < len(indices)
+        self._largest = float(sgd_kernels.largest_squared_norm()(indptr, values, one_hot))
         return indptr, indices, values
 
     def some(self, rows: _Arrays, block: slice) -> _Arrays:
@@ -216,7 +226,7 @@ class SparseLayout:
             wide = sgd_kernels.train_wide(dtype, one_hot, logistic)
             return wide(*rows, target, order, self._table, self._w, self._sums, *rest)
         kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, logistic)
-        return kernel(*rows, target, order, self._table, self._w, *rest)
+        return kernel(*rows, target, order, self._table, self._w, self._largest, *rest)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`."""

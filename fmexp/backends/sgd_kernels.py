@@ -20,15 +20,20 @@ Part 2 is the kernels. With a row x, s = sum_j v_j x_j and g = learning rate * d
 
 With a cap on the steps, lr is min(learning rate, limit / G) on each row, with limit = 1 for squared
 error, 4 for log loss, and G = |d y_hat / d parameters|^2 = 1 + |x|^2 + sum_jf (x_j (s_f - v_jf
-x_j))^2 (docs/fm.md). G is computed only where a bound from the forward pass says that it may
-matter: G <= 1 + |x|^2 (1 + 2 sum_f (s_f^2 + q_f)), with q_f = sum_j v_jf^2 x_j^2. Without a cap,
-limit is infinite.
+x_j))^2. With q_f = sum_j v_jf^2 x_j^2, docs/fm.md derives
+
+    G  = 1 + m + sum_f ((m - 2) s_f^2 + q_f)                              for m entries that are 1
+    G <= 1 + |x|^2 (1 + |s|^2) + sqrt(sum_j x_j^4) sum_f (s_f^2 + 2 q_f)
+      <= 1 + |x|^2 (1 + 2 sum_f (s_f^2 + q_f))
+
+and G is computed only where a bound says that it may matter. Without a cap, limit is infinite.
 
 A factor that is 0 everywhere stays 0, so the padded lanes never matter.
 """
 
 # Compiled by Numba, whose types are not Python's:
 # mypy: disable-error-code="misc,no-any-return,no-untyped-call,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="call-arg"
 
 from __future__ import annotations
 
@@ -210,6 +215,18 @@ def _where_not_zero(typing: Any, condition: Any, then: Any, otherwise: Any) -> A
 
 
 @intrinsic
+def _any_above(typing: Any, vector: Any, threshold: Any) -> Any:  # noqa: ARG001
+    """Whether a lane of a vector is above the same lane of another."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        above = builder.fcmp_ordered(">", *args)
+        bits = ir.IntType(vector.lanes)
+        return builder.icmp_unsigned("!=", builder.bitcast(above, bits), ir.Constant(bits, 0))
+
+    return types.boolean(vector, threshold), generate
+
+
+@intrinsic
 def _at(typing: Any, start: Any, offset: Any) -> Any:  # noqa: ARG001
     """start[offset]."""
 
@@ -385,15 +402,30 @@ def _loss_and_step(
 
 
 @_inlined
-def _bound(energy: Any, norm: Any, one: Any) -> Any:
-    """At least G, from sum_f (s_f^2 + q_f) and |x|^2."""
-    return one + norm * (one + (one + one) * energy)
+def _bound(pairs: Any, energy: Any, norm: Any, fourth: Any, one: Any) -> Any:
+    """At least G, from sum_f (s_f^2 - q_f), sum_f (s_f^2 + q_f), |x|^2 and sum_j x_j^4."""
+    two = one + one
+    of_s, of_q = (energy + pairs) / two, (energy - pairs) / two
+    return one + norm * (one + of_s) + np.sqrt(fourth) * (of_s + two * of_q)
 
 
 @_inlined
-def _keeps(rate: Any, regs: Any, one: Any) -> Any:
+def _calm(rate: Any, most: Any, largest: Any, lanes: int, one: Any) -> Any:
+    """s_f^2 + q_f of every factor f up to which no row with |x|^2 <= largest can need a cap."""
+    return ((most / rate - one) / largest - one) / ((one + one) * lanes)
+
+
+@_inlined
+def _keeps(rate: Any, reg_w0: Any, reg_w: Any, reg_V: Any, one: Any) -> Any:
     """What L2 leaves of w0, w_j and v_j in a step."""
-    return one - rate * regs[0], one - rate * regs[1], one - rate * regs[2]
+    return one - rate * reg_w0, one - rate * reg_w, one - rate * reg_V
+
+
+@_inlined
+def _keeps_capped(rate: Any, reg_w0: Any, reg_w: Any, reg_V: Any, one: Any) -> Any:
+    """The same numbers, in another form: of one form, LLVM would compute both on every row."""
+    zero = one - one
+    return one + rate * (zero - reg_w0), one + rate * (zero - reg_w), one + rate * (zero - reg_V)
 
 
 # Sparse rows. A table has rows of `width` numbers: v_j, and w_j if there is room (`table_width`);
@@ -406,12 +438,11 @@ def _score_sparse_row(
     indices: Any, values: Any, one_hot: bool, table: Any, width: int, weights: Any, step: int,
     begin: int, end: int, zeros: Any, one: Any,
 ) -> Any:  # fmt: skip
-    """What a row's forward pass gives: s, score, energy, norm.
+    """What a row's forward pass gives: s, q and the score without w0.
 
-    With q_f = sum_j v_jf^2 x_j^2: the score without w0 is sum_j w_j x_j + 1/2 sum_f (s_f^2 - q_f),
-    the energy sum_f (s_f^2 + q_f), the norm |x|^2.
+    The score is sum_j w_j x_j + 1/2 sum_f (s_f^2 - q_f), with q_f = sum_j v_jf^2 x_j^2.
     """
-    s, squares, linear, norm = zeros, zeros, one - one, one - one
+    s, squares, linear = zeros, zeros, one - one
     for entry in range(begin, end):
         j = np.int64(_at(indices, entry))
         x = one if one_hot else _at(values, entry)
@@ -419,25 +450,36 @@ def _score_sparse_row(
         s += a
         squares += a * a
         linear += _at(weights, j * step) * x
-        norm += x * x
     pairs = _sum(s * s - squares)
-    return s, linear + pairs / (one + one), _sum(s * s + squares), norm
+    return s, squares, linear + pairs / (one + one)
 
 
 @_inlined
 def _squared_slope_sparse(
     indices: Any, values: Any, one_hot: bool, table: Any, width: int, begin: int, end: int, s: Any,
-    one: Any,
+    squares: Any, rate: Any, most: Any, one: Any,
 ) -> Any:  # fmt: skip
-    """G = |d y_hat / d parameters|^2 = 1 + |x|^2 + sum_jf (x_j (s_f - v_jf x_j))^2."""
-    squares, norm = s - s, one - one
+    """G, or 0 where rate * G cannot be above `most`.
+
+    For one-hot rows of m entries, G = 1 + m + sum_f ((m - 2) s_f^2 + q_f).
+    """
+    if one_hot:
+        m = _cast(end - begin, one)
+        return (one + m) + _sum(_fill(m - (one + one), s) * (s * s) + squares)
+    norm, fourth = one - one, one - one
     for entry in range(begin, end):
-        x = one if one_hot else _at(values, entry)
-        xs = _fill(x, s)
-        slope = (s - _load(table, np.int64(_at(indices, entry)) * width, s) * xs) * xs
-        squares += slope * slope
-        norm += x * x
-    return (one + norm) + _sum(squares)
+        square = _at(values, entry) * _at(values, entry)
+        norm += square
+        fourth += square * square
+    pairs, energy = _sum(s * s - squares), _sum(s * s + squares)
+    if not rate * _bound(pairs, energy, norm, fourth, one) > most:
+        return one - one
+    slopes = s - s
+    for entry in range(begin, end):
+        x = _fill(_at(values, entry), s)
+        slope = (s - _load(table, np.int64(_at(indices, entry)) * width, s) * x) * x
+        slopes += slope * slope
+    return (one + norm) + _sum(slopes)
 
 
 @_inlined
@@ -479,8 +521,8 @@ def train_sparse(
 ) -> Callable[..., tuple[float, int]]:
     """One pass over CSR rows: sum of the losses, each taken before its update; steps capped.
 
-    Of the compiled function's arguments, `table`, `weights` and `bias` ([w0]) are updated; `order`
-    is a permutation of the rows, or empty for as they come; `values` is not read for one-hot rows.
+    `table`, `weights` and `bias` ([w0]) are updated; `order` is a permutation of the rows, or empty
+    for as they come; one-hot rows have no `values`; `largest` is at least |x|^2 of each row.
     """
     number = np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -488,8 +530,8 @@ def train_sparse(
     step = 1 if width == lanes else width
 
     def one_pass(
-        indptr, indices, values, target, order, table, weights, bias, learning_rate, limit,
-        reg_w0, reg_w, reg_V,
+        indptr, indices, values, target, order, table, weights, largest, bias, learning_rate,
+        limit, reg_w0, reg_w, reg_V,
     ):  # fmt: skip
         shuffled, n_rows, zeros = len(order) > 0, len(target), _zeros(zero, lanes)
         near = table.size * table.itemsize <= NEAR
@@ -499,7 +541,8 @@ def train_sparse(
         visits, V, w = _pointer(order), _pointer(table), _pointer(weights)
         rate, w0, total = number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
-        most, keeps = number(limit), _keeps(rate, regs, one)
+        most, keeps = number(limit), _keeps(rate, *regs, one)
+        calm = _fill(number(_calm(rate, most, number(largest), number(lanes), one)), zeros)
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
@@ -507,15 +550,17 @@ def train_sparse(
                     starts, ids, xs, one_hot, ys, visits, shuffled, V, width, w, step, line, near, t
                 )
             begin, end = _at(starts, i), _at(starts, i + 1)
-            s, score, energy, norm = _score_sparse_row(
+            s, squares, score = _score_sparse_row(
                 ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
             )
             row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if rate * _bound(energy, norm, one) > most:
-                G = _squared_slope_sparse(ids, xs, one_hot, V, width, begin, end, s, one)
+            if _any_above(s * s + squares, calm):
+                G = _squared_slope_sparse(
+                    ids, xs, one_hot, V, width, begin, end, s, squares, rate, most, one
+                )
                 if rate * G > most:
                     row_rate = most / G
-                    keep_w0, keep_w, keep_V = _keeps(row_rate, regs, one)
+                    keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
                     n_capped += 1
             loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
@@ -525,8 +570,7 @@ def train_sparse(
                 j = np.int64(_at(ids, entry))
                 x = one if one_hot else _at(xs, entry)
                 scale = _fill(keep_V + g * (x * x), zeros)
-                v = _load(V, j * width, zeros) * scale
-                _store(V, j * width, v - s * _fill(x, zeros))
+                _store(V, j * width, _load(V, j * width, zeros) * scale - s * _fill(x, zeros))
                 _put(w, j * step, _at(w, j * step) * keep_w - g * x)
         bias[0] = w0
         return total, n_capped
@@ -547,7 +591,7 @@ def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
         V, w, zeros, w0 = _pointer(table), _pointer(weights), _zeros(zero, lanes), bias[0]
         for i in range(len(scores)):
             begin, end = _at(starts, i), _at(starts, i + 1)
-            _s, without_w0, _energy, _norm = _score_sparse_row(
+            _s, _squares, without_w0 = _score_sparse_row(
                 ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
             )
             scores[i] = without_w0 + w0
@@ -563,8 +607,9 @@ def _score_wide_row(
     indices: Any, values: Any, one_hot: bool, table: Any, lanes: int, weights: Any, sums: Any,
     begin: int, end: int, zeros: Any, one: Any,
 ) -> Any:  # fmt: skip
-    """As `_score_sparse_row`; s goes into `sums`."""
-    pairs, linear, energy, norm = one - one, one - one, one - one, one - one
+    """The score without w0, and what `_bound` asks for; s goes into `sums`."""
+    pairs, energy, linear = one - one, one - one, one - one
+    norm, fourth = one - one, one - one
     for block in range(0, lanes, MAX_LANES):
         s, squares = zeros, zeros
         for entry in range(begin, end):
@@ -580,7 +625,8 @@ def _score_wide_row(
         x = one if one_hot else _at(values, entry)
         linear += _at(weights, np.int64(_at(indices, entry))) * x
         norm += x * x
-    return linear + pairs / (one + one), energy, norm
+        fourth += (x * x) * (x * x)
+    return linear + pairs / (one + one), (pairs, energy, norm, fourth)
 
 
 @_inlined
@@ -618,19 +664,19 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., tuple
         visits, V, w, all_s = _pointer(order), _pointer(table), _pointer(weights), _pointer(sums)
         rate, w0, total = number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
-        most, keeps = number(limit), _keeps(rate, regs, one)
+        most, keeps = number(limit), _keeps(rate, *regs, one)
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             begin, end = _at(starts, i), _at(starts, i + 1)
-            score, energy, norm = _score_wide_row(
+            score, sizes = _score_wide_row(
                 ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one
             )
             row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if rate * _bound(energy, norm, one) > most:
+            if rate * _bound(*sizes, one) > most:
                 G = _squared_slope_wide(ids, xs, one_hot, V, lanes, all_s, begin, end, zeros, one)
                 if rate * G > most:
                     row_rate = most / G
-                    keep_w0, keep_w, keep_V = _keeps(row_rate, regs, one)
+                    keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
                     n_capped += 1
             loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
@@ -661,7 +707,7 @@ def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
         zeros, w0, lanes = _zeros(zero, MAX_LANES), bias[0], len(sums)
         for i in range(len(scores)):
             begin, end = _at(starts, i), _at(starts, i + 1)
-            without_w0, _energy, _norm = _score_wide_row(
+            without_w0, _sizes = _score_wide_row(
                 ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one
             )
             scores[i] = without_w0 + w0
@@ -676,7 +722,7 @@ def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
 def _score_dense_row(
     features: Any, row: int, n: int, w: Any, V: Any, lanes: int, zeros: Any, eight: Any, one: Any
 ) -> Any:
-    """As `_score_sparse_row`, for the row that begins at features[row].
+    """s, the score without w0 and what `_bound` asks for, of the row that begins at features[row].
 
     Four partial sums each, since an addition takes four cycles.
     """
@@ -700,20 +746,23 @@ def _score_dense_row(
         a0 = _load(V, j * lanes, zeros) * _fill(_at(features, row + j), zeros)
         s0 += a0
         q0 += a0 * a0
-    products, norms = eight, eight
+    products, norms, fourths = eight, eight, eight
     for j in range(0, eights, 8):
         x8 = _load(features, row + j, eight)
         products += _load(w, j, eight) * x8
         norms += x8 * x8
-    linear, norm = _sum(products), _sum(norms)
+        fourths += (x8 * x8) * (x8 * x8)
+    linear, norm, fourth = _sum(products), _sum(norms), _sum(fourths)
     for j in range(eights, n):
         x = _at(features, row + j)
         linear += _at(w, j) * x
         norm += x * x
+        fourth += (x * x) * (x * x)
     s = (s0 + s1) + (s2 + s3)
     squares = (q0 + q1) + (q2 + q3)
     pairs = _sum(s * s - squares)
-    return s, linear + pairs / (one + one), _sum(s * s + squares), norm
+    sizes = pairs, _sum(s * s + squares), norm, fourth
+    return s, linear + pairs / (one + one), sizes
 
 
 @_inlined
@@ -721,19 +770,24 @@ def _squared_slope_dense(
     features: Any, row: int, n: int, V: Any, lanes: int, s: Any, norm: Any, one: Any
 ) -> Any:
     """As `_squared_slope_sparse`, for the row that begins at features[row]."""
-    zeros = s - s
-    q0, q1, fours = zeros, zeros, n - n % 2
-    for j in range(0, fours, 2):
+    zeros, fours = s - s, n - n % 4
+    q0, q1, q2, q3 = zeros, zeros, zeros, zeros
+    for j in range(0, fours, 4):
         x0, x1 = _fill(_at(features, row + j), s), _fill(_at(features, row + j + 1), s)
+        x2, x3 = _fill(_at(features, row + j + 2), s), _fill(_at(features, row + j + 3), s)
         d0 = (s - _load(V, j * lanes, s) * x0) * x0
         d1 = (s - _load(V, (j + 1) * lanes, s) * x1) * x1
+        d2 = (s - _load(V, (j + 2) * lanes, s) * x2) * x2
+        d3 = (s - _load(V, (j + 3) * lanes, s) * x3) * x3
         q0 += d0 * d0
         q1 += d1 * d1
+        q2 += d2 * d2
+        q3 += d3 * d3
     for j in range(fours, n):
         x0 = _fill(_at(features, row + j), s)
         d0 = (s - _load(V, j * lanes, s) * x0) * x0
         q0 += d0 * d0
-    return (one + norm) + _sum(q0 + q1)
+    return (one + norm) + _sum((q0 + q1) + (q2 + q3))
 
 
 @functools.cache
@@ -751,7 +805,7 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
         w, V, v_scales = _pointer(weights), _pointer(factors), _pointer(scales)
         rate, w0, total = number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
-        most, keeps = number(limit), _keeps(rate, regs, one)
+        most, keeps = number(limit), _keeps(rate, *regs, one)
         zeros, eight, eights = _zeros(zero, lanes), _zeros(zero, 8), n - n % 8
         ones = _fill(one, eight)
         for t in range(n_rows):
@@ -762,13 +816,13 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
                 for j in range(0, n, 8):
                     _prefetch(xs, ahead * n + j)
                 _prefetch(xs, ahead * n + n - 1)
-            s, score, energy, norm = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
+            s, score, sizes = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
             row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if rate * _bound(energy, norm, one) > most:
-                G = _squared_slope_dense(xs, row, n, V, lanes, s, norm, one)
+            if rate * _bound(*sizes, one) > most:
+                G = _squared_slope_dense(xs, row, n, V, lanes, s, sizes[2], one)
                 if rate * G > most:
                     row_rate = most / G
-                    keep_w0, keep_w, keep_V = _keeps(row_rate, regs, one)
+                    keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
                     n_capped += 1
             y = _at(ys, _at(visits, t) if shuffled else t)
             loss, g = _loss_and_step(score, w0, y, row_rate, logistic)
@@ -803,9 +857,7 @@ def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
         xs, w, V, n = _pointer(features), _pointer(weights), _pointer(factors), len(weights)
         zeros, eight, w0 = _zeros(zero, lanes), _zeros(zero, 8), bias[0]
         for i in range(len(scores)):
-            _s, without_w0, _energy, _norm = _score_dense_row(
-                xs, i * n, n, w, V, lanes, zeros, eight, one
-            )
+            _s, without_w0, _sizes = _score_dense_row(xs, i * n, n, w, V, lanes, zeros, eight, one)
             scores[i] = without_w0 + w0
 
     return _compile(score)
@@ -861,6 +913,26 @@ def shuffle() -> Callable[..., None]:
             order[j] = kept
 
     return _compile(shuffle_in_place)
+
+
+@functools.cache
+def largest_squared_norm() -> Callable[..., float]:
+    """The largest |x|^2 of CSR rows; of one-hot rows, the most entries."""
+
+    def largest_of(indptr, values, one_hot):
+        largest = 0.0
+        for row in range(len(indptr) - 1):
+            norm = 0.0
+            if one_hot:
+                norm += indptr[row + 1] - indptr[row]
+            else:
+                for entry in range(indptr[row], indptr[row + 1]):
+                    norm += values[entry] * values[entry]
+            if norm > largest:
+                largest = norm
+        return largest
+
+    return _compile(largest_of)
 
 
 @functools.cache

@@ -35,7 +35,7 @@ def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
                 layout = (SparseLayout if isinstance(rows, CSR) else DenseLayout)(
                     parameters, dtype, task == "classification"
                 )
-                arrays = layout.arrays(rows)
+                arrays = layout.training_arrays(rows)
                 layout.train(arrays, target, np.arange(2), bias, 0.0, 1.0, 0.0, 0.0, 0.0)
                 layout.score(arrays, bias, np.empty(2))
     for rows in kinds:

@@ -49,9 +49,8 @@ def cautions(config: Config, dataset: Dataset) -> list[str]:
             "squared error follows few such rows and leaves the others: clip or transform them "
             "(such as by a logarithm), or mend them"
         )
-    rate = config.training.learning_rate
-    limit = largest_stable_rate(config.task, dataset.train.features)
-    if not config.training.cap_steps and rate > limit:
+    rate, capped = config.training.learning_rate, config.training.cap_steps
+    if not capped and rate > (limit := largest_stable_rate(config.task, dataset.train.features)):
         found.append(
             f"training.learning_rate={rate:g} is above {limit:.2g}, where errors begin to grow on "
             f"these rows. {largest_columns(dataset)}"
