@@ -162,15 +162,19 @@ def test_the_tutorial_goes_as_it_says(tmp_path: Path, after_make_run: Path) -> N
             assert masked(line) in printed, f"{command}\nprinted:\n{output}"
 
 
+STUDY = re.compile(r"planted-[0-9a-f]{10}")
+
+
 def test_what_the_page_on_sweeps_shows_works(tmp_path: Path) -> None:
     shown = "".join(blocks("docs/sweeps.md"))
     inline = re.findall(r"`(fmexp run -m [^`]*=[^`]*)`", (ROOT / "docs/sweeps.md").read_text())
     commands = [*re.findall("^fmexp .*", shown, re.MULTILINE), *inline]
     assert len(commands) >= 4
-    for command in commands:
-        run(command, tmp_path)
+    printed = "".join(run(command, tmp_path) for command in commands)
     (script,) = blocks("docs/sweeps.md", "python")
-    (tmp_path / "script.py").write_text(script + "assert len(study.trials) == 12")
+    name = STUDY.search(printed).group()  # it follows from every key, so from each new one
+    script = STUDY.sub(name, script) + "assert len(study.trials) == 12"
+    (tmp_path / "script.py").write_text(script)
     run("python script.py", tmp_path)
 
 
