@@ -30,9 +30,10 @@ def count(file: Path, delimiter: str, encoding: str) -> tuple[int, bool]:
     quote (a doubled one), and the rest close a cell or precede another quote. From where that no
     longer holds, each line with two quotes must hold to it by itself.
     """
+    if not any(b'"' in chunk for chunk in files.chunks(file)):  # ten times as fast as counting
+        return 0, False
     if '"'.encode(encoding) != b'"':  # UTF-16 and its like
-        n_quotes = sum(chunk.count(b'"') for chunk in files.chunks(file))
-        return n_quotes, n_quotes > 0
+        return sum(chunk.count(b'"') for chunk in files.chunks(file)), True
     delimits = np.zeros(256, bool)
     delimits[[*b'\r\n"', ord(delimiter)]] = True
     n_quotes, may_pair, well_formed = 0, False, True
