@@ -15,12 +15,11 @@ import numpy as np
 
 from fmexp.data import files, quotes
 from fmexp.data.dates import days
-from fmexp.data.files import TableFiles
 from fmexp.data.quotes import Record
+from fmexp.data.read_plan import ReadPlan, TableFiles
 from fmexp.data.schema import (
     MISSING_HINT,
     MISSING_TARGET_HINT,
-    ReadPlan,
     is_number,
     sample_rows,
 )
@@ -60,17 +59,21 @@ class Dialect:
 
 
 def open_table(found: list[Path], data: CsvConfig) -> TableFiles:
-    """Look into the files of a table.
+    """Look into the files of a table: how they are written, and the first rows.
 
     Raises:
-        DataError: the first has no usable columns, or the others have different ones.
+        DataError: the first is no such text, or has no usable columns.
     """
     dialect = sniff(found[0], data.delimiter, data.encoding, data.quoting, data.names)
     first = sample(found[0], dialect)
-    files.refuse_unlike(found, list(first), lambda file: header(file, dialect))
     n_rows = estimate_rows(first, sum(map(files.unpacked_size, found)))
     return TableFiles(
-        found, first, n_rows, str(dialect), lambda file, plan: batches(file, dialect, plan)
+        found,
+        first,
+        n_rows,
+        str(dialect),
+        names_of=lambda file: header(file, dialect),
+        batches=lambda file, plan: batches(file, dialect, plan),
     )
 
 
@@ -86,8 +89,7 @@ def sniff(
     Raises:
         DataError: the file is no text, is not in this encoding, or the delimiter cannot be told.
     """
-    start = files.head(file)
-    files.refuse_other_formats(file, start)
+    start = files.head_of_text(file)
     delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter or "", delimiter)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or delimiter > "~"):
         raise DataError(f"data.delimiter must be one ASCII character or tab, got {delimiter!r}")

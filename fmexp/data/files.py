@@ -7,17 +7,13 @@ import gzip
 import hashlib
 import stat
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from fmexp.data.schema import ReadPlan
-    from fmexp.data.table import Table
+    from collections.abc import Iterator
 
 DAMAGED = (EOFError, OSError, zlib.error)
 """What reading a broken gzipped file raises."""
@@ -73,47 +69,6 @@ def _check(file: Path) -> None:
         raise DataError(f"{file} is empty: a header and rows were expected")
 
 
-@dataclass(frozen=True)
-class TableFiles:
-    """The files of one table, looked into but not yet read.
-
-    Attributes:
-        found: the files; all have the same columns.
-        sample: the first rows as texts, by column.
-        n_rows: how many rows there are, about.
-        how: what decides how their text is cut into cells.
-        batches: reads a file: the columns that are asked for, some rows at a time.
-    """
-
-    found: list[Path]
-    sample: dict[str, list[str]]
-    n_rows: float
-    how: str
-    batches: Callable[[Path, ReadPlan], Iterator[Table]]
-
-
-def refuse_unlike(
-    found: list[Path], names: list[str], names_of: Callable[[Path], list[str]]
-) -> None:
-    """All files of a table have the same columns in the same order.
-
-    Args:
-        found: the files.
-        names: the columns of the first.
-        names_of: tells those of another.
-
-    Raises:
-        DataError: naming the first file that has others.
-    """
-    for file in found[1:]:
-        other = names_of(file)
-        if other != names:
-            raise DataError(
-                f"{file}: expected the columns of {found[0].name} ({', '.join(names[:8])}), "
-                f"got {', '.join(other[:8])}"
-            )
-
-
 def open_bytes(file: Path) -> IO[bytes]:
     """The file's bytes, unpacked where it is gzipped."""
     with file.open("rb") as raw:
@@ -166,12 +121,13 @@ def head(file: Path) -> bytes:
     return next(chunks(file, HEAD), b"")
 
 
-def refuse_other_formats(file: Path, start: bytes) -> None:
-    """Name what the file is where it is no delimited text.
+def head_of_text(file: Path) -> bytes:
+    """The first bytes of delimited or libsvm text, unpacked.
 
     Raises:
-        DataError: Parquet, HTML, JSON, an archive, or binary.
+        DataError: the file is Parquet, HTML, JSON, an archive, or binary.
     """
+    start = head(file)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     kinds = {
         "Parquet (use data=parquet)": start.startswith(b"PAR1"),
@@ -185,3 +141,4 @@ def refuse_other_formats(file: Path, start: bytes) -> None:
     for kind, matches in kinds.items():
         if matches:
             raise DataError(f"{file}: expected a table as text, this file is {kind}")
+    return start

@@ -37,7 +37,7 @@ def batches(file: Path) -> Iterator[Table]:
     Raises:
         DataError: up to ten mistakes, each with its line.
     """
-    files.refuse_other_formats(file, files.head(file))
+    files.head_of_text(file)
     rest, first_line = b"", 1
     for chunk in files.chunks(file, CHUNK_BYTES):
         whole, newline, rest = (rest + chunk).rpartition(b"\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fmexp.data import files
-from fmexp.data.schema import ReadPlan
+from fmexp.data.read_plan import ReadPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data import files
 from fmexp.data.dates import days
 from fmexp.data.features import SMALL_CHUNK_ROWS
-from fmexp.data.files import TableFiles
+from fmexp.data.read_plan import TableFiles
 from fmexp.data.schema import MISSING_HINT, MISSING_TARGET_HINT, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
@@ -18,18 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fmexp.data.schema import ReadPlan
+    from fmexp.data.read_plan import ReadPlan
 
 
 def open_table(found: list[Path]) -> TableFiles:
-    """Look into the files of a table.
+    """Look into the files of a table: their first rows.
 
     Raises:
-        DataError: the first has no usable columns, or the others have different ones.
+        DataError: one is no Parquet, or the first has no row or nested columns.
     """
     first = sample(found[0])
-    files.refuse_unlike(found, list(first), names)
-    return TableFiles(found, first, sum(map(n_rows, found)), "", batches)
+    return TableFiles(found, first, sum(map(n_rows, found)), "", names, batches)
 
 
 def sample(file: Path) -> dict[str, list[str]]:

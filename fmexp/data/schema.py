@@ -6,19 +6,19 @@ import difflib
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fmexp.data import dates
-from fmexp.data.table import MISSING, Dictionary, Text
+from fmexp.data.read_plan import ReadPlan
+from fmexp.data.table import MISSING
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fmexp.data.table import Table
 
 SAMPLE_ROWS = 5_000
 """Rows that a schema is inferred from, where there are few columns."""
@@ -114,62 +114,6 @@ class ColumnOptions:
     drop: Sequence[str] = ()
     split_by: tuple[str, str] | None = None
     dates: Mapping[str, str] = field(default_factory=dict)
-
-
-class ReadPlan:
-    """What a reader is asked for, and the texts that it has met.
-
-    Attributes:
-        numbers: numeric columns, each with whether missing cells are allowed.
-        texts: columns of texts.
-        dates: how those numbers are written that are dates.
-        target: the target's column; "" where there is none.
-        missing_labels: rows without a target are left out, whose text is one of these or whose
-            number is missing; None: they are kept.
-        dictionaries: the distinct texts of each.
-    """
-
-    def __init__(
-        self,
-        numbers: dict[str, bool],
-        texts: Sequence[str],
-        dates: Mapping[str, str] | None = None,
-        target: str = "",
-        missing_labels: frozenset[str] | None = None,
-    ) -> None:
-        self.numbers = numbers
-        self.texts = list(texts)
-        self.dates = {n: form for n, form in (dates or {}).items() if n in numbers}
-        self.target, self.missing_labels = target, missing_labels
-        self.dictionaries = {name: Dictionary() for name in self.texts}
-
-    def key(self) -> list[Any]:
-        """All that decides what is read, as JSON knows it."""
-        labels = self.missing_labels and sorted(self.missing_labels)
-        return [self.numbers, self.texts, self.dates, self.target, labels]
-
-    def accepts(self, table: Table) -> bool:
-        """Whether all numbers are finite, or missing where they may be."""
-        for name, may_miss in self.numbers.items():
-            x = np.asarray(table.columns[name])
-            wrong = np.isinf(x) if may_miss else ~np.isfinite(x)
-            if wrong.any():
-                return False
-        return True
-
-    def with_targets(self, table: Table) -> Table:
-        """The rows to keep: all, or those that have a target, and how many have none."""
-        if self.missing_labels is None:
-            return table
-        column = table.columns[self.target]
-        if isinstance(column, Text):
-            has_none = np.array([n.strip() in self.missing_labels for n in column.names], bool)
-            missing = has_none[column.codes]
-        else:
-            missing = np.isnan(column)
-        if not missing.any():
-            return table
-        return replace(table.take(np.flatnonzero(~missing)), left_out=int(missing.sum()))
 
 
 def infer(

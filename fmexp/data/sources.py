@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fmexp.data.cache import CachedTable
+    from fmexp.data.read_plan import TableFiles
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def _of_columns(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Sour
     opened = (
         csv.open_table(found, data) if isinstance(data, CsvConfig) else parquet.open_table(found)
     )
+    _refuse_unlike(opened)
     split_by = (by.kind, by.column) if by.column else None
     options = ColumnOptions(
         data.target, data.numeric, data.categorical, data.drop, split_by, data.dates or {}
@@ -92,6 +94,19 @@ def _of_columns(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Sour
         schema = replace(schema, notes=[*schema.notes, note])
     path = str(Path(data.path).resolve())
     return Source(path, table, schema, data_digest=data_digest, cache=cached)
+
+
+def _refuse_unlike(opened: TableFiles) -> None:
+    """All files of a table have the same columns in the same order."""
+    first, *others = opened.found
+    names = list(opened.sample)
+    for file in others:
+        other = opened.names_of(file)
+        if other != names:
+            raise DataError(
+                f"{file}: expected the columns of {first.name} ({', '.join(names[:8])}), "
+                f"got {', '.join(other[:8])}"
+            )
 
 
 def _of_libsvm(data: LibsvmConfig, by: SplitBy) -> Source:

@@ -1,0 +1,91 @@
+"""What a format says of its files before they are read, and what it is then asked to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmexp.data.table import Dictionary, Table, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The files of one table, looked into but not yet read.
+
+    Attributes:
+        found: the files.
+        sample: the first rows of the first file as texts, by column.
+        n_rows: how many rows there are, about.
+        how: what decides how their text is cut into cells.
+        names_of: the columns of one of the files.
+        batches: reads a file: the columns that are asked for, some rows at a time.
+    """
+
+    found: list[Path]
+    sample: dict[str, list[str]]
+    n_rows: float
+    how: str
+    names_of: Callable[[Path], list[str]]
+    batches: Callable[[Path, ReadPlan], Iterator[Table]]
+
+
+class ReadPlan:
+    """What a reader is asked for, and the texts that it has met.
+
+    Attributes:
+        numbers: numeric columns, each with whether missing cells are allowed.
+        texts: columns of texts.
+        dates: how those numbers are written that are dates.
+        target: the target's column; "" where there is none.
+        missing_labels: rows without a target are left out, whose text is one of these or whose
+            number is missing; None: they are kept.
+        dictionaries: the distinct texts of each.
+    """
+
+    def __init__(
+        self,
+        numbers: dict[str, bool],
+        texts: Sequence[str],
+        dates: Mapping[str, str] | None = None,
+        target: str = "",
+        missing_labels: frozenset[str] | None = None,
+    ) -> None:
+        self.numbers = numbers
+        self.texts = list(texts)
+        self.dates = {n: form for n, form in (dates or {}).items() if n in numbers}
+        self.target, self.missing_labels = target, missing_labels
+        self.dictionaries = {name: Dictionary() for name in self.texts}
+
+    def key(self) -> list[Any]:
+        """All that decides what is read, as JSON knows it."""
+        labels = self.missing_labels and sorted(self.missing_labels)
+        return [self.numbers, self.texts, self.dates, self.target, labels]
+
+    def accepts(self, table: Table) -> bool:
+        """Whether all numbers are finite, or missing where they may be."""
+        for name, may_miss in self.numbers.items():
+            x = np.asarray(table.columns[name])
+            wrong = np.isinf(x) if may_miss else ~np.isfinite(x)
+            if wrong.any():
+                return False
+        return True
+
+    def with_targets(self, table: Table) -> Table:
+        """The rows to keep: all, or those that have a target, and how many have none."""
+        if self.missing_labels is None:
+            return table
+        column = table.columns[self.target]
+        if isinstance(column, Text):
+            has_none = np.array([n.strip() in self.missing_labels for n in column.names], bool)
+            missing = has_none[column.codes]
+        else:
+            missing = np.isnan(column)
+        if not missing.any():
+            return table
+        return replace(table.take(np.flatnonzero(~missing)), left_out=int(missing.sum()))
