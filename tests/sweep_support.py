@@ -15,9 +15,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from fmexp.cli.parser import main
-from fmexp.sweep.attributes import SPACE, kept
 from fmexp.sweep.space import Space
 from fmexp.sweep.storage import open_storage
+from fmexp.sweep.study import SweepPlan, SweepStudy
 from fmexp.sweep.trial_status import counts
 from tests.record_support import StoredRun, stored
 
@@ -101,19 +101,30 @@ def sweep_here(folder: Path, monkeypatch, capsys, *overrides: str, code: int = 0
     return printed.out
 
 
-def study_in(folder: Path) -> optuna.Study:
+def sweep_in(folder: Path) -> SweepStudy:
     """The only study of a folder's journal."""
     storage = open_storage(None, folder)
     (name,) = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=name, storage=storage)
+    return SweepStudy(storage, name)
+
+
+def study_in(folder: Path) -> optuna.Study:
+    """The same as Optuna has it."""
+    return sweep_in(folder).optuna
+
+
+def make_study(space: Space, folder: Path | None = None, direction="minimize") -> SweepStudy:
+    """A study that no command made: in a folder's journal, or in memory."""
+    storage = open_storage(None, folder) if folder else optuna.storages.InMemoryStorage()
+    plan = SweepPlan("loss", direction, "key", 10, {})
+    return SweepStudy.make(storage, "s", space, plan, [], {})
 
 
 def left_in(folder: Path) -> Left:
     """Read it all."""
-    study = study_in(folder)
+    study = sweep_in(folder)
     database = folder / "mlflow.db"
-    space = Space.from_json(kept(study)[SPACE])
-    return Left(study.trials, space, stored(database) if database.exists() else [])
+    return Left(study.optuna.trials, study.space, stored(database) if database.exists() else [])
 
 
 def assert_in_agreement(left: Left) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from functools import cache
@@ -19,10 +20,11 @@ LEVELS = [
     {"fmexp", "fmexp.errors"},
     {"fmexp.record"},
     {"fmexp.config"},
+    {"fmexp.sweep"},
     {"fmexp.fm", "fmexp.data"},
     {"fmexp.backends"},
     {"fmexp.training", "fmexp.model"},
-    {"fmexp.experiment", "fmexp.sweep"},
+    {"fmexp.experiment"},
     {"fmexp.analysis", "fmexp.estimators"},
     {"fmexp.cli"},
     {"fmexp.__main__"},
@@ -123,3 +125,34 @@ def test_every_package_that_is_imported_is_a_declared_dependency():
         packages = {name.partition(".")[0] for name in _imports(path)}
         for package in packages - {"fmexp", *sys.stdlib_module_names}:
             assert declared & set(names[package]), f"{path} imports {package}"
+
+
+MODEL = ("fmexp.fm", "fmexp.data", "fmexp.backends", "fmexp.training", "fmexp.experiment")
+
+
+@pytest.mark.parametrize("half", ["sweep", "record"])
+def test_the_sweep_and_the_record_know_no_model(half):
+    for path in (PACKAGE / half).rglob("*.py"):
+        known = {i for i in _imports(path) if i.startswith(MODEL)}
+        assert not known, f"{_name(path)} imports {known}"
+        config = {i for i in _imports(path) if i.startswith("fmexp.config.")}
+        allowed = {"fmexp.config.checks", "fmexp.config.schema"} if half == "sweep" else set()
+        assert {i for i in config if i.count(".") == 2} <= allowed, _name(path)
+
+
+def test_the_sweep_loads_nothing_heavy_for_another_application():
+    modules = [_name(p) for p in (PACKAGE / "sweep").rglob("*.py")]
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"numba", "torch", "pyarrow", "pandas", "mlflow", "sklearn", "matplotlib"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_no_function_takes_more_than_seven_parameters_in_the_sweep():
+    for folder in ("sweep", "experiment"):
+        for path in (PACKAGE / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef):
+                    given = [a for a in node.args.args + node.args.kwonlyargs
+                             if a.arg not in ("self", "cls")]  # fmt: skip
+                    assert len(given) <= 7, f"{path}: {node.name} takes {len(given)}"

@@ -15,7 +15,6 @@ import pytest
 from optuna.trial import TrialState
 
 from fmexp.record.spool import spooled_runs
-from fmexp.sweep.attributes import kept
 from fmexp.sweep.failover.leases import PREFIX
 from tests.record_support import store_folder, stored  # noqa: F401 -- a fixture
 from tests.sweep_support import (
@@ -27,6 +26,7 @@ from tests.sweep_support import (
     left_in,
     processes_in,
     study_in,
+    sweep_in,
     thrice,
     until,
 )
@@ -141,10 +141,10 @@ def test_a_worker_stopped_past_its_lease_is_refused_on_both_sides(fmexp, folder)
 
 def busy_workers(folder) -> set[int]:
     """The processes that have a trial."""
-    study = study_in(folder)
-    running = [t for t in study.trials if t.state is TrialState.RUNNING]
+    study = sweep_in(folder)
+    running = [t for t in study.trials() if t.state is TrialState.RUNNING]
     ids = {t.user_attrs["worker"] for t in running if "worker" in t.user_attrs}
-    return {kept(study)[f"{PREFIX}{each}"]["pid"] for each in ids}
+    return {study.attributes()[f"{PREFIX}{each}"]["pid"] for each in ids}
 
 
 def test_who_is_left_runs_a_killed_workers_trial_again(fmexp, folder):

@@ -9,29 +9,29 @@ import threading
 import time
 from types import SimpleNamespace
 
-import optuna
 import pytest
 
 from fmexp.sweep.failover.leases import Lease, is_alive, leases, process_start, this_process
-from fmexp.sweep.failover.recovery import reclaim_dead
+from fmexp.sweep.failover.recovery import give_up_dead
 from fmexp.sweep.space import Dimension, Space
-from fmexp.sweep.storage import open_storage
+from tests.sweep_support import make_study
 
+SPACE = Space([Dimension("x", "float", 0.0, 1.0)])
 WORKER = """
 import sys
 from pathlib import Path
-import optuna
 from fmexp.sweep.failover.leases import Lease
 from fmexp.sweep.storage import open_storage
-study = optuna.load_study(study_name="s", storage=open_storage(None, Path()))
-print(Lease.start(study).id, flush=True)
-sys.stdin.read()
+from fmexp.sweep.study import SweepStudy
+with Lease(SweepStudy(open_storage(None, Path()), "s")) as lease:
+    print(lease.id, flush=True)
+    sys.stdin.read()
 """
 
 
 @pytest.fixture
 def study(tmp_path):
-    return optuna.create_study(study_name="s", storage=open_storage(None, tmp_path))
+    return make_study(SPACE, tmp_path)
 
 
 @pytest.fixture
@@ -61,9 +61,8 @@ def until(condition, seconds=30):
 
 
 def test_worker_lives_until_it_says_that_it_ends(study):
-    lease = Lease.start(study)
-    assert is_alive(leases(study)[lease.id], time.time())
-    lease.stop()
+    with Lease(study) as lease:
+        assert is_alive(leases(study)[lease.id], time.time())
     assert not is_alive(leases(study)[lease.id], time.time())
 
 
@@ -132,37 +131,35 @@ def test_renewal_goes_on_after_the_store_was_away(monkeypatch):
     monkeypatch.setenv("FMEXP_LEASE_SECONDS", "0.03")
     written = []
 
-    class Storage:
-        def set_study_system_attr(self, _, __, value):
-            written.append(value)
-            if len(written) == 2:
-                raise OSError("away")
+    def write(_, value):
+        written.append(value)
+        if len(written) == 2:
+            raise OSError("away")
 
-    lease = Lease.start(SimpleNamespace(_storage=Storage(), _study_id=0))
-    until(lambda: len(written) >= 4)
-    lease.stop()
+    with Lease(SimpleNamespace(set_attribute=write)):
+        until(lambda: len(written) >= 4)
     assert written[-1]["until"] == 0
 
 
 def test_threads_that_share_a_storage_each_have_their_lease(study, monkeypatch):
     monkeypatch.setenv("FMEXP_LEASE_SECONDS", "0.06")
     held = []
-    threads = [threading.Thread(target=lambda: held.append(Lease.start(study))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: held.append(Lease(study).__enter__())) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert leases(study).keys() == {lease.id for lease in held}
     for lease in held:
-        lease.stop()
+        lease.__exit__()
     assert {lease["until"] for lease in leases(study).values()} == {0}
 
 
 def test_trial_that_nobody_living_can_have_asked_for_is_reclaimed_at_once(study):
-    space = Space([Dimension("x", "float", 0.0, 1.0)])
-    study.ask()  # by a worker that died before it could sign it
-    lease = Lease.start(study)
-    mine = study.ask()
-    (lost,) = reclaim_dead(study, space, lambda _: {})
-    assert (lost.number, mine.number) == (0, 1)
-    lease.stop()
+    study.optuna.ask()  # by a worker that died before it could sign it
+    with Lease(study) as lease:
+        mine = study.ask(lease.id)
+        (lost,) = give_up_dead(study, lambda _: {})
+        assert (lost.number, mine.number) == (0, 1)

@@ -11,40 +11,28 @@ from fmexp.analysis.compare.choose import choose
 from fmexp.analysis.report.sweep import read
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.experiment import trial
-from fmexp.experiment.trial import Evaluator
-from fmexp.experiment.trial_plan import DataCache, Plan
+from fmexp.experiment.trial import TrainingTask
+from fmexp.experiment.trial_plan import DataCache, TrialPlan
 from fmexp.model import load as load_model
 from fmexp.record.queries import Record
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.space import Dimension, Space
 from fmexp.training.fitting import fit
-from tests.sweep_support import FAST, study_in, sweep_here
+from tests.sweep_support import FAST, study_in, sweep_here, sweep_in
 
 SPACE = Space([Dimension("model.k", "int", 2, 64, 1)])
 
 
-class FolderTracker:
-    """Keeps the files and last metrics of each run."""
-
-    def __init__(self, folder):
-        self.folder, self.metrics = folder, {}
-
-    def start_run(self, start):  # noqa: ARG002
-        def finish(outcome, reason, metrics, *_, **__):
-            self.metrics = metrics
-
-        return SimpleNamespace(folder=self.folder, log=lambda *_: None, finish=finish)
-
-
-def evaluate(folder, seeds=1, objective="best/val_mse", should_stop=lambda *_: False):
-    """One trial of FAST; its end, and the tracker that recorded it."""
+def evaluate(folder, seeds=1, objective="best/val_mse", should_prune=lambda *_: False):
+    """What one trial of FAST came to."""
     composed = compose(parse_arguments([*FAST, "tracking=none"]))
     direction = "maximize" if objective.endswith("r2") else "minimize"
-    plan = Plan(composed.record, {}, objective, direction, seeds, "key", ("", ""))
-    tracker = FolderTracker(folder)
-    evaluator = Evaluator(plan, DataCache(), tracker, "me", {"name": "s", "storage": ""},
-                          lambda _: True, lambda: "")  # fmt: skip
-    return evaluator(0, {}, SimpleNamespace(should_stop=should_stop)), tracker
+    plan = TrialPlan(composed.record, {}, objective, direction, seeds, ("", ""))
+    reporter = SimpleNamespace(
+        folder=folder, describe=lambda *_: None, log=lambda *_: None, is_best=lambda _: True,
+        should_stop=lambda: False, should_prune=should_prune,
+    )  # fmt: skip
+    return TrainingTask(plan, DataCache()).evaluate({}, reporter)
 
 
 def losing(losses):
@@ -63,11 +51,11 @@ def test_the_best_seeds_model_is_kept_and_a_loss_of_zero_is_a_loss(
     tmp_path, monkeypatch, losses, best
 ):
     monkeypatch.setattr(trial, "fit", losing(losses))
-    ended, tracker = evaluate(tmp_path, seeds=3)
+    ended = evaluate(tmp_path, seeds=3)
     mean = sum(losses) / 3
-    assert ended.value == tracker.metrics["best/val_mse"] == pytest.approx(mean)
+    assert ended.value == ended.metrics["best/val_mse"] == pytest.approx(mean)
     stdev = math.sqrt(sum((x - mean) ** 2 for x in losses) / 2)
-    assert tracker.metrics["best/val_mse_stdev"] == pytest.approx(stdev)
+    assert ended.metrics["best/val_mse_stdev"] == pytest.approx(stdev)
     config = compose(parse_arguments([*FAST, f"seed={best}"])).config
     data = DataCache().get(config)
     expected = fit(config, data).parameters
@@ -169,14 +157,14 @@ def test_the_loss_of_a_classifiers_curves_is_not_read_off_the_objective(tmp_path
 
 def test_the_parents_curve_is_the_best_so_far_in_the_objectives_direction(tmp_path, monkeypatch,
                                                                           capsys):  # fmt: skip
-    from fmexp.sweep.sweep_run import better, ranking, winner_of
-
     sweep_here(tmp_path, monkeypatch, capsys, "training.learning_rate=0.0001,0.003",
                "hydra.sweeper.objective=val/r2")  # fmt: skip
-    study = study_in(tmp_path)
-    values = [t.value for t in study.trials]
+    study = sweep_in(tmp_path)
+    values = [t.value for t in study.trials()]
     best = None
-    for each in study.trials:
-        best = better(study, best, each)
-    assert best == winner_of(study).value == max(values) != min(values)
-    assert [t.value for t in ranking(study)] == sorted(values, reverse=True)
+    for value in values:
+        best = study.better(best, value)
+    assert best == study.winner().value == max(values) != min(values)
+    assert [t.value for t in study.ranking()] == sorted(values, reverse=True)
+    assert study.is_best(2.0)
+    assert not study.is_best(min(values))

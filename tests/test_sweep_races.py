@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna import Study
 
-from fmexp.record.tracker import Outcome
+from fmexp.record.tracker import NULL_TRACKER, Outcome
 from fmexp.sweep.space import Dimension, Space
-from fmexp.sweep.storage import open_storage
-from fmexp.sweep.study import Worker, reclaim
-from tests.sweep_support import FAST, SOAK, left_in
+from fmexp.sweep.task import Evaluation
+from fmexp.sweep.worker import Limits, Worker
+from tests.sweep_support import FAST, SOAK, left_in, make_study
 
 RACES = 20 if SOAK else 3
 COMMON = ("run", "-m", "data=planted", "training.epochs=5", "tracking=none")
@@ -63,41 +63,48 @@ def test_several_workers_on_one_sqlite_file_are_refused(tmp_path, refused):
     assert list(tmp_path.iterdir()) == []
 
 
+NOT_YET = Space([Dimension("x", "float", 0.0, 1.0)])
+
+
+class Easy:
+    """A task that is done at once."""
+
+    def evaluate(self, point, reporter):  # noqa: ARG002
+        return Evaluation(Outcome.COMPLETED, 1.0)
+
+
+def run_worker(study, n_trials):
+    """A worker in this thread; why it ended, and the mark of each trial."""
+    lease = SimpleNamespace(id="me", seconds=30.0)
+    worker = Worker(study, Easy(), NULL_TRACKER, lease, Limits(n_trials), lambda: "")
+    return worker.run(), [t.user_attrs.get("mark") for t in study.trials()]
+
+
 def test_a_trial_given_up_before_it_chose_its_point_does_not_end_its_worker(tmp_path):
     """A worker that was stopped between asking and choosing finds its trial finished."""
-    study = optuna.create_study(storage=open_storage(None, tmp_path))
-    space = Space([Dimension("x", "float", 0.0, 1.0)])
-    stolen = []
+    study, stolen = make_study(NOT_YET, tmp_path), []
 
     def ask():
-        trial = Study.ask(study)
+        trial = Study.ask(study.optuna)
         if not stolen:
             stolen.append(trial.number)
-            assert reclaim(study, space, trial.number)
+            assert study.give_up(trial.number)
         return trial
 
-    study.ask = ask
-    assert Worker(study, space, done, "me", 2, 0.2, False, lambda: "").work() == "done"
-    assert [t.user_attrs.get("mark") for t in study.trials] == ["lost", None, None]
-
-
-def done(*_):
-    """An evaluation that the study takes."""
-    return SimpleNamespace(outcome=Outcome.COMPLETED, value=1.0, reason="", memo=None,
-                           settle=lambda _: None)  # fmt: skip
+    study.optuna.ask = ask
+    assert run_worker(study, 2) == ("done", ["lost", None, None])
 
 
 def test_of_two_that_ask_for_the_last_trial_the_later_one_drops_it():
     """Between the worker's look at the total and its asking another one asks."""
-    study, space = optuna.create_study(), Space([Dimension("x", "float", 0.0, 1.0)])
+    study = make_study(NOT_YET)
 
     def ask():
-        space.suggest(Study.ask(study))  # the other one's, which runs
-        return Study.ask(study)
+        study.space.suggest(Study.ask(study.optuna))  # the other one's, which runs
+        return Study.ask(study.optuna)
 
-    study.ask = ask
-    assert Worker(study, space, done, "me", 1, 0.2, False, lambda: "").work() == "done"
-    assert [t.user_attrs.get("mark") for t in study.trials] == [None, "discard"]
+    study.optuna.ask = ask
+    assert run_worker(study, 1) == ("done", [None, "discard"])
 
 
 class Stubborn(optuna.samplers.RandomSampler):
@@ -108,8 +115,7 @@ class Stubborn(optuna.samplers.RandomSampler):
 
 
 def test_a_space_of_five_ends_when_all_five_were_tried_whatever_the_sampler_draws():
-    study = optuna.create_study(sampler=Stubborn())
-    space = Space([Dimension("x", "choice", choices=(1, 2, 3, 4, 5))])
-    assert Worker(study, space, done, "me", 9, 0.2, False, lambda: "").work() == "exhausted"
-    tried = [t.params["x"] for t in study.trials if not t.user_attrs.get("mark")]
-    assert tried == [1, 2, 3, 4, 5]
+    study = make_study(Space([Dimension("x", "choice", choices=(1, 2, 3, 4, 5))]))
+    study.optuna.sampler = Stubborn()
+    assert run_worker(study, 9)[0] == "exhausted"
+    assert [t.params["x"] for t in study.counted()] == [1, 2, 3, 4, 5]

@@ -61,15 +61,18 @@ def test_a_sweep_is_called_after_its_table_and_says_which_other_table_it_is_unli
     assert len(unlike) < 120
 
 
-BASE = {"config": {"data": "csv", "data.path": "/a/t.csv", "model.k": 8}, "data": "1", "split": "2",
-        "space": {"model.k": "2 to 64"}, "objective": "o", "direction": "minimize",
-        "seeds": 1}  # fmt: skip
+BASE = {
+    "config": {"data": "csv", "data.path": "/a/t.csv", "model.k": 8},
+    "inputs": {"data": {"digest": "1", "is": "t.csv"}, "split": {"digest": "2", "is": ""}},
+    "space": {"model.k": "2 to 64"}, "objective": "o", "direction": "minimize", "seeds": 1,
+}  # fmt: skip
+PLANTED = {"data": {"digest": "9", "is": "planted"}, "split": {"digest": "9", "is": ""}}
 
 
 def test_a_difference_names_few_keys_and_none_of_the_data_where_those_are_others():
     other = {**BASE["config"], "data": "planted", "data.rows": 5, "training.epochs": 5}
     del other["data.path"]
-    assert difference(BASE, {**BASE, "config": other, "data": "9", "split": "9"}) == (
+    assert difference(BASE, {**BASE, "config": other, "inputs": PLANTED}) == (
         "other data (t.csv there, planted here), training.epochs (only here)"
     )
     many = {f"training.{i}": i for i in range(99)}
@@ -77,7 +80,11 @@ def test_a_difference_names_few_keys_and_none_of_the_data_where_those_are_others
 
 
 def test_a_new_study_is_set_against_the_newest_on_its_own_data():
-    studies = {"old": BASE | {"seeds": 2}, "mine": BASE | {"seeds": 3}, "new": BASE | {"data": "9"}}
+    studies = {
+        "old": BASE | {"seeds": 2},
+        "mine": BASE | {"seeds": 3},
+        "new": BASE | {"inputs": PLANTED},
+    }
     assert newness(studies, BASE).startswith("a new study: unlike mine in seeds (3 there, 1 here)")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fmexp.errors import ConfigError
-from fmexp.sweep.expressions import fixed_overrides, read_space
+from fmexp.sweep.expressions import read_space
 from fmexp.sweep.space import Condition, Dimension, Space
 
 BACKENDS = "backend=choice(numpy_sgd,torch_adam)"
@@ -165,10 +165,6 @@ def test_key_fixed_on_the_command_line_leaves_the_space():
     space, left = read_space(params, overrides, {}, {})
     assert [d.key for d in space.dimensions] == ["training.learning_rate"]
     assert left == {"model.k": "fixed on the command line"}
-    assert [o.key_or_group for o in fixed_overrides(overrides)][:2] == [
-        "model.k",
-        "training.epochs",
-    ]
 
 
 PARAMS = {"a": "1,2", "b": "1,2", "c": {"d": "3,4"}, "e": None}

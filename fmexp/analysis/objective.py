@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fmexp.experiment.trial import OBJECTIVE
+from fmexp.sweep.trial_record import OBJECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmexp.backends.base import load_backend
 from fmexp.config import compose
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fmexp.config.compose import Composed
     from fmexp.data.dataset import Dataset
     from fmexp.fm import Parameters
+    from fmexp.sweep.search import Search
 
 EXIT_CODES = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}
 
@@ -82,6 +83,12 @@ class RunJob:
         """One run; returns its exit code."""
         given = self.composed.given
         return run_once(compose.checked(tree, given), self.folder, time.monotonic())
+
+    def search(self, arguments: list[str], options: dict[str, Any]) -> Search:
+        """What hydra/sweeper=fmexp is to do; see `fmexp.experiment.search.prepare`."""
+        from fmexp.experiment.search import prepare
+
+        return prepare(self, arguments, options)
 
     def compose_with(self, override: str) -> Composed:
         """The configuration with one more override."""

@@ -172,11 +172,6 @@ def _itself() -> Hydra:
     return hydra_itself
 
 
-def sweeper_options(config: DictConfig) -> Tree:
-    """`hydra.sweeper` as plain values."""
-    return OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[return-value]
-
-
 def resolve(record: Tree) -> Tree:
     """A recorded tree with its references to the environment resolved.
 

@@ -22,6 +22,8 @@ from fmexp.training import metrics
 from fmexp.training.fitting import fit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
     from fmexp.fm import Parameters
@@ -63,7 +65,7 @@ def run(
     start = describe(config, record, data)
     tracked = tracker.start_run(start)
     try:
-        fitted = fit(config, data, logging(config, tracked, watch), parameters)
+        fitted = fit(config, data, with_logging(config, tracked.log, watch), parameters)
         if tracked.folder is not None:
             artifacts.write_all(tracked.folder, config, record, data, fitted)
             if fitted.epochs:
@@ -208,7 +210,9 @@ def in_words(config: Config, data: Dataset, fitted: Fit) -> str:
     return "\n\n".join(lines)
 
 
-def logging(config: Config, tracked: Run, watch: Watch) -> Watch:
+def with_logging(
+    config: Config, log: Callable[[int, dict[str, float]], None], watch: Watch
+) -> Watch:
     """`watch`, with every epoch's losses logged before it."""
     train_name, validation_name = f"train/{config.loss}", f"val/{config.loss}"
 
@@ -218,7 +222,7 @@ def logging(config: Config, tracked: Run, watch: Watch) -> Watch:
         point = {train_name: train_loss}
         if validation_loss is not None:
             point[validation_name] = validation_loss
-        tracked.log(epoch, point)
+        log(epoch, point)
         return watch(epoch, train_loss, validation_loss)
 
     return log_and_watch

@@ -6,24 +6,23 @@ import copy
 import json
 import threading
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fmexp.config import meaning
 from fmexp.config.checks import parse
 from fmexp.config.compose import resolve
 from fmexp.data.loading import load
-from fmexp.errors import ConfigError, DataError
+from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
-    from fmexp.sweep.space import Point, Space
-
-Direction = Literal["minimize", "maximize"]
+    from fmexp.sweep.space import Point
+    from fmexp.sweep.study import Direction
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """What all trials of a study share, frozen with it: nothing of it is read again.
 
     Attributes:
@@ -32,7 +31,6 @@ class Plan:
         objective: metric by which trials are ranked.
         direction: minimize or maximize, as the objective asks.
         seeds: trainings per point.
-        sweep_key: key of the parent run; the children's begin with it.
         digests: of the data and of the split, as they were when the study was made.
     """
 
@@ -41,21 +39,12 @@ class Plan:
     objective: str
     direction: Direction
     seeds: int
-    sweep_key: str
     digests: tuple[str, str]
 
     @property
     def backends(self) -> set[str]:
         """The backends that trials can have."""
         return set(self.variants.get("backend") or [self.record["backend"]["name"]])
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON knows it."""
-        return asdict(self)
-
-    def child_key(self, number: int) -> str:
-        """The run key of trial `number`."""
-        return f"{self.sweep_key}-{number:06d}"
 
     def at(self, point: Point) -> tuple[Config, dict[str, Any]]:
         """The configuration at a point, checked, and as a tree that may be written down.
@@ -95,39 +84,7 @@ class DataCache:
             return self._loaded[key]
 
 
-def objectives(config: Config) -> list[str]:
-    """Every metric that trials can be ranked by; the first is the default."""
-    loss = config.loss
-    fixed = [f"best/val_{loss}", f"val/{loss}", f"train/{loss}", "time/fit_seconds"]
-    return fixed + held_out_objectives(config)
-
-
-def held_out_objectives(config: Config) -> list[str]:
-    """Metrics of the kept model's predictions on the validation part."""
-    names = ("rmse", "mae", "r2") if config.task == "regression" else ("accuracy", "auc")
-    return [f"best/val_{name}" for name in names]
-
-
-def check_space(plan: Plan, space: Space, points: list[Point]) -> None:
-    """Refuse a space or points with values that the configuration cannot take.
-
-    Raises:
-        ConfigError: what is wrong with each, one line each.
-    """
-    probes = [
-        space.ruling_values(d) | {d.key: probe} for d in space.dimensions for probe in d.probes
-    ]
-    mistakes: dict[str, None] = {}
-    for point in [*probes, *points]:
-        try:
-            plan.at(point)
-        except ConfigError as error:
-            mistakes |= dict.fromkeys(str(error).splitlines())
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-
-
-def check_data(plan: Plan, data: DataCache) -> None:
+def check_data(plan: TrialPlan, data: DataCache) -> None:
     """Refuse to go on with other rows than those for which the study was made.
 
     Raises:

@@ -73,11 +73,6 @@ def read_space(
     return Space(ordered(list(found.values()), rules)), left
 
 
-def fixed_overrides(overrides: Sequence[Override]) -> list[Override]:
-    """Those that sweep nothing: what the configuration is composed with."""
-    return [override for override in overrides if not override.is_sweep_override()]
-
-
 def _from_params(params: Mapping[str, Any], mistakes: list[str]) -> dict[str, Dimension]:
     """Dimensions by key of `hydra.sweeper.params`."""
     found = {}

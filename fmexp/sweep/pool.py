@@ -5,37 +5,34 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmexp.errors import FmexpError
-from fmexp.sweep import worker
-from fmexp.sweep.failover.leases import lease_seconds
+from fmexp.sweep import worker_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hydra.plugins.launcher import Launcher
+    from omegaconf import DictConfig
     from optuna.storages import BaseStorage
 
-    from fmexp.experiment.trial_plan import DataCache
     from fmexp.record.tracker import Tracker
-    from fmexp.sweep.sweep_run import Parent
-    from fmexp.sweep.worker import Job
+    from fmexp.sweep.task import Task
+    from fmexp.sweep.worker_process import Job
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """The workers of one command, and the thread that watches over the study for them.
 
     Attributes:
         job: what each worker does.
         storage: the study's, open.
-        tracker: the launching process's own; its recorder owns the parent run.
-        data: loaded already.
-        parent: the parent run.
+        tracker: the launching process's own; its recorder owns the sweep's run.
+        task: open in this process.
         look: called a few times a second.
         asked: the reason for which the user wants to stop, "" while there is none.
         reasons: why each worker ended.
@@ -44,24 +41,23 @@ class Crew:
     job: Job
     storage: BaseStorage
     tracker: Tracker
-    data: DataCache
-    parent: Parent
+    task: Task
     look: Callable[[], None]
     asked: Callable[[], str]
     reasons: list[str] = field(default_factory=list)
     _errors: list[BaseException] = field(default_factory=list)
 
     def threads(self, n_jobs: int) -> None:
-        """Work in threads of this process: NumPy's loops run beside each other."""
+        """Work in threads of this process."""
         stop = lambda: self.asked() or ("failed" if self._errors else "")  # noqa: E731
-        crew = [
+        threads = [
             threading.Thread(target=self._work, args=(stop,), name=f"fmexp-worker-{i}")
             for i in range(n_jobs)
         ]
-        with self._watched():
-            for thread in crew:
+        with _Watch(self):
+            for thread in threads:
                 thread.start()
-            for thread in crew:
+            for thread in threads:
                 thread.join()
         if self._errors:
             raise self._errors[0]
@@ -69,34 +65,42 @@ class Crew:
     def processes(self, n_jobs: int) -> None:
         """Work in processes of one torch thread each, which gain where threads would lose.
 
-        One that is killed is no failure: its trial is given up and run again by who is left.
+        One that is killed is no failure: its trial is given up and re-run by a surviving worker.
         """
-        crew = [
+        processes = [
             subprocess.Popen(  # noqa: S603 (our own module)
-                worker.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                worker_process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             for _ in range(n_jobs)
         ]
-        with self._watched():
-            for process in crew:
+        with _Watch(self):
+            for process in processes:
                 assert process.stdin is not None
-                process.stdin.write(worker.to_json(self.job))
+                process.stdin.write(worker_process.to_json(self.job))
                 process.stdin.flush()  # and it stays open: its end would mean that we are gone
-            for process in crew:
+            for process in processes:
                 self._await(process)
-        failed = [process.returncode for process in crew if process.returncode > 0]
+        failed = [process.returncode for process in processes if process.returncode > 0]
         if failed:
             raise FmexpError(f"a worker process ended with exit code {failed[0]}; see above")
 
     def launcher(self, launcher: Launcher, n_jobs: int, overrides: list[str]) -> None:
-        """Work wherever another launcher of Hydra's starts jobs: each of its jobs is a worker."""
-        with self._watched():
+        """Work wherever another launcher of Hydra's starts jobs: each of its jobs is a worker.
+
+        Args:
+            launcher: set up with a `LaunchedWorker` of this pool's job as its task function.
+            n_jobs: how many jobs.
+            overrides: of each job, none of them swept.
+        """
+        with _Watch(self):
             for done in launcher.launch([list(overrides)] * n_jobs, initial_job_idx=0):
                 self.reasons.append(str(done.return_value))
 
     def _work(self, stop: Callable[[], str]) -> None:
         try:
-            self.reasons.append(worker.work(self.job, self.storage, self.tracker, self.data, stop))
+            self.reasons.append(
+                worker_process.work(self.job, self.storage, self.tracker, self.task, stop)
+            )
         except BaseException as error:  # noqa: BLE001 -- raised again by who started the thread
             self._errors.append(error)
 
@@ -107,15 +111,23 @@ class Crew:
             self.reasons += process.stdout.read().split("\n")[:1]
             process.wait()
 
-    def _watched(self) -> _Watch:
-        return _Watch(self)
+
+@dataclass(frozen=True)
+class LaunchedWorker:
+    """The task function that another launcher's jobs run: each is a worker."""
+
+    job: Job
+
+    def __call__(self, _: DictConfig) -> str:
+        """Work; returns why no more trials were asked for."""
+        return worker_process.work_alone(self.job)
 
 
 class _Watch:
-    """Keeps the parent run and the screen up to date, and takes over from workers that die."""
+    """While it is open, a thread looks at the study a few times a second."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fmexp-watch", daemon=True)
 
@@ -127,15 +139,11 @@ class _Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        reclaim_at = time.monotonic()
-        while not self._over.wait(worker.LOOK_SECONDS):
+        while not self._over.wait(worker_process.LOOK_SECONDS):
             try:
-                if time.monotonic() >= reclaim_at:
-                    reclaim_at = time.monotonic() + lease_seconds() / 3
-                    self._crew.parent.reclaim()
-                self._crew.look()
-                if self._crew.asked():
-                    Path(self._crew.job.stop_file).touch()
+                self._pool.look()
+                if self._pool.asked():
+                    Path(self._pool.job.stop_file).touch()
             except Exception as error:  # noqa: BLE001 -- a storage that is away may come back
                 print(f"fmexp: the study cannot be read just now: {error}", file=sys.stderr)
                 self._over.wait(5)

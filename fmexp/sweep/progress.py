@@ -7,32 +7,29 @@ import statistics
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmexp.experiment.trial import in_words as point_in_words
 from fmexp.record.environment import program
 from fmexp.sweep.samplers import searches_all
-from fmexp.sweep.study import FAILURES, REASON, trials
-from fmexp.sweep.sweep_run import outcome_of, ranking
-from fmexp.sweep.trial_status import counts
+from fmexp.sweep.space import in_words as point_in_words
+from fmexp.sweep.trial_status import REASON, outcome_of
+from fmexp.sweep.worker import DONE, EXHAUSTED, FAILURES, TIMEOUT
 
 if TYPE_CHECKING:
-    import optuna
-
-    from fmexp.experiment.trial_plan import Plan
     from fmexp.record.tracker import Delivery
-    from fmexp.sweep.options import SweepOptions
-    from fmexp.sweep.space import Space, Value
+    from fmexp.sweep.search import Search
+    from fmexp.sweep.space import Value
+    from fmexp.sweep.study import SweepStudy
 
 SHOWN = 5
 MOST_DIFFERENCES = 4
 
 
-def opening(space: Space, left: dict[str, str], options: SweepOptions) -> str:
+def opening(search: Search) -> str:
     """The space, what left it, and how it is searched."""
+    space, options = search.space, search.options
     lines = ["space", *(f"  {line}" for line in str(space).splitlines())]
-    lines += [f"  {key}: not swept, {why}" for key, why in left.items()]
+    lines += [f"  {key}: not swept, {why}" for key, why in search.excluded.items()]
     if searches_all(space, options.n_trials):
         how = f"each of {space.size():,} points once, in order"
     else:
@@ -43,10 +40,10 @@ def opening(space: Space, left: dict[str, str], options: SweepOptions) -> str:
     return "\n".join(lines)
 
 
-def estimate(space: Space, options: SweepOptions, seconds_per_trial: float) -> str:
+def estimate(search: Search, seconds_per_trial: float) -> str:
     """How long it would take; nothing is run."""
-    number = min(options.n_trials, space.size() or options.n_trials)
-    seconds = seconds_per_trial * number / options.n_jobs
+    number = total(search, done=0)
+    seconds = seconds_per_trial * number / search.options.n_jobs
     return (
         f"dry run: {number:,} trials of about {_span(seconds_per_trial)} of training each, "
         f"{_span(seconds)} in all; nothing was run"
@@ -60,22 +57,28 @@ def newness(known: dict[str, dict[str, Any]], mine: dict[str, Any]) -> str:
         known: identities by study name, oldest first.
         mine: the new study's.
     """
-    alike = [name for name, each in known.items() if each["data"] == mine["data"]]
+    alike = [name for name, each in known.items() if each["inputs"] == mine["inputs"]]
     name = (alike or list(known))[-1]
     return f"a new study: unlike {name} in {difference(known[name], mine)}"
 
 
 def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
-    """What tells this sweep from another, in one line: data, then keys with both values."""
-    changed = []
-    if theirs["data"] != mine["data"]:
-        a, b = _data_words(theirs["config"]), _data_words(mine["config"])
-        changed.append(f"other data ({a if a == b else f'{a} there, {b} here'})")
-    elif theirs["split"] != mine["split"]:
-        changed.append("another split")
+    """What tells this sweep from another, in one line: inputs, then keys with both values."""
+    changed, others = [], set()
+    for name, there in theirs["inputs"].items():
+        here = mine["inputs"].get(name, {"digest": "", "is": "none"})
+        if there["digest"] == here["digest"]:
+            continue
+        a, b = there["is"], here["is"]
+        changed.append(
+            f"other {name}" + (f" ({a if a == b else f'{a} there, {b} here'})" * bool(a))
+        )
+        others.add(name)
+        if name == "data":
+            break  # on other data all that comes after is another, too
     for part in ("config", "space"):
         a, b = theirs[part], mine[part]
-        keys = [k for k in sorted(a.keys() | b.keys()) if k.partition(".")[0] != "data"]
+        keys = [k for k in sorted(a.keys() | b.keys()) if k.partition(".")[0] not in others]
         changed += _pairs({key: (a.get(key), b.get(key)) for key in keys})
     names = ("objective", "direction", "seeds")
     changed += _pairs({name: (theirs[name], mine[name]) for name in names})
@@ -97,35 +100,27 @@ def _pairs(values: dict[str, tuple[Any, Any]]) -> list[str]:
     ]
 
 
-def _data_words(config: dict[str, Any]) -> str:
-    """The name of the file, or of the generator."""
-    return Path(config["data.path"]).name if config.get("data.path") else str(config["data"])
-
-
-class Board:
+class Progress:
     """One line while a sweep lasts; silent when stderr is not a terminal."""
 
-    def __init__(
-        self, study: optuna.Study, space: Space, plan: Plan, options: SweepOptions
-    ) -> None:
-        self._study, self._space, self._plan, self._options = study, space, plan, options
+    def __init__(self, search: Search, study: SweepStudy) -> None:
+        self._search, self._study = search, study
         self._shown = sys.stderr.isatty()
         self._began = time.monotonic()
-        self._before = _ended(study)
+        self._before = len(study.ended())
 
     def show(self) -> None:
         """Draw the line anew."""
         if not self._shown:
             return
-        done = _ended(self._study)
-        whole = total(self._space, self._options, done)
-        seconds = time.monotonic() - self._began
+        done, seconds = len(self._study.ended()), time.monotonic() - self._began
+        whole = total(self._search, done)
         rate = (done - self._before) / seconds if seconds else 0.0
         left = f", {_span((whole - done) / rate)} left" if rate and done < whole else ""
-        best = ranking(self._study)[:1]
+        best = self._study.winner()
         found = (
-            f"{self._plan.objective} {best[0].value:.6g} at "
-            f"{point_in_words(self._space.point(best[0]))}"
+            f"{self._study.plan.objective} {best.value:.6g} at "
+            f"{point_in_words(self._study.space.point(best))}"
             if best
             else "none complete yet"
         )
@@ -139,86 +134,80 @@ class Board:
             sys.stderr.flush()
 
 
-def in_words(study: optuna.Study, space: Space, plan: Plan, options: SweepOptions) -> str:
+def in_words(search: Search, study: SweepStudy) -> str:
     """What the sweep is and how far it has come, for the top of its page."""
-    dimensions = "\n".join(f"- {d.key}: {d}" for d in space.dimensions)
+    dimensions = "\n".join(f"- {d.key}: {d}" for d in study.space.dimensions)
     return (
-        f"A search for the {'lowest' if plan.direction == 'minimize' else 'highest'} "
-        f"{plan.objective} by the {options.sampler.name} sampler: "
-        f"{so_far(study, space, options)}.\n\n{dimensions}"
+        f"A search for the {'lowest' if study.plan.direction == 'minimize' else 'highest'} "
+        f"{study.plan.objective} by the {search.options.sampler.name} sampler: "
+        f"{so_far(search, study)}.\n\n{dimensions}"
     )
 
 
-def total(space: Space, options: SweepOptions, done: int) -> int:
+def total(search: Search, done: int) -> int:
     """How many trials there will be: n_trials, or all points of a smaller space."""
-    return max(done, min(options.n_trials, space.size() or options.n_trials))
+    n_trials = search.options.n_trials
+    return max(done, min(n_trials, search.space.size() or n_trials))
 
 
-def so_far(study: optuna.Study, space: Space, options: SweepOptions) -> str:
+def so_far(search: Search, study: SweepStudy) -> str:
     """The trials that have ended, by outcome; those that are open are said apart."""
-    counted = [t for t in trials(study) if counts(t)]
+    counted = study.counted()
     outcomes = Counter(outcome_of(t) for t in counted if t.state.is_finished())
     listed = ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items()))
     done = outcomes.total()
-    text = f"{done} of {total(space, options, done)} trials" + (f": {listed}" if listed else "")
+    text = f"{done} of {total(search, done)} trials" + (f": {listed}" if listed else "")
     return text + (f"; {len(counted) - done} begun or planned" if len(counted) > done else "")
 
 
-def summary(
-    study: optuna.Study,
-    space: Space,
-    plan: Plan,
-    options: SweepOptions,
-    reason: str,
-    delivery: Delivery,
-    again: list[str],
-) -> str:
+def summary(search: Search, study: SweepStudy, reason: str, delivery: Delivery) -> str:
     """How it ended, the best five, and the commands to see and to continue it."""
-    done = _ended(study)
+    options, done = search.options, len(study.ended())
     endings = {
-        "done": "done",
-        "exhausted": f"done: all {space.size() or done:,} points of the space were tried",
-        "timeout": f"stopped after {options.timeout:g} s" if options.timeout else "stopped",
+        DONE: "done",
+        EXHAUSTED: f"done: all {search.space.size() or done:,} points of the space were tried",
+        TIMEOUT: f"stopped after {options.timeout:g} s" if options.timeout else "stopped",
         "interrupted": "interrupted",
         FAILURES: f"too many failures (hydra.sweeper.max_failure_rate={options.max_failure_rate})",
     }
-    lines = [f"{endings.get(reason, reason)}; {so_far(study, space, options)}"]
-    lines += _best_table(study, space, plan)
+    lines = [f"{endings.get(reason, reason)}; {so_far(search, study)}"]
+    lines += _best_table(study)
     lines += _reasons(study)
     if delivery.store:
-        lines.append(f"record   {delivery.store}, study {study.study_name}")
-        compare = f"compare --sweep {study.study_name} --best {SHOWN}{delivery.option}"
+        lines.append(f"record   {delivery.store}, study {study.name}")
+        compare = f"compare --sweep {study.name} --best {SHOWN}{delivery.option}"
         lines.append(f"see it   {program()} ui{delivery.option}")
         lines.append(f"compare  {program()} {compare}")
-    lines += _next_command(done, options, reason, again)
+    lines += _next_command(search, done, reason)
     return "\n".join(lines)
 
 
-def _next_command(done: int, options: SweepOptions, reason: str, again: list[str]) -> list[str]:
+def _next_command(search: Search, done: int, reason: str) -> list[str]:
     """What to type to go on; nothing where the space has no more points."""
-    if reason == "exhausted":
+    if reason == EXHAUSTED:
         return []
-    changed = {}
+    changed, n_trials = {}, search.options.n_trials
     if reason == FAILURES:
         changed["hydra.sweeper.max_failure_rate"] = "1"
-    elif done >= options.n_trials:
-        changed["hydra.sweeper.n_trials"] = str(2 * options.n_trials)
+    elif done >= n_trials:
+        changed["hydra.sweeper.n_trials"] = str(2 * n_trials)
+    again = search.application.again
     kept = [word for word in again if word.partition("=")[0].lstrip("+") not in changed]
     return [
         f"go on    {program()} {shlex.join([*kept, *(f'{key}={x}' for key, x in changed.items())])}"
     ]
 
 
-def _best_table(study: optuna.Study, space: Space, plan: Plan) -> list[str]:
+def _best_table(study: SweepStudy) -> list[str]:
     """The best trials, a column a key, and how far each is behind in units of the spread of all."""
-    ranked = ranking(study)
+    ranked, space = study.ranking(), study.space
     values = [t.value for t in ranked if t.value is not None]
     if not values:
         return ["no trial completed"]
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     points = [space.point(trial) for trial in ranked[:SHOWN]]
     keys = [d.key for d in space.dimensions if any(d.key in point for point in points)]
-    rows = [["trial", plan.objective, "behind", *short_keys(keys)]]
+    rows = [["trial", study.plan.objective, "behind", *short_keys(keys)]]
     for trial, value, point in zip(ranked, values, points, strict=False):
         behind = abs(value - values[0]) / spread if spread else 0.0
         own = [_short(point[key]) if key in point else "" for key in keys]
@@ -249,19 +238,15 @@ def _short(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _reasons(study: optuna.Study) -> list[str]:
+def _reasons(study: SweepStudy) -> list[str]:
     """Why trials failed or diverged: one example of each."""
     lines = []
     for outcome in ("failed", "diverged"):
-        found = [t for t in trials(study) if counts(t) and outcome_of(t) == outcome]
+        found = [t for t in study.counted() if outcome_of(t) == outcome]
         if found:
             reason = found[-1].user_attrs.get(REASON, "").splitlines()[:1]
             lines.append(f"{outcome} e.g. trial {found[-1].number}: {''.join(reason)}")
     return lines
-
-
-def _ended(study: optuna.Study) -> int:
-    return sum(t.state.is_finished() and counts(t) for t in trials(study))
 
 
 def _span(seconds: float) -> str:

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 Distributions = dict[str, "BaseDistribution"]
 
-GRID_CLAIM = "fmexp:grid"
-"""Trial system attribute: the point that a trial has taken of the grid, as `Space.key`."""
-
 
 class SpaceExhaustedError(FmexpError):
     """The grid has no point left; the trial that asked has none."""
@@ -223,8 +220,6 @@ class GridSampler(BaseSampler):
                 break
         if mine is None:
             raise SpaceExhaustedError(f"all {self._space.size()} points of the grid are taken")
-        key = self._space.key(mine)
-        study._storage.set_trial_system_attr(trial._trial_id, GRID_CLAIM, key)
         return mine
 
     def sample_independent(
@@ -240,22 +235,19 @@ class GridSampler(BaseSampler):
     def _others(self, study: Study, trial: FrozenTrial) -> tuple[set[str], int]:
         """Keys of the points that the other trials have; how many older ones have yet to choose."""
         taken, choosing = set(), 0
-        for other in study._storage.get_all_trials(study._study_id, deepcopy=False):
+        for other in study.get_trials(deepcopy=False):
             if other.number == trial.number or not counts(other):
                 continue
-            fixed = other.system_attrs.get("fixed_params")
-            if GRID_CLAIM in other.system_attrs:
-                taken.add(other.system_attrs[GRID_CLAIM])
-            elif fixed is not None or other.state.is_finished():
-                own = other.user_attrs.get(OUTSIDE, {})
-                taken.add(self._space.key({**(fixed or {}), **other.params, **own}))
+            point = self._space.planned(other)
+            if self._space.is_whole(point) or other.state.is_finished():
+                taken.add(self._space.key(point))
             elif other.number < trial.number:
                 choosing += 1
         return taken, choosing
 
 
 class _WholeTrials:
-    """A study seen without the finished trials that lack a parameter, of which a GP would die."""
+    """A study seen without the finished trials that lack a parameter: GPSampler raises on such."""
 
     def __init__(self, study: Study, keys: set[str]) -> None:
         self._study, self._keys = study, keys

@@ -348,6 +348,15 @@ def is_plain(x: Any) -> bool:
     return x is None or isinstance(x, bool | int | str) or (isinstance(x, float) and isfinite(x))
 
 
+def in_words(point: Mapping[str, Value]) -> str:
+    """A point in few words, for names and tables: the keys' last parts."""
+    shown = (
+        f"{key.rpartition('.')[2]}={f'{x:.4g}' if isinstance(x, float) else x}"
+        for key, x in point.items()
+    )
+    return " ".join(shown) or "as composed"
+
+
 def _suggest(trial: optuna.Trial, d: Dimension) -> Any:
     """What Optuna has for this dimension of the trial's point."""
     if d.kind == "choice":

@@ -1,351 +1,253 @@
-"""A worker's loop: ask for a point, evaluate it, tell; and when to stop.
+"""A sweep's study: its trials, which of them count, how a trial is told.
 
-The study is the only thing that workers share. They never wait for each other: who is free asks.
+The study is the only thing that workers share. Long attributes are system attributes of Optuna's
+storage, which its own tools do not print.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
-from fmexp.sweep.attributes import keep_memo
-from fmexp.sweep.failover import leases
-from fmexp.sweep.samplers import SpaceExhaustedError
-from fmexp.sweep.trial_status import DISCARD, INTERRUPTED, LOST, MARK, REPEAT, counts
+from fmexp.sweep.space import Space
+from fmexp.sweep.trial_status import (
+    IDENTITY,
+    INTERRUPTED,
+    LOST,
+    MARK,
+    MEMO,
+    OUTCOME,
+    PLAN,
+    REASON,
+    RETRY_OF,
+    SPACE,
+    STATES,
+    WORKER,
+    counts,
+    has_taken,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import optuna
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-    from fmexp.sweep.space import Point, Space
+    from fmexp.sweep.space import Point
+    from fmexp.sweep.task import Evaluation
 
-WORKER, OUTCOME, REASON, RETRY_OF = "worker", "outcome", "reason", "retry_of"
-"""Trial attributes: the worker that runs it, how it ended, why, and the trial it runs again."""
+Direction = Literal["minimize", "maximize"]
 
-STATES = {
-    Outcome.COMPLETED: TrialState.COMPLETE,
-    Outcome.PRUNED: TrialState.PRUNED,
-    Outcome.DIVERGED: TrialState.FAIL,
-    Outcome.FAILED: TrialState.FAIL,
-    Outcome.INTERRUPTED: TrialState.FAIL,
-}
-"""What Optuna calls each outcome."""
-
-MOST_REPEATS = 50
-"""Draws in a row of known points that end the search of a continuous space."""
-
-REPEATS_PER_HINT = 10
-"""Such draws after which a finite space's next point that nobody has tried is enqueued."""
-
-REPORT_SHARE = 0.05
-REPORT_GROWTH = 1.5
+VERSION = "fmexp_version"
+"""Study attribute: of the fmexp that began it."""
 
 
-class Evaluated(Protocol):
-    """What an evaluation came to. Its record is on disk, but provisional."""
-
-    outcome: Outcome
-    value: float | None
-    reason: str
-    memo: dict[str, Any] | None
-    """What the winner's last files are made from; None for a trial that was not the best."""
-
-    def settle(self, accepted: bool) -> None:
-        """Say whether the study took the result; only then the record is final."""
-        ...
-
-
-class Evaluate(Protocol):
-    """Trains at a point."""
-
-    def __call__(self, number: int, point: Point, report: Reporter) -> Evaluated:
-        """Evaluate trial `number`; never raises but for what must end the whole worker."""
-        ...
-
-
-FAILURES = "failures"
-"""Why a worker stops asking when too many trials failed."""
-
-
-class Ended(Exception):  # noqa: N818 (no error: why a worker stops asking)
-    """A worker's reason to stop."""
-
-
-class Reporter:
-    """Tells the pruner how a trial does, at epochs 1, 2, 3, 5, 8, 12, ...
-
-    A report costs up to milliseconds, so one is left out where reports would take more than 5 % of
-    the trial's time. All trials report at the same epochs, as the median pruner compares them.
-    """
-
-    def __init__(self, trial: optuna.Trial | None) -> None:
-        self._trial = trial
-        self._next = 1.0
-        self._spent, self._last = 0.0, 0.001
-        self._began = time.perf_counter()
-
-    def should_stop(self, epoch: int, value: float) -> bool:
-        """Report `value` after `epoch`; whether the trial is to be pruned."""
-        if self._trial is None or epoch < self._next:
-            return False
-        while self._next <= epoch:
-            self._next = math.ceil(self._next * REPORT_GROWTH)
-        now = time.perf_counter()
-        if self._spent + self._last > REPORT_SHARE * (now - self._began):
-            return False
-        self._trial.report(value, epoch)
-        pruned = self._trial.should_prune()
-        self._last = time.perf_counter() - now
-        self._spent += self._last
-        return pruned
-
-
-@dataclass
-class Worker:
-    """One thread that evaluates trials of a study until there are enough.
+@dataclass(frozen=True)
+class SweepPlan:
+    """What all workers of a study share, frozen with it: nothing of it is read again.
 
     Attributes:
-        study: an object of this worker's own, on storage that may be shared.
+        objective: name of the metric that trials are ranked by.
+        direction: in which it gets better.
+        sweep_key: key of the sweep's own run; the trials' begin with it.
+        steps: most steps of a trial, for the pruner.
+        settings: the task's own, as JSON, see `fmexp.sweep.task.open_task`.
+    """
+
+    objective: str
+    direction: Direction
+    sweep_key: str
+    steps: int
+    settings: dict[str, Any]
+
+    def trial_key(self, number: int) -> str:
+        """The run key of a trial."""
+        return f"{self.sweep_key}-{number:06d}"
+
+
+class SweepStudy:
+    """An Optuna study as the sweep uses it; one object for each thread, on a storage they share.
+
+    Attributes:
+        url: where it is kept, for others to open it.
+        optuna: the study itself.
         space: what is searched.
-        evaluate: trains at a point.
-        id: of the lease that says that this worker lives.
-        n_trials: the study's total.
-        max_failure_rate: stop when more than this share of `n_trials` failed.
-        prunes: whether the study has a pruner that asks for reports.
-        should_stop: asked before each trial; a reason in words, or "".
+        plan: what all workers share.
     """
 
-    study: optuna.Study
-    space: Space
-    evaluate: Evaluate
-    id: str
-    n_trials: int
-    max_failure_rate: float
-    prunes: bool
-    should_stop: Callable[[], str]
-    _repeats: int = field(default=0, init=False)
-    _keys: dict[int, str] = field(default_factory=dict, init=False)
+    def __init__(self, storage: BaseStorage, name: str, url: str = "") -> None:
+        """Open a study that was made by `make`."""
+        self.name, self.url, self._storage = name, url, storage
+        self.optuna = optuna.load_study(study_name=name, storage=storage)
+        self._id = storage.get_study_id_from_name(name)
+        attributes = self.attributes()
+        self.space = Space.from_json(attributes[SPACE])
+        self.plan = SweepPlan(**attributes[PLAN])
 
-    def work(self) -> str:
-        """Evaluate trials; returns why no more are asked for."""
-        try:
-            while not (reason := self.should_stop()):
-                self._check_total()
-                with contextlib.suppress(UpdateFinishedTrialError):  # given up while we slept
-                    self._one()
-        except Ended as end:
-            return str(end)
-        return reason
+    @classmethod
+    def make(
+        cls,
+        storage: BaseStorage,
+        name: str,
+        space: Space,
+        plan: SweepPlan,
+        points: list[Point],
+        identity: dict[str, Any],
+    ) -> SweepStudy:
+        """Make a study; if its maker died half-way, make the rest. By one process at a time.
 
-    def _one(self) -> None:
-        trial = self.study.ask()
-        trial.set_user_attr(WORKER, self.id)
-        if rank(self.study, trial.number) >= self.n_trials:
-            drop(self.study, trial.number, DISCARD)
-            raise Ended("done")
-        try:
-            point = self.space.suggest(trial)
-        except SpaceExhaustedError:
-            drop(self.study, trial.number, DISCARD)
-            raise Ended("exhausted") from None
-        twin = self._twin(trial.number, point)
-        if twin is not None:
-            self._repeat(trial, twin)
-            return
-        self._repeats = 0
-        reporter = Reporter(trial if self.prunes else None)
-        evaluated = self.evaluate(trial.number, point, reporter)
-        if evaluated.memo is not None:
-            with contextlib.suppress(UpdateFinishedTrialError):  # given up: `tell` will find out
-                keep_memo(trial, evaluated.memo)
-        accepted = tell(
-            self.study, self.space, trial.number,
-            evaluated.outcome, evaluated.value, evaluated.reason,
-        )  # fmt: skip
-        evaluated.settle(accepted)
-
-    def _twin(self, number: int, point: Point) -> FrozenTrial | None:
-        """Another trial that counts and has this point: finished, or running since before.
-
-        Of two that draw the same point at the same moment the later one has the twin: it waits
-        until each earlier one has chosen (Lamport's bakery), be it for as long as a lease.
+        Args:
+            storage: where.
+            name: of the study.
+            space: what is searched.
+            plan: what all workers share.
+            points: to be evaluated first.
+            identity: what makes two sweeps the same one, as JSON.
         """
-        until = time.monotonic() + leases.lease_seconds()
-        while self._earlier_chooses(number) and time.monotonic() < until:
-            time.sleep(0.002)
-        key = self.space.key(point)
-        for other in trials(self.study):
-            is_known = other.state.is_finished() or (
-                other.state is TrialState.RUNNING and other.number < number
-            )
-            is_other = other.number != number and counts(other)
-            if is_other and is_known and self._key(other) == key:
-                return other
-        return None
-
-    def _earlier_chooses(self, number: int) -> bool:
-        return any(
-            t.number < number
-            and t.state is TrialState.RUNNING
-            and not self.space.is_whole(self.space.point(t))
-            for t in trials(self.study)
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction=plan.direction, load_if_exists=True
         )
+        for point in points:
+            space.enqueue(study, point)
+        number = storage.get_study_id_from_name(name)
+        storage.set_study_system_attr(number, IDENTITY, identity)
+        storage.set_study_system_attr(number, SPACE, space.to_json())
+        storage.set_study_system_attr(number, PLAN, asdict(plan))
+        return cls(storage, name)
 
-    def _key(self, trial: FrozenTrial) -> str:
-        """The key of a trial's point; those of finished trials are kept, as they do not change."""
-        key = self._keys.get(trial.number)
-        if key is None:
-            key = self.space.key(self.space.point(trial))
-            if trial.state.is_finished():
-                self._keys[trial.number] = key
-        return key
+    def attributes(self) -> dict[str, Any]:
+        """The sweep's own attributes of the study."""
+        return self._storage.get_study_system_attrs(self._id)
 
-    def _repeat(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
-        """Tell what is known of the same point; nothing is trained, nothing recorded."""
-        value = twin.value if twin.state is TrialState.COMPLETE else None
-        drop(self.study, trial.number, REPEAT, value)
-        self._repeats += 1
-        if self.space.size() is None:
-            if self._repeats >= MOST_REPEATS:
-                raise Ended("exhausted")
-            return
-        untried = self._untried()
-        if untried is None:
-            raise Ended("exhausted")
-        if self._repeats % REPEATS_PER_HINT == 0:
-            self.space.enqueue(self.study, untried)
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Write one of them; `value` as JSON knows it."""
+        self._storage.set_study_system_attr(self._id, key, value)
 
-    def _untried(self) -> Point | None:
-        """The first point of a finite space that no trial has, had or waits to have."""
-        taken = {
-            self._key(t) if t.state.is_finished() else self.space.key(self.space.planned(t))
-            for t in trials(self.study)
-            if counts(t)
-        }
-        return next((p for p in self.space.grid() if self.space.key(p) not in taken), None)
+    # ---------------------------------------------------------------------------------- reading
 
-    def _check_total(self) -> None:
-        """Stop where there is clearly nothing to ask for; `rank` decides the close cases."""
-        counted = [t for t in trials(self.study) if counts(t)]
-        if sum(t.state is not TrialState.WAITING for t in counted) >= self.n_trials:
-            raise Ended("done")
-        size, waiting = self.space.size(), any(t.state is TrialState.WAITING for t in counted)
-        if size is not None and size <= len(counted) and not waiting and self._untried() is None:
-            raise Ended("exhausted")
-        finished = [t for t in counted if t.state.is_finished()]
-        failed = sum(t.user_attrs.get(OUTCOME) == Outcome.FAILED for t in finished)
-        if failed > self.max_failure_rate * self.n_trials:
-            raise Ended(FAILURES)
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as the storage has them now, not to be changed."""
+        return self.optuna.get_trials(deepcopy=False)
 
+    def counted(self) -> list[FrozenTrial]:
+        """Those that are among `n_trials`."""
+        return [t for t in self.trials() if counts(t)]
 
-def trials(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials as the storage has them now, not to be changed."""
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+    def ended(self) -> list[FrozenTrial]:
+        """Those of them that have ended, in the order in which they did."""
+        done = [t for t in self.counted() if t.state.is_finished()]
+        return sorted(done, key=lambda t: t.datetime_complete or 0)
 
+    def ranking(self) -> list[FrozenTrial]:
+        """The completed trials that count, best first; equal ones in the order of their numbers."""
+        sign = 1 if self.plan.direction == "minimize" else -1
+        done = [t for t in self.counted() if t.state is TrialState.COMPLETE]
+        return sorted(done, key=lambda t: (sign * (t.value or 0.0), t.number))
 
-def rank(study: optuna.Study, number: int) -> int:
-    """How many trials with a lower number count.
+    def winner(self) -> FrozenTrial | None:
+        """The best trial; None while none is complete."""
+        return next(iter(self.ranking()), None)
 
-    Exact however many workers race, as no two trials have the same number: the n_trials-th that
-    counts knows that it is the last. A count of all trials is not: two that ask together would
-    each see the other.
-    """
-    return sum(counts(t) for t in trials(study) if t.number < number)
+    def better(self, best: float | None, value: float | None) -> float | None:
+        """The better of two values; None is worse than any."""
+        if best is None or value is None:
+            return value if best is None else best
+        return min(best, value) if self.plan.direction == "minimize" else max(best, value)
 
+    def is_best(self, value: float) -> bool:
+        """Whether a value is at least as good as all that the study has."""
+        try:
+            best = self.optuna.best_value
+        except ValueError:  # no trial is complete yet
+            return True
+        return self.better(best, value) == value
 
-def drop(study: optuna.Study, number: int, mark: str, value: float | None = None) -> None:
-    """Mark a trial as one that does not count, and finish it."""
-    state = TrialState.FAIL if value is None else TrialState.COMPLETE
-    with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # it was given up
-        _set_attributes(study, number, {MARK: mark})
-        study.tell(number, value, state)
+    def rank(self, number: int) -> int:
+        """How many trials with a lower number count.
 
+        Exact however many workers race, as no two trials have the same number: the n_trials-th that
+        counts knows that it is the last. A count of all trials is not: two that ask together would
+        each see the other.
+        """
+        return sum(t.number < number for t in self.counted())
 
-def tell(
-    study: optuna.Study,
-    space: Space,
-    number: int,
-    outcome: Outcome,
-    value: float | None,
-    reason: str,
-) -> bool:
-    """Tell the study how a trial ended; whether it has taken that.
+    # ---------------------------------------------------------------------------------- writing
 
-    It has not where the trial was given up before, as its lease had run out.
-    """
-    attributes = {OUTCOME: str(outcome)}
-    if reason:
-        attributes[REASON] = without_password(reason[:2000])
-    if outcome not in (Outcome.COMPLETED, Outcome.PRUNED):  # Optuna's FAIL does not say why
-        attributes[MARK] = INTERRUPTED if outcome is Outcome.INTERRUPTED else ""
-    _finish(study, space, number, attributes, STATES[outcome], value)
-    return has_taken(_trial(study, number), outcome, value)
+    def ask(self, worker: str) -> optuna.Trial:
+        """A new trial, or one that was enqueued; signed by the worker that runs it."""
+        trial = self.optuna.ask()
+        trial.set_user_attr(WORKER, worker)
+        return trial
 
+    def drop(self, number: int, mark: str, value: float | None = None) -> None:
+        """Mark a trial as one that does not count, and finish it."""
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # it was given up
+            self._set_attributes(number, {MARK: mark})
+            self.optuna.tell(number, value, state)
 
-def has_taken(trial: FrozenTrial, outcome: Outcome, value: float | None) -> bool:
-    """Whether a finished trial ended so for the study.
+    def tell(self, number: int, ended: Evaluation) -> bool:
+        """Tell the study how a trial ended; whether it has taken that.
 
-    State and attributes of a finished trial cannot change. So when several write at the same
-    moment, each reads here afterwards what came of it, and all read the same.
-    """
-    if trial.state is not STATES[outcome] or trial.user_attrs.get(OUTCOME) != outcome:
-        return False
-    if outcome is Outcome.INTERRUPTED:
+        It has not where the trial was given up before, as its lease had run out.
+        """
+        outcome = ended.outcome
+        attributes = {OUTCOME: str(outcome)}
+        if ended.reason:
+            attributes[REASON] = without_password(ended.reason[:2000])
+        if outcome not in (Outcome.COMPLETED, Outcome.PRUNED):  # Optuna's FAIL does not say why
+            attributes[MARK] = INTERRUPTED if outcome is Outcome.INTERRUPTED else ""
+        if ended.memo is not None:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self._storage.set_trial_system_attr(self._trial_id(number), MEMO, ended.memo)
+        self._finish(number, attributes, STATES[outcome], ended.value)
+        return has_taken(self.trial(number), outcome, ended.value)
+
+    def give_up(self, number: int) -> bool:
+        """Give up a trial whose worker is dead, and enqueue its point again; whether it is lost.
+
+        Safe when several do it at once, and when the worker is not that dead and tells its end just
+        now: only one of them finishes the trial, and that one enqueues.
+        """
+        finished = self._finish(number, {MARK: LOST}, TrialState.FAIL)
+        return finished and not counts(self.trial(number))
+
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial as the storage has it now."""
+        return self._storage.get_trial(self._trial_id(number))
+
+    def _finish(
+        self,
+        number: int,
+        attributes: dict[str, str],
+        state: TrialState,
+        value: float | None = None,
+    ) -> bool:
+        """Finish a running trial; False if it was finished already."""
+        try:
+            self._set_attributes(number, attributes)
+            self.optuna.tell(number, value if state is TrialState.COMPLETE else None, state)
+        except (
+            ValueError,
+            UpdateFinishedTrialError,
+        ):  # Optuna's words for "it is finished already"
+            return False
+        trial = self.trial(number)
+        if not counts(trial) and trial.user_attrs[MARK] in (LOST, INTERRUPTED):
+            point = self.space.planned(trial)
+            if point:
+                self.space.enqueue(self.optuna, point, {RETRY_OF: number})
         return True
-    return counts(trial) and (outcome is not Outcome.COMPLETED or trial.value == value)
 
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
-def reclaim(study: optuna.Study, space: Space, number: int) -> bool:
-    """Give up a trial whose worker is dead, and enqueue its point again; whether it is lost.
-
-    Safe when several do it at once, and when the worker is not that dead and tells its end just
-    now: only one of them finishes the trial, and that one enqueues.
-    """
-    finished = _finish(study, space, number, {MARK: LOST}, TrialState.FAIL)
-    return finished and not counts(_trial(study, number))
-
-
-def _finish(
-    study: optuna.Study,
-    space: Space,
-    number: int,
-    attributes: dict[str, str],
-    state: TrialState,
-    value: float | None = None,
-) -> bool:
-    """Finish a running trial; False if it was finished already."""
-    try:
-        _set_attributes(study, number, attributes)
-        study.tell(number, value if state is TrialState.COMPLETE else None, state)
-    except (ValueError, UpdateFinishedTrialError):  # Optuna's words for "it is finished already"
-        return False
-    trial = _trial(study, number)
-    if not counts(trial) and trial.user_attrs[MARK] in (LOST, INTERRUPTED):
-        point = space.planned(trial)
-        if point:
-            space.enqueue(study, point, {RETRY_OF: number})
-    return True
-
-
-def _trial(study: optuna.Study, number: int) -> FrozenTrial:
-    storage = study._storage
-    return storage.get_trial(
-        storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    )
-
-
-def _set_attributes(study: optuna.Study, number: int, attributes: dict[str, str]) -> None:
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    for name, value in attributes.items():
-        storage.set_trial_user_attr(trial_id, name, value)
+    def _set_attributes(self, number: int, attributes: dict[str, str]) -> None:
+        trial_id = self._trial_id(number)
+        for name, value in attributes.items():
+            self._storage.set_trial_user_attr(trial_id, name, value)

@@ -1,4 +1,4 @@
-"""What a sweep writes on its trials, and which trials count."""
+"""What a sweep writes into its study, and which trials count."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from fmexp.record.tracker import Outcome
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+PLAN, SPACE, IDENTITY = "fmexp:plan", "fmexp:space", "fmexp:identity"
+"""Study attributes: what all workers share, what is searched, what makes two sweeps the same."""
+
+COMPLETED_WINNER = "fmexp:completed_winner"
+"""Study attribute: the trial whose record has all that only a winner's has."""
+
+MEMO = "fmexp:memo"
+"""Trial attribute: `Evaluation.memo`."""
+
+WORKER, OUTCOME, REASON, RETRY_OF = "worker", "outcome", "reason", "retry_of"
+"""Trial attributes: the worker that runs it, how it ended, why, and the trial it runs again."""
 
 MARK = "mark"
 """Trial attribute: why a trial does not count."""
@@ -17,6 +31,15 @@ LOST = "lost"  # its worker died
 INTERRUPTED = "interrupted"  # its worker was stopped
 REPEAT = "repeat"  # its point was known already
 
+STATES = {
+    Outcome.COMPLETED: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+    Outcome.INTERRUPTED: TrialState.FAIL,
+}
+"""What Optuna calls each outcome."""
+
 
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of `n_trials`, be it waiting, running or done."""
@@ -24,3 +47,22 @@ def counts(trial: FrozenTrial) -> bool:
     # a trial given up for lost may have ended just before the study was told so
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     return not mark or (mark == LOST and trial.state in ended)
+
+
+def outcome_of(trial: FrozenTrial) -> str:
+    """How a trial ended, or running or waiting."""
+    ended = trial.user_attrs.get(OUTCOME)
+    return str(ended) if trial.state.is_finished() and ended else trial.state.name.lower()
+
+
+def has_taken(trial: FrozenTrial, outcome: Outcome, value: float | None) -> bool:
+    """Whether a finished trial ended so for the study.
+
+    State and attributes of a finished trial cannot change. So when several write at the same
+    moment, each reads here afterwards what came of it, and all read the same.
+    """
+    if trial.state is not STATES[outcome] or trial.user_attrs.get(OUTCOME) != outcome:
+        return False
+    if outcome is Outcome.INTERRUPTED:
+        return True
+    return counts(trial) and (outcome is not Outcome.COMPLETED or trial.value == value)

@@ -1,214 +1,153 @@
-"""A worker: one thread or process that evaluates trials of a study until there are enough."""
+"""A worker's loop: ask for a point, evaluate it, tell; and when to stop.
+
+Workers never wait for each other: who is free asks.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-import threading
+import contextlib
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
 
-from fmexp.backends.base import load_backend
-from fmexp.experiment.trial import CURVE_POINTS, Evaluator
-from fmexp.experiment.trial_plan import DataCache, Plan, check_data
 from fmexp.record.passwords import without_password
-from fmexp.record.plain_output import plain_output
-from fmexp.sweep.attributes import PLAN, SPACE, kept
-from fmexp.sweep.failover import leases
-from fmexp.sweep.options import NoPrunerOptions, read_options
-from fmexp.sweep.samplers import make_pruner, make_sampler
-from fmexp.sweep.space import Space
-from fmexp.sweep.storage import answering, open_storage
-from fmexp.sweep.study import Worker
+from fmexp.record.tracker import Outcome
+from fmexp.sweep.duplicates import Duplicates
+from fmexp.sweep.samplers import SpaceExhaustedError
+from fmexp.sweep.task import Evaluation, Reporter
+from fmexp.sweep.trial_record import trial_start, with_objective
+from fmexp.sweep.trial_status import DISCARD, OUTCOME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optuna.storages import BaseStorage
+    import optuna
 
     from fmexp.record.tracker import Tracker
+    from fmexp.sweep.failover.leases import Lease
+    from fmexp.sweep.space import Point
+    from fmexp.sweep.study import SweepStudy
+    from fmexp.sweep.task import Task
 
-LOOK_SECONDS = 0.25
+DONE, EXHAUSTED, FAILURES, TIMEOUT = "done", "exhausted", "failures", "timeout"
+"""Why a worker stops asking: the total is complete, no point is new, too many failed, too late."""
+
+
+class Ended(Exception):  # noqa: N818 (no error: why a worker stops asking)
+    """A worker's reason to stop."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that a worker must be told; the rest it takes from the study. Can be pickled.
+class Limits:
+    """When there are enough trials.
 
     Attributes:
-        storage: located URL of the study's storage.
-        study: its name.
-        folder: where the spool lies.
-        uri: MLflow store; "" keeps no record.
-        experiment: MLflow experiment.
-        options: `hydra.sweeper` as plain values.
+        n_trials: the study's total.
+        max_failure_rate: stop when more than this share of `n_trials` failed.
+        prunes: whether the study has a pruner that asks for reports.
         deadline: seconds since the epoch after which no trial is begun.
-        stop_file: there once the user wants to stop; seen by workers wherever they run.
     """
 
-    storage: str
-    study: str
-    folder: str
-    uri: str
-    experiment: str
-    options: dict[str, Any]
-    deadline: float | None
-    stop_file: str
+    n_trials: int
+    max_failure_rate: float = 1.0
+    prunes: bool = False
+    deadline: float | None = None
 
-    def open_tracker(self) -> Tracker:
-        """A tracker with a recorder of its own."""
-        from fmexp.record.spool_tracker import open_tracker
-        from fmexp.record.tracker import NULL_TRACKER
-
-        if not self.uri:
-            return NULL_TRACKER
-        return open_tracker(self.uri, self.experiment, Path(self.folder), thin_to=CURVE_POINTS)
+    def is_past(self) -> bool:
+        """Whether the deadline is."""
+        return self.deadline is not None and time.time() >= self.deadline
 
 
-def load_study(job: Job, storage: BaseStorage) -> tuple[optuna.Study, Space, Plan]:
-    """The study with the sampler and pruner of the options, and what is stored with it."""
-    study = optuna.load_study(study_name=job.study, storage=storage)
-    space = Space.from_json(kept(study)[SPACE])
-    plan = Plan(**kept(study)[PLAN])
-    options = read_options(job.options)
-    study.sampler = make_sampler(options.sampler, space, options.n_trials)
-    study.pruner = make_pruner(options.pruner, int(plan.record["training"]["epochs"]))
-    return study, space, plan
+class Worker:
+    """One thread that evaluates trials of a study until there are enough."""
 
+    def __init__(
+        self,
+        study: SweepStudy,
+        task: Task,
+        tracker: Tracker,
+        lease: Lease,
+        limits: Limits,
+        should_stop: Callable[[], str],
+    ) -> None:
+        """See `Worker`.
 
-def work(
-    job: Job, storage: BaseStorage, tracker: Tracker, data: DataCache, stop: Callable[[], str]
-) -> str:
-    """Evaluate trials until there are enough; returns why no more were asked for."""
-    study, space, plan = load_study(job, storage)
-    check_data(plan, data)
-    for backend in plan.backends:
-        load_backend(backend)  # before a trial's clock runs
-    options = read_options(job.options)
-    stop = _Stop(job, stop)
-    lease = leases.Lease.start(study)
-    evaluator = Evaluator(
-        plan=plan,
-        data=data,
-        tracker=tracker,
-        worker=lease.id,
-        study={"name": job.study, "storage": without_password(job.storage)},
-        is_best=lambda value: _is_best(study, value),
-        should_stop=stop,
-    )
-    worker = Worker(
-        study=study,
-        space=space,
-        evaluate=evaluator,
-        id=lease.id,
-        n_trials=options.n_trials,
-        max_failure_rate=options.max_failure_rate,
-        prunes=not isinstance(options.pruner, NoPrunerOptions),
-        should_stop=lambda: stop() or ("timeout" if _is_past(job.deadline) else ""),
-    )
-    try:
-        return worker.work()
-    finally:
-        lease.stop()
+        Args:
+            study: an object of this worker's own, on storage that may be shared.
+            task: evaluates a point.
+            tracker: where the trials' runs go.
+            lease: says that this worker lives.
+            limits: when to stop.
+            should_stop: asked before and within each trial; a reason in words, or "".
+        """
+        self._study, self._task, self._tracker = study, task, tracker
+        self._lease, self._limits, self._should_stop = lease, limits, should_stop
+        self._duplicates = Duplicates(study, lease.seconds)
 
+    def run(self) -> str:
+        """Evaluate trials; returns why no more are asked for."""
+        try:
+            while not (reason := self._should_stop() or TIMEOUT * self._limits.is_past()):
+                self._look_at_total()
+                with contextlib.suppress(UpdateFinishedTrialError):  # given up while we slept
+                    self._one_trial()
+        except Ended as end:
+            return str(end)
+        return reason
 
-def work_alone(job: Job) -> str:
-    """Be a worker process: storage, data, tracker and signals of its own."""
-    from fmexp.sweep.interrupt import stop_on_signals
+    def _one_trial(self) -> None:
+        """The end is on disk before the study hears of it, and final once the study has it."""
+        trial = self._study.ask(self._lease.id)
+        point = self._point(trial)
+        if not self._duplicates.is_new(trial, point):
+            return
+        reporter = Reporter(
+            trial_start(self._study, trial.number, point, self._lease.id),
+            self._tracker,
+            trial if self._limits.prunes else None,
+            self._study.is_best,
+            lambda: bool(self._should_stop()),
+        )
+        ended = with_objective(self._evaluate(point, reporter))
+        run = reporter.run
+        run.finish(ended.outcome, ended.reason, ended.metrics, ended.tags, provisional=True)
+        run.settle(self._study.tell(trial.number, ended))
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if threading.current_thread() is not threading.main_thread():  # only there are signals heard
-        return _work_alone(job, lambda: "")
-    with stop_on_signals() as asked:
-        return _work_alone(job, lambda: "interrupted" if asked else "")
+    def _point(self, trial: optuna.Trial) -> Point:
+        """The point of a trial that was asked for; none where there are enough."""
+        if self._study.rank(trial.number) >= self._limits.n_trials:
+            self._study.drop(trial.number, DISCARD)
+            raise Ended(DONE)
+        try:
+            return self._study.space.suggest(trial)
+        except SpaceExhaustedError:
+            self._study.drop(trial.number, DISCARD)
+            raise Ended(EXHAUSTED) from None
 
+    def _evaluate(self, point: Point, reporter: Reporter) -> Evaluation:
+        """What the task makes of a point; a trial that fails is a result."""
+        try:
+            return self._task.evaluate(point, reporter)
+        except KeyboardInterrupt:
+            return Evaluation(Outcome.INTERRUPTED, reason="interrupted")
+        except Exception as error:  # noqa: BLE001 -- no trial ends the sweep
+            if reporter.folder is not None:
+                words = without_password("".join(traceback.format_exception(error)))
+                (reporter.folder / "traceback.txt").write_text(words, encoding="utf-8")
+            return Evaluation(Outcome.FAILED, reason=f"{type(error).__name__}: {error}")
 
-def _work_alone(job: Job, stop: Callable[[], str]) -> str:
-    _one_torch_thread()
-    tracker = job.open_tracker()
-    try:
-        with answering(job.storage):
-            storage = open_storage(job.storage, Path(job.folder))
-            return work(job, storage, tracker, DataCache(), stop)
-    finally:
-        tracker.close()
-
-
-class _Stop:
-    """Why to stop, asked after each epoch; the file is looked for a few times a second only."""
-
-    def __init__(self, job: Job, asked: Callable[[], str]) -> None:
-        self._file, self._asked = Path(job.stop_file), asked
-        self._look_at, self._told = 0.0, False
-
-    def __call__(self) -> str:
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_SECONDS
-            self._told = self._file.exists()
-        return "interrupted" if self._told else self._asked()
-
-
-def _one_torch_thread() -> None:
-    """Several processes with all cores' threads each would stand in each other's way."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
-
-
-def _is_best(study: optuna.Study, value: float) -> bool:
-    try:
-        best = study.best_value
-    except ValueError:  # no trial is complete yet
-        return True
-    return value <= best if study.direction.name == "MINIMIZE" else value >= best
-
-
-def _is_past(deadline: float | None) -> bool:
-    return deadline is not None and time.time() >= deadline
-
-
-COMMAND = [sys.executable, "-P", "-m", "fmexp.sweep.worker"]
-"""Starts a worker process, which reads its job from stdin."""
-
-
-def main() -> None:
-    """Read a job from stdin, work, print why no more trials were asked for."""
-    with plain_output():
-        _main()
-
-
-def _main() -> None:
-    from fmexp.errors import FmexpError
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; our parent tells us too
-    job = Job(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_stop_without_parent, daemon=True).start()
-    try:
-        print(work_alone(job))
-    except FmexpError as error:
-        print(f"fmexp: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _stop_without_parent() -> None:
-    """Stop at the next epoch when the process that started us is gone, as if it had said so."""
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def to_json(job: Job) -> str:
-    """The line that a worker process reads."""
-    return json.dumps(asdict(job)) + "\n"
-
-
-if __name__ == "__main__":
-    main()
+    def _look_at_total(self) -> None:
+        """Stop where there is clearly nothing to ask for; `rank` decides the close cases."""
+        counted, limits = self._study.counted(), self._limits
+        if sum(t.state is not TrialState.WAITING for t in counted) >= limits.n_trials:
+            raise Ended(DONE)
+        if self._duplicates.are_all(counted):
+            raise Ended(EXHAUSTED)
+        ended = [t for t in counted if t.state.is_finished()]
+        failed = sum(t.user_attrs.get(OUTCOME) == Outcome.FAILED for t in ended)
+        if failed > limits.max_failure_rate * limits.n_trials:
+            raise Ended(FAILURES)

@@ -18,10 +18,14 @@ class FmexpSweeper(Sweeper):
 
     def sweep(self, arguments):
         """Run the sweep; returns the exit code of the command."""
-        from fmexp.cli.jobs import RunJob
-
-        if not isinstance(self.task_function, RunJob):
+        if not hasattr(self.task_function, "search"):
             raise RuntimeError("hydra/sweeper=fmexp sweeps `fmexp run -m` only")
-        from fmexp.sweep.launch import sweep
+        from omegaconf import OmegaConf
 
-        return sweep(self.task_function, arguments, self.config, self.hydra_context)
+        from fmexp.sweep.hydra_launcher import other_launcher
+        from fmexp.sweep.launch import run
+
+        options = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
+        search = self.task_function.search(arguments, options)
+        launcher = other_launcher(self.config, self.hydra_context, arguments)
+        return run(search, self.task_function.folder, launcher)

@@ -11,8 +11,8 @@ import numpy as np
 
 from fmexp.analysis.report.packed import UNPACK, element
 from fmexp.analysis.report.pictures import library
-from fmexp.experiment.trial import in_words
 from fmexp.sweep.progress import short_keys
+from fmexp.sweep.space import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

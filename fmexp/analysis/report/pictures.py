@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from fmexp.experiment.trial import in_words
+from fmexp.sweep.space import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,10 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from fmexp.sweep.attributes import keep, kept
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    import optuna
+    from fmexp.sweep.study import SweepStudy
 
 PREFIX = "worker:"
 """Study attributes that begin so are leases."""
@@ -27,41 +25,41 @@ def lease_seconds() -> float:
 
 
 class Lease:
-    """Says in the study, again and again, that this process works on it.
+    """Says in the study, again and again while it is open, that this process works on it.
 
     Attributes:
         id: the worker's; its trials and runs carry it.
+        seconds: how long it lasts without a renewal.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: SweepStudy) -> None:
         self.id = uuid.uuid4().hex[:12]
+        self.seconds = lease_seconds()
         self._study = study
         self._who = {**this_process(), "started": process_start(os.getpid())}
         self._who["since"] = time.time()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease-{self.id}", daemon=True)
 
-    @classmethod
-    def start(cls, study: optuna.Study) -> Lease:
-        """A lease that is written in the study when this returns."""
-        lease = cls(study)
-        lease._write(time.time() + lease_seconds())
-        lease._thread.start()
-        return lease
+    def __enter__(self) -> Self:
+        """Begin: the lease is in the study when this returns."""
+        self._write(time.time() + self.seconds)
+        self._thread.start()
+        return self
 
-    def stop(self) -> None:
-        """End the lease: what this worker has not finished is up for reclaim at once."""
+    def __exit__(self, *_: object) -> None:
+        """End: what this worker has not finished is up for reclaim at once."""
         self._ended.set()
         self._thread.join()  # so that no renewal comes after the end
         self._write(0.0)
 
     def _renew(self) -> None:
-        while not self._ended.wait(lease_seconds() / 3):
+        while not self._ended.wait(self.seconds / 3):
             with contextlib.suppress(Exception):  # a store that is away now may be back in time
-                self._write(time.time() + lease_seconds())
+                self._write(time.time() + self.seconds)
 
     def _write(self, until: float) -> None:
-        keep(self._study, f"{PREFIX}{self.id}", {**self._who, "until": until})
+        self._study.set_attribute(f"{PREFIX}{self.id}", {**self._who, "until": until})
 
 
 def is_alive(attribute: dict[str, Any] | None, now: float) -> bool:
@@ -81,14 +79,14 @@ def is_alive(attribute: dict[str, Any] | None, now: float) -> bool:
     return bool(process_start(attribute["pid"]) == attribute["started"] != "")
 
 
-def leases(study: optuna.Study) -> dict[str, dict[str, Any]]:
+def leases(study: SweepStudy) -> dict[str, dict[str, Any]]:
     """Every lease of a study by worker id."""
-    found = kept(study).items()
+    found = study.attributes().items()
     return {key.removeprefix(PREFIX): value for key, value in found if key.startswith(PREFIX)}
 
 
 def this_process() -> dict[str, Any]:
-    """Host, boot of that host (containers are worlds of their own) and process number."""
+    """Host, boot id and PID namespace (to tell containers apart), and process number."""
     return {"host": platform.node(), "boot": _boot(), "pid": os.getpid()}
 
 

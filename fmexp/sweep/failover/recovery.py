@@ -10,15 +10,15 @@ import optuna
 from optuna.trial import TrialState
 
 from fmexp.errors import FmexpError, StoreError
-from fmexp.experiment.trial import OBJECTIVE
 from fmexp.record import spool
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
-from fmexp.sweep.attributes import SPACE, kept
 from fmexp.sweep.failover import leases
-from fmexp.sweep.space import Space
 from fmexp.sweep.storage import answering, open_storage
-from fmexp.sweep.study import WORKER, has_taken, reclaim, tell, trials
+from fmexp.sweep.study import SweepStudy
+from fmexp.sweep.task import Evaluation
+from fmexp.sweep.trial_record import OBJECTIVE
+from fmexp.sweep.trial_status import WORKER, has_taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     """From trial numbers to the tags of those whose run has ended in MLflow."""
 
 
-def settle_spool(study: optuna.Study, space: Space, folder: Path) -> int:
+def settle_spool(study: SweepStudy, folder: Path) -> int:
     """Tell the study what dead workers had found but not told; how many results were saved.
 
     The study is the truth: a trial that it has given up stays given up.
     """
     saved = 0
-    by_number = {trial.number: trial for trial in trials(study)}
+    by_number = {trial.number: trial for trial in study.trials()}
     for run in spool.spooled_runs(folder):
         start, end = run.record.start, run.record.end
-        if not start.study or start.study["name"] != study.study_name:
+        if not start.study or start.study["name"] != study.name:
             continue
         if run.state not in ("unsettled", "unsent") or end is None:
             continue
         trial = by_number.get(int(start.study["trial"]))
-        accepted = trial is not None and _take(study, space, trial, end.outcome, end.reason,
-                                               end.tags)  # fmt: skip
+        ended = _evaluation(end.outcome, end.reason, end.tags)
+        accepted = trial is not None and _take(study, trial, ended)
         saved += accepted
         if run.state == "unsettled":
             spool.settle_for_dead(run, accepted)
@@ -65,7 +65,7 @@ def settle_abandoned(folder: Path) -> list[str]:
             troubles.append(str(error))
             continue
         if study is not None:
-            settle_spool(study, Space.from_json(kept(study)[SPACE]), folder)
+            settle_spool(study, folder)
             continue
         for run in left:
             if _home(run) == (storage, name):
@@ -79,7 +79,7 @@ def _home(run: spool.SpooledRun) -> tuple[str, str]:
     return study["storage"], study["name"]
 
 
-def _study(storage: str, name: str, folder: Path) -> optuna.Study | None:
+def _study(storage: str, name: str, folder: Path) -> SweepStudy | None:
     """The study; None where it is gone. Makes no file.
 
     Raises:
@@ -97,56 +97,52 @@ def _study(storage: str, name: str, folder: Path) -> optuna.Study | None:
     with answering(storage):
         opened = open_storage(storage, folder)
         known = optuna.get_all_study_names(opened)
-        return optuna.load_study(study_name=name, storage=opened) if name in known else None
+        return SweepStudy(opened, name, storage) if name in known else None
 
 
-def reclaim_dead(
-    study: optuna.Study, space: Space, ended_in_store: EndedInStore
-) -> list[FrozenTrial]:
+def give_up_dead(study: SweepStudy, ended_in_store: EndedInStore) -> list[FrozenTrial]:
     """Give up every running trial whose worker is dead, and enqueue its point again.
 
     Safe at any time and from several processes at once. Returns the trials that we gave up.
     """
     dead = _of_dead_workers(study)
     # a run begins when its point is whole: only then may MLflow know more than the study
-    begun = [t.number for t in dead if space.is_whole(space.point(t))]
+    begun = [t.number for t in dead if study.space.is_whole(study.space.point(t))]
     known = ended_in_store(begun) if begun else {}
     lost = []
     for trial in dead:
         tags = known.get(trial.number, {})
         outcome = tags.get("fmexp.outcome")
-        if outcome and _take(study, space, trial, Outcome(outcome),
-                             tags.get("fmexp.reason", ""), tags):  # fmt: skip
-            continue
-        if reclaim(study, space, trial.number):
+        if outcome:
+            ended = _evaluation(Outcome(outcome), tags.get("fmexp.reason", ""), tags)
+            if _take(study, trial, ended):
+                continue
+        if study.give_up(trial.number):
             lost.append(trial)
     return lost
 
 
-def _take(
-    study: optuna.Study,
-    space: Space,
-    trial: FrozenTrial,
-    outcome: Outcome,
-    reason: str,
-    tags: Mapping[str, str],
-) -> bool:
-    """Whether the study has this result: it is told it, or it had been told before the crash."""
+def _evaluation(outcome: Outcome, reason: str, tags: Mapping[str, str]) -> Evaluation:
+    """What a trial came to, from its record."""
     text = tags.get(OBJECTIVE)
-    value = None if text is None else float(text)
-    if outcome is Outcome.COMPLETED and value is None:
+    return Evaluation(outcome, None if text is None else float(text), reason)
+
+
+def _take(study: SweepStudy, trial: FrozenTrial, ended: Evaluation) -> bool:
+    """Whether the study has this result: it is told it, or it had been told before the crash."""
+    if ended.outcome is Outcome.COMPLETED and ended.value is None:
         return False
     if trial.state is TrialState.RUNNING:
-        return tell(study, space, trial.number, outcome, value, reason)
-    return has_taken(trial, outcome, value)
+        return study.tell(trial.number, ended)
+    return has_taken(trial, ended.outcome, ended.value)
 
 
-def _of_dead_workers(study: optuna.Study) -> list[FrozenTrial]:
+def _of_dead_workers(study: SweepStudy) -> list[FrozenTrial]:
     """Running trials that nobody will finish."""
     now = time.time()
     known = leases.leases(study)
     dead = []
-    for trial in trials(study):
+    for trial in study.trials():
         if trial.state is not TrialState.RUNNING:
             continue
         worker = trial.user_attrs.get(WORKER)
