@@ -15,8 +15,8 @@ import pytest
 from fmexp import __version__
 from fmexp.cli.parser import main
 from fmexp.config.compose import compose, parse_arguments
+from fmexp.experiment.search import command_line
 from fmexp.record import spool_tracker
-from fmexp.sweep.launch import command_line
 
 RUN = ("run", "training.epochs=2", "tracking=none")
 
