@@ -23,7 +23,6 @@ SLOW = {
     "test_mlflow_is_mended_from_the_study_in_both_directions",
     "test_the_commands_of_help_work_after_make_run",
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
-    "test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on",
     "test_three_worker_processes_of_a_command_prune", "test_record_kills", "test_ui",
     "test_fmexp_ui_runs_no_module_of_the_folder",
     "test_what_the_page_on_reports_shows_works", "test_what_the_page_on_sweeps_shows_works",

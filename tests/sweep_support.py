@@ -15,10 +15,12 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from fmexp.cli.parser import main
+from fmexp.record.tracker import MemoryTracker
 from fmexp.sweep.space import Space
 from fmexp.sweep.storage import open_storage
 from fmexp.sweep.study import SweepPlan, SweepStudy
 from fmexp.sweep.trial_status import counts
+from fmexp.sweep.worker_process import Job
 from tests.record_support import StoredRun, stored
 
 SOAK = os.environ.get("FMEXP_SOAK") == "1"
@@ -99,6 +101,18 @@ def sweep_here(folder: Path, monkeypatch, capsys, *overrides: str, code: int = 0
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
     return printed.out
+
+
+def recorded_here(folder: Path, monkeypatch, capsys, *overrides: str, code: int = 0):
+    """As `sweep_here`, recorded in memory: what it prints, its own run, its trials' by number."""
+    tracker = MemoryTracker(folder / "records")
+    monkeypatch.setattr(Job, "open_tracker", lambda _: tracker)
+    printed = sweep_here(folder, monkeypatch, capsys, *overrides, code=code)
+    (parent,) = [run for run in tracker.runs if run.start.parent is None]
+    children = {int(r.tags["fmexp.trial"]): r for r in tracker.runs if r is not parent}
+    assert len(children) == len(tracker.runs) - 1, "a trial has two runs"
+    assert {run.start.parent for run in children.values()} <= {parent.key}
+    return printed, parent, children
 
 
 def sweep_in(folder: Path) -> SweepStudy:

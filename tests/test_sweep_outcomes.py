@@ -10,16 +10,16 @@ import signal
 import pytest
 from optuna.trial import TrialState
 
-from fmexp.cli.parser import main
 from fmexp.experiment import trial
 from fmexp.training.fitting import fit
 from tests.sweep_support import (
     FAST,
     SLOW,
-    assert_in_agreement,
     has_begun,
     left_in,
+    recorded_here,
     repeated,
+    sweep_here,
     thrice,
     until,
 )
@@ -27,75 +27,66 @@ from tests.sweep_support import (
 QUIET = ("run", "-m", *FAST, "tracking=none")
 
 
-@repeated
-def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(fmexp, store_folder):
-    printed = fmexp(
-        "run", "-m", *FAST, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=3",
-        "training.cap_steps=false",
+def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(tmp_path, monkeypatch, capsys):
+    printed, parent, children = recorded_here(
+        tmp_path, monkeypatch, capsys, "training.cap_steps=false", "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.seeds=3",
         "hydra.sweeper.enqueue=[{training.learning_rate: 5.0, model.k: 4}]",
     )  # fmt: skip
-    left = left_in(fmexp.folder)
-    assert left.outcomes == {"completed": 2, "diverged": 1}
-    assert_in_agreement(left)
-    diverged = left.children[1]
-    assert diverged.status == "FAILED"
-    assert "learning_rate=5" in diverged.tags["fmexp.reason"]
+    assert left_in(tmp_path).outcomes == {"completed": 2, "diverged": 1}
+    outcomes = {number: run.outcome for number, run in children.items()}
+    assert outcomes == {0: "completed", 1: "diverged", 2: "completed"}
+    assert parent.metrics == {"trials/completed": 2, "trials/diverged": 1}
+    assert "learning_rate=5" in children[1].reason
     assert "diverged e.g. trial 1" in printed
-    every = [x for run in left.runs for points in run.metrics.values() for _, x in points]
+    every = [x for run in children.values() for points in run.points.values() for _, x in points]
     assert all(math.isfinite(x) and abs(x) < 1e300 for x in every)
-    assert_means_of_three_seeds(left.children[0])
+    assert_means_of_three_seeds(children[0])
 
 
 def assert_means_of_three_seeds(run) -> None:
     """The run's curve is the mean of the three in curve.csv, the objective that of their bests."""
-    with (run.artifacts / "curve.csv").open() as file:
+    with (run.folder / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     curves = {seed: [float(r["val/mse"]) for r in rows if r["seed"] == seed] for seed in "012"}
     assert [len(curve) for curve in curves.values()] == [20] * 3
     means = [sum(at) / 3 for at in zip(*curves.values(), strict=True)]
-    assert [x for _, x in run.metrics["val/mse"]] == pytest.approx(means)
+    assert [x for _, x in run.points["val/mse"]] == pytest.approx(means)
     bests = [min(curve) for curve in curves.values()]
-    assert run.metrics["best/val_mse"][0][1] == pytest.approx(sum(bests) / 3)
-    assert run.metrics["best/val_mse_stdev"][0][1] > 0
+    assert run.metrics["best/val_mse"] == pytest.approx(sum(bests) / 3)
+    assert run.metrics["best/val_mse_stdev"] > 0
 
 
-def run_broken(fmexp, monkeypatch, most: float) -> int:
-    """A sweep in this process in which training with k = 5 raises; its exit code."""
+def broken(config, *rest):
+    """Training that raises where k = 5."""
+    if config.model.k == 5:
+        raise RuntimeError("k = 5 does not work")
+    return fit(config, *rest)
 
-    def broken(config, *rest):
-        if config.model.k == 5:
-            raise RuntimeError("k = 5 does not work")
-        return fit(config, *rest)
 
-    monkeypatch.chdir(fmexp.folder)
+FIVE = ("hydra.sweeper.enqueue=[{model.k: 5}]", "hydra.sweeper.n_trials=4")
+
+
+def test_an_exception_is_a_result(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trial, "fit", broken)
-    sweep = ("run", "-m", *FAST, "hydra.sweeper.enqueue=[{model.k: 5}]", "hydra.sweeper.n_trials=4")
-    return main([*sweep, f"hydra.sweeper.max_failure_rate={most}"])
+    printed, _, children = recorded_here(
+        tmp_path, monkeypatch, capsys, *FIVE, "hydra.sweeper.max_failure_rate=0.5"
+    )
+    assert "failed e.g. trial 1: RuntimeError: k = 5 does not work" in printed
+    assert left_in(tmp_path).outcomes == {"completed": 3, "failed": 1}
+    assert children[1].outcome == "failed"
+    assert "Traceback" in (children[1].folder / "traceback.txt").read_text()
+    assert children[1].reason == "RuntimeError: k = 5 does not work"
+    assert all(run.accepted for run in children.values())
 
 
-@repeated
-def test_an_exception_is_a_result(fmexp, store_folder, monkeypatch, capsys):
-    assert run_broken(fmexp, monkeypatch, 0.5) == 0
-    assert "failed e.g. trial 1: RuntimeError: k = 5 does not work" in capsys.readouterr().out
-    left = left_in(fmexp.folder)
-    assert left.outcomes == {"completed": 3, "failed": 1}
-    assert_in_agreement(left)
-    failed = left.children[1]
-    assert failed.status == "FAILED"
-    assert "Traceback" in (failed.artifacts / "traceback.txt").read_text()
-    assert failed.tags["fmexp.reason"] == "RuntimeError: k = 5 does not work"
-
-
-def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(
-    fmexp,
-    store_folder,
-    monkeypatch,
-    capsys,
-):
-    assert run_broken(fmexp, monkeypatch, 0.2) == 1
-    assert "too many failures" in capsys.readouterr().out
-    assert run_broken(fmexp, monkeypatch, 0.5) == 0
-    assert left_in(fmexp.folder).outcomes == {"completed": 3, "failed": 1}
+def test_too_many_exceptions_end_the_sweep_and_a_higher_rate_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trial, "fit", broken)
+    rate = "hydra.sweeper.max_failure_rate={}".format
+    printed = sweep_here(tmp_path, monkeypatch, capsys, *FIVE, rate(0.2), code=1)
+    assert "too many failures" in printed
+    sweep_here(tmp_path, monkeypatch, capsys, *FIVE, rate(0.5))
+    assert left_in(tmp_path).outcomes == {"completed": 3, "failed": 1}
 
 
 def prune(fmexp, backend, epochs, jobs, commands):

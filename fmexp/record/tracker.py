@@ -202,6 +202,87 @@ class _NullTracker:
         return Delivery()
 
 
+class MemoryRun:
+    """A run that is kept in memory, as it was told.
+
+    Attributes:
+        points: (step, value) of each curve, in the order in which they were logged.
+        outcome: how it ended; None while it is open.
+        accepted: what a provisional end was settled with; True for any other end.
+    """
+
+    def __init__(self, start: RunStart, folder: Path | None) -> None:
+        self.start, self.key, self.folder = start, start.key or start.name, folder
+        self.points: dict[str, list[tuple[int, float]]] = {}
+        self.outcome: Outcome | None = None
+        self.reason = ""
+        self.metrics: dict[str, float] = {}
+        self.tags = dict(start.tags)
+        self.links: dict[str, str] = {}
+        self.children: dict[str, dict[str, Any]] = {}
+        self.accepted: bool | None = None
+
+    def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None:  # noqa: ARG002
+        """See `Run.log`."""
+        for name, value in metrics.items():
+            self.points.setdefault(name, []).append((step, value))
+
+    def finish(
+        self,
+        outcome: Outcome,
+        reason: str = "",
+        metrics: dict[str, float] | None = None,
+        tags: dict[str, str] | None = None,
+        links: dict[str, str] | None = None,
+        provisional: bool = False,
+        children: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """See `Run.finish`."""
+        self.outcome, self.reason, self.metrics = outcome, reason, metrics or {}
+        self.tags |= tags or {}
+        self.links, self.children = links or {}, children or {}
+        self.accepted = None if provisional else True
+
+    def attach(self, key: str) -> Path | None:
+        """See `Run.attach`; the other run's own folder."""
+        if self.folder is None:
+            return None
+        folder = self.folder.with_name(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def settle(self, accepted: bool) -> None:
+        """See `Run.settle`."""
+        self.accepted = accepted
+
+
+class MemoryTracker:
+    """Keeps runs in memory, their files in folders named by their keys; starts no process.
+
+    Attributes:
+        runs: all of them, in the order in which they began.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Keep files below `folder`; none where it is None."""
+        self.folder = folder
+        self.runs: list[MemoryRun] = []
+
+    def start_run(self, start: RunStart) -> Run:
+        """See `Tracker.start_run`."""
+        folder = None
+        if self.folder is not None:
+            folder = self.folder / (start.key or start.name)
+            folder.mkdir(parents=True, exist_ok=True)
+        run = MemoryRun(start, folder)
+        self.runs.append(run)
+        return run
+
+    def close(self) -> Delivery:
+        """See `Tracker.close`."""
+        return Delivery(run_ids={run.key: run.key for run in self.runs})
+
+
 def close(tracker: Tracker) -> tuple[Delivery, StoreError | None]:
     """What became of the runs, and what went wrong: for commands that first say how it ended."""
     try:

@@ -110,7 +110,8 @@ def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work
             print(f"{saved} results of workers that died were saved")
         sweep_run = SweepRun(study, task, tracker, _start(search, study))
         if sweep_run.folder is not None:
-            for name, text in search.application.files.items():
+            files = {**search.application.files, "space.json": study.space.to_json()}
+            for name, text in files.items():
                 (sweep_run.folder / name).write_text(text, encoding="utf-8")
         line = progress.Progress(search, study)
 
