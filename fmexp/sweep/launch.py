@@ -102,12 +102,12 @@ def _job(search: Search, folder: Path) -> Job:
 
 def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work: Work) -> _Ended:
     """Work on the study until its total is complete, or there is a reason to stop."""
+    failover = Failover(study, job)
+    if saved := failover.settle():
+        print(f"{saved} results of workers that died were saved")
     tracker = job.open_tracker()
     try:
         task = search.application.open_here(study.plan.settings)
-        failover = Failover(study, tracker, job)
-        if saved := failover.settle():
-            print(f"{saved} results of workers that died were saved")
         sweep_run = SweepRun(study, task, tracker, _start(search, study))
         if sweep_run.folder is not None:
             files = {**search.application.files, "space.json": study.space.to_json()}
@@ -116,7 +116,7 @@ def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work
         line = progress.Progress(search, study)
 
         def look() -> None:
-            failover.recover_if_due()
+            failover.recover_if_due(tracker)
             sweep_run.show_progress()
             line.show()
 
@@ -143,10 +143,10 @@ def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work
 def _work_to_the_end(pool: WorkerPool, failover: Failover, study: SweepStudy, work: Work) -> str:
     """Work again for the trials of workers that died; wait for those of other commands."""
     n_trials = int(pool.job.options["n_trials"])
-    failover.recover()
+    failover.recover(pool.tracker)
     work(pool)
     while {DONE, EXHAUSTED} & {*pool.reasons} and not pool.asked():
-        failover.recover()
+        failover.recover(pool.tracker)
         states = Counter(t.state for t in study.counted())
         waiting, running = states[TrialState.WAITING], states[TrialState.RUNNING]
         ended = states.total() - waiting - running

@@ -85,6 +85,7 @@ class SweepStudy:
         self.name, self.url, self._storage = name, url, storage
         self.optuna = optuna.load_study(study_name=name, storage=storage)
         self._id = storage.get_study_id_from_name(name)
+        self._trial_ids: dict[int, int] = {}
         attributes = self.attributes()
         self.space = Space.from_json(attributes[SPACE])
         self.plan = SweepPlan(**attributes[PLAN])
@@ -245,7 +246,11 @@ class SweepStudy:
         return True
 
     def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        """The storage's own number of a trial; asked once, since a database is far away."""
+        if number not in self._trial_ids:
+            found = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            self._trial_ids[number] = found
+        return self._trial_ids[number]
 
     def _set_attributes(self, number: int, attributes: dict[str, str]) -> None:
         trial_id = self._trial_id(number)

@@ -34,9 +34,9 @@ LOST_WORDS = "its worker was lost; the same point is tried again by another tria
 class Failover:
     """Keeps a study and its record right while workers die."""
 
-    def __init__(self, study: SweepStudy, tracker: Tracker, job: Job) -> None:
+    def __init__(self, study: SweepStudy, job: Job) -> None:
         """Look at the study as it is before this command works on it."""
-        self._study, self._tracker, self._job = study, tracker, job
+        self._study, self._job = study, job
         self._folder = Path(job.folder)
         self._before = {trial.number for trial in study.trials()}
         self._lost: set[int] = set()
@@ -46,7 +46,7 @@ class Failover:
         """Tell the study what dead workers had found but not told; how many results were saved."""
         return recovery.settle_spool(self._study, self._folder)
 
-    def recover(self) -> None:
+    def recover(self, tracker: Tracker) -> None:
         """Settle; give up the other trials of dead workers, which are run again; close their runs.
 
         Safe at any time, and when several do it.
@@ -57,12 +57,12 @@ class Failover:
             self._lost.add(trial.number)
             if self._is_unsent(trial):
                 start = replace(self._start(trial), may_exist=True)
-                self._tracker.start_run(start).finish(Outcome.INTERRUPTED, LOST_WORDS)
+                tracker.start_run(start).finish(Outcome.INTERRUPTED, LOST_WORDS)
 
-    def recover_if_due(self) -> None:
+    def recover_if_due(self, tracker: Tracker) -> None:
         """The same, three times in the length of a lease; called often."""
         if time.monotonic() >= self._next:
-            self.recover()
+            self.recover(tracker)
 
     def children(self) -> dict[str, dict[str, Any]]:
         """How trials ended that were not begun and ended by this command, for MLflow to be mended.
