@@ -26,6 +26,12 @@ def test_three_points_are_three_trials(tmp_path, monkeypatch, capsys):
     assert "go on" not in printed
 
 
+def test_what_was_searched_whole_is_not_told_to_go_on(tmp_path, monkeypatch, capsys):
+    printed = sweep_here(tmp_path, monkeypatch, capsys, "model.k=2,4", "hydra.sweeper.n_trials=2")
+    assert "done; 2 of 2 trials" in printed
+    assert "go on" not in printed
+
+
 def test_the_configuration_as_composed_is_tried_only_where_the_space_holds_it(
     tmp_path, monkeypatch, capsys
 ):

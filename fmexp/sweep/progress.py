@@ -184,7 +184,7 @@ def summary(search: Search, study: SweepStudy, reason: str, delivery: Delivery) 
 
 def _next_command(search: Search, done: int, reason: str) -> list[str]:
     """What to type to go on; nothing where the space has no more points."""
-    if reason == EXHAUSTED:
+    if reason == EXHAUSTED or searches_all(search.space, done):
         return []
     changed, n_trials = {}, search.options.n_trials
     if reason == FAILURES:
