@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fmexp.data import csv, quotes
-from fmexp.data.table import MISSING
+from fmexp.data.cells import MISSING
 from fmexp.errors import DataError
 from tests.data_support import WHOLE, load_csv, load_libsvm
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
 from fmexp.data import budget, csv, dates, files, parquet, schema
+from fmexp.data.cells import MISSING, is_number
 from fmexp.data.features import CHUNK_ROWS, CSR, Features, chunks
 from fmexp.data.learn import Learning, learn
 from fmexp.data.sources import read
 from fmexp.data.split import SplitBy
-from fmexp.data.table import MISSING, Table, Text
+from fmexp.data.table import Table, Text
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ def _looks_like_libsvm(start: bytes) -> bool:
     """Whether the first lines with entries are `number number:number ...`."""
     lines = [line.split() for line in start.split(b"\n")[:20] if b":" in line]
     return bool(lines) and all(
-        schema.is_number(cells[0].decode("latin-1"))
-        and all(cell.count(b":") == 1 for cell in cells[1:])
+        is_number(cells[0].decode("latin-1")) and all(cell.count(b":") == 1 for cell in cells[1:])
         for cells in lines[:5]
     )
 
@@ -133,7 +133,7 @@ def _sample(config: CsvConfig | ParquetConfig) -> dict[str, list[str]]:
 def _task(target: str, cells: list[str], path: str) -> str:
     """Classification where the target is text of two names, else regression."""
     cells = [cell for cell in cells if cell.strip() not in MISSING] or cells
-    texts = {cell for cell in cells if not schema.is_number(cell)}
+    texts = {cell for cell in cells if not is_number(cell)}
     if len(texts) <= 0.1 * len(cells) and len(texts) < len(set(cells)):
         return "regression"
     if len(set(cells)) > 2:
@@ -252,7 +252,7 @@ def _suspicious(data: Look) -> list[str]:
                 f"{field.name}: {once:,} of {len(counts):,} categories occur once; "
                 f"data.min_count=2 lets them share one feature"
             )
-        commas = sum(schema.is_number(name.replace(",", ".", 1)) for name in text.names)
+        commas = sum(is_number(name.replace(",", ".", 1)) for name in text.names)
         if commas > 0.9 * len(text.names) and any("," in name for name in text.names):
             found.append(f"{field.name}: decimal commas? Numbers need a point")
         if forms := dates.fitting(text.names):

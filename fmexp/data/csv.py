@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fmexp.data import files, quotes
+from fmexp.data.cells import MISSING, MISSING_HINT, MISSING_TARGET_HINT, is_number
 from fmexp.data.dates import days
 from fmexp.data.quotes import Record
-from fmexp.data.read_plan import ReadPlan, TableFiles
-from fmexp.data.schema import (
-    MISSING_HINT,
-    MISSING_TARGET_HINT,
-    is_number,
-    sample_rows,
-)
-from fmexp.data.table import MISSING, Column, Table, Text, arrow_values
+from fmexp.data.read_plan import ReadPlan, TableFiles, sample_rows
+from fmexp.data.table import Column, Table, Text, arrow_values
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:

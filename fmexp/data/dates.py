@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data.table import MISSING
+from fmexp.data.cells import MISSING
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.cells import id_text
 from fmexp.data.features import CSR, Features
 from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
@@ -74,8 +75,8 @@ class Categorical:
         number = {category: i for i, category in enumerate(self.categories)}
         whole: dict[str, int] = {}
         for category, i in number.items():
-            whole.setdefault(_whole(category), i)
-        return np.array([number.get(n, whole.get(_whole(n), -1)) for n in names], np.int32)
+            whole.setdefault(id_text(category), i)
+        return np.array([number.get(n, whole.get(id_text(n), -1)) for n in names], np.int32)
 
 
 @dataclass(frozen=True)
@@ -314,14 +315,6 @@ def category_codes(field: Categorical, column: Column) -> np.ndarray:
         lookup[lookup < 0] = len(field.categories)
     codes: np.ndarray = lookup[text.codes]
     return codes
-
-
-def _whole(text: str) -> str:
-    """A whole number without the point and the zeros behind it; other texts as they are."""
-    number, point, zeros = text.partition(".")
-    if point and not zeros.strip("0") and number.removeprefix("-").isdecimal():
-        return number
-    return text
 
 
 def numbers_of(name: str, column: Column) -> np.ndarray:

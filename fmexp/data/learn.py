@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmexp.data.cells import MISSING, MISSING_TARGET_HINT
 from fmexp.data.encode import Block, Categorical, Encoder, Numeric, finite, listed, numbers_of
-from fmexp.data.schema import MISSING_TARGET_HINT, Schema
 from fmexp.data.statistics import BlockStatistics, NameStatistics, NumberStatistics
-from fmexp.data.table import MISSING
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from fmexp.data.schema import Schema
     from fmexp.data.table import Table
 
 SPARSE_BELOW = 0.25

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.cells import number_text
 from fmexp.data.dates import days_of_objects
 from fmexp.data.encode import finite, numbers_of
 from fmexp.data.features import CSR
 from fmexp.data.loading import prepare
-from fmexp.data.schema import ColumnOptions, Schema, infer, sample_rows
+from fmexp.data.read_plan import sample_rows
+from fmexp.data.schema import ColumnOptions, Schema, infer
 from fmexp.data.sources import Source
 from fmexp.data.split import SplitBy
-from fmexp.data.table import BLOCK, Column, Table, Text, number_text, text_of_numbers
+from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:

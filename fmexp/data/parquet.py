@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.cells import MISSING_HINT, MISSING_TARGET_HINT
 from fmexp.data.dates import days
 from fmexp.data.features import SMALL_CHUNK_ROWS
-from fmexp.data.read_plan import TableFiles
-from fmexp.data.schema import MISSING_HINT, MISSING_TARGET_HINT, sample_rows
+from fmexp.data.read_plan import TableFiles, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
 from fmexp.errors import DataError
 

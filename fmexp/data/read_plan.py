@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+SAMPLE_ROWS = 5_000
+"""Rows that a schema is inferred from, where there are few columns."""
+
+SAMPLE_CELLS = 1_000_000
+"""Cells that a schema is inferred from, where there are many."""
+
 
 @dataclass(frozen=True)
 class TableFiles:
@@ -89,3 +95,8 @@ class ReadPlan:
         if not missing.any():
             return table
         return replace(table.take(np.flatnonzero(~missing)), left_out=int(missing.sum()))
+
+
+def sample_rows(n_columns: int) -> int:
+    """How many rows to infer the schema of so many columns from."""
+    return max(100, min(SAMPLE_ROWS, SAMPLE_CELLS // n_columns))

@@ -12,23 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import dates
+from fmexp.data.cells import MISSING, is_number
 from fmexp.data.read_plan import ReadPlan
-from fmexp.data.table import MISSING
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-
-SAMPLE_ROWS = 5_000
-"""Rows that a schema is inferred from, where there are few columns."""
-
-SAMPLE_CELLS = 1_000_000
-"""Cells that a schema is inferred from, where there are many."""
-
-MISSING_HINT = "(data.missing=mean fills features; `fmexp data`: --missing mean)"
-
-MISSING_TARGET_HINT = "(data.missing_target=drop leaves rows without a target out)"
 
 TARGETS = ("target", "y", "label", "rating")
 """Names that mark the target where data.target does not."""
@@ -39,9 +29,6 @@ REPEATS = 5
 TYPO_SHARE = 0.1
 """A column with fewer texts than this share among its numbers is numeric; the texts are errors."""
 
-_NUMBER = re.compile(
-    r"[ \t]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity)[ \t]*", re.IGNORECASE
-)
 _INTEGER = re.compile(r"[0-9]+")
 _PADDED = re.compile(r"0[0-9]+")
 
@@ -167,11 +154,6 @@ def infer(
     )
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell reads as a number (infinities too; those are refused by name later)."""
-    return _NUMBER.fullmatch(cell) is not None
-
-
 def _role(
     name: str,
     cells: list[str],
@@ -243,11 +225,6 @@ def _counts_rows(name: str, cells: list[str]) -> bool:
     if not so_named or len(cells) < 3:
         return False
     return bool((np.diff(np.array(cells, np.float64)) == 1).all())
-
-
-def sample_rows(n_columns: int) -> int:
-    """How many rows to infer the schema of so many columns from."""
-    return max(100, min(SAMPLE_ROWS, SAMPLE_CELLS // n_columns))
 
 
 def find_target(names: list[str], where: str) -> str:

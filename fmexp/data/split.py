@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import dates
+from fmexp.data.cells import MISSING
 from fmexp.data.features import chunks
-from fmexp.data.table import MISSING, Table, Text, as_bytes, digest, text_of_numbers
+from fmexp.data.table import Table, Text, as_bytes, digest, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:

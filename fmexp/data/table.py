@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.cells import number_text
 from fmexp.data.features import CSR
 
 if TYPE_CHECKING:
@@ -39,11 +40,6 @@ class Text:
         """Every row's text."""
         return [self.names[code] for code in self.codes.tolist()]
 
-
-MISSING = frozenset(
-    ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "?", "-"]
-)
-"""Cells of a column of numbers that stand for a missing one."""
 
 BLOCK = "features"
 """The column that stands for a block of sparse rows where a table is written out."""
@@ -159,13 +155,6 @@ def text_of_numbers(column: np.ndarray) -> Text:
     """Numbers as texts: whole ones without a point, NaN as ""."""
     distinct, codes = np.unique(column, return_inverse=True)
     return Text(codes.astype(np.int32), [number_text(x) for x in distinct.tolist()])
-
-
-def number_text(x: float) -> str:
-    """The shortest text of a number; whole ones without a point."""
-    if x != x:
-        return ""
-    return str(int(x)) if x.is_integer() and abs(x) < 2**53 else repr(x)
 
 
 def digest(parts: Iterable[bytes | memoryview]) -> str:
