@@ -14,7 +14,7 @@ from fmexp.analysis.compare.choose import choose, n_choices
 from fmexp.analysis.compare.command import compare, gather
 from fmexp.analysis.compare.show import Comparison, shorter
 from fmexp.errors import UserError
-from fmexp.record.queries import Record, Records
+from fmexp.record.queries import StoredRun, StoredRuns
 from tests.record_support import copy_store, uri_of
 from tests.recorded_support import record
 
@@ -39,17 +39,17 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
 
 
 @pytest.fixture
-def records(recorded: Path) -> Iterator[Records]:
-    with Records(uri_of(recorded)) as opened:
+def records(recorded: Path) -> Iterator[StoredRuns]:
+    with StoredRuns(uri_of(recorded)) as opened:
         yield opened
 
 
-def compared(records: Records, folder: Path, *names: str) -> Comparison:
+def compared(records: StoredRuns, folder: Path, *names: str) -> Comparison:
     return gather(records, list(names), None, None, folder, None)
 
 
 def test_a_better_model_is_called_better_over_rows_and_seeds(
-    records: Records, recorded: Path
+    records: StoredRuns, recorded: Path
 ) -> None:
     found = compared(records, recorded, "good", "poor")
     (judged,) = found.judged
@@ -60,14 +60,14 @@ def test_a_better_model_is_called_better_over_rows_and_seeds(
     assert "A is better than B by" in found.as_text()
 
 
-def test_errors_are_those_of_the_recorded_models(records: Records, recorded: Path) -> None:
+def test_errors_are_those_of_the_recorded_models(records: StoredRuns, recorded: Path) -> None:
     found = compared(records, recorded, "good", "poor")
     for each in found.candidates:
         errors = each.errors[0]
         assert np.mean(errors) == pytest.approx(each.record.metrics["best/val_mse"], rel=1e-12)
 
 
-def test_only_what_differs_is_shown(records: Records, recorded: Path) -> None:
+def test_only_what_differs_is_shown(records: StoredRuns, recorded: Path) -> None:
     shown = compared(records, recorded, "good", "poor").as_text()
     keys = [line.split()[0] for line in shown.splitlines() if line[:1].isalpha()]
     assert {"model.k", "training.learning_rate", "best/val_mse", "parameters"} <= set(keys)
@@ -75,7 +75,7 @@ def test_only_what_differs_is_shown(records: Records, recorded: Path) -> None:
 
 
 def test_a_run_against_itself_with_another_seed_is_no_difference_of_models(
-    records: Records, recorded: Path
+    records: StoredRuns, recorded: Path
 ) -> None:
     found = compared(records, recorded, "good", "twin")
     (judged,) = found.judged
@@ -84,13 +84,13 @@ def test_a_run_against_itself_with_another_seed_is_no_difference_of_models(
     assert "No difference between A and B can be told apart from noise" in found.as_text()
 
 
-def test_unlike_splits_are_refused_and_named(records: Records, recorded: Path) -> None:
+def test_unlike_splits_are_refused_and_named(records: StoredRuns, recorded: Path) -> None:
     with pytest.raises(UserError, match=r"split digest differ \(split.seed: 0 and 7\)"):
         compared(records, recorded, "good", "other_split")
 
 
 def test_without_held_out_rows_it_says_that_it_cannot_tell(
-    records: Records, recorded: Path
+    records: StoredRuns, recorded: Path
 ) -> None:
     found = compared(records, recorded, "nothing_held_out", "nothing_again")
     assert found.judged == [None]
@@ -98,18 +98,18 @@ def test_without_held_out_rows_it_says_that_it_cannot_tell(
     assert "cannot be told: these runs held no rows out" in found.as_text()
 
 
-def test_one_run_twice_is_no_comparison(records: Records, recorded: Path) -> None:
+def test_one_run_twice_is_no_comparison(records: StoredRuns, recorded: Path) -> None:
     with pytest.raises(UserError, match="compare needs 2 to 26 finished runs, got 1"):
         compared(records, recorded, "good", "good")
 
 
 def test_lost_data_leave_the_table_and_say_what_is_missing(
-    records: Records, recorded: Path, monkeypatch: pytest.MonkeyPatch
+    records: StoredRuns, recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_: object) -> None:
         raise UserError("the data are missing")
 
-    monkeypatch.setattr("fmexp.analysis.recorded.load_data", lost)
+    monkeypatch.setattr("fmexp.analysis.stored_run.load_data", lost)
     found = compared(records, recorded, "good", "poor")
     assert found.judged == [None]
     assert "cannot be told: the data are missing" in found.as_text()
@@ -127,7 +127,7 @@ def test_json_holds_the_same(recorded: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_best_of_all_are_corrected_for_having_been_picked(
-    records: Records, recorded: Path
+    records: StoredRuns, recorded: Path
 ) -> None:
     chosen = choose(records, [], None, 3)
     losses = [each.metrics["best/val_mse"] for each in chosen.records]
@@ -138,30 +138,30 @@ def test_the_best_of_all_are_corrected_for_having_been_picked(
     assert "(allowing for 6 comparisons to pick from)" in found.as_text()
 
 
-def fake(name: str, parent: str | None, trial: int) -> Record:
+def fake(name: str, parent: str | None, trial: int) -> StoredRun:
     tags = {"fmexp.trial": str(trial), "fmexp.outcome": "completed"} | (
         {"mlflow.parentRunId": parent} if parent else {}
     )
-    return Record(name, name, "1", "FINISHED", 0, {}, tags, {"best/val_mse": 1.0})
+    return StoredRun(name, name, "1", "FINISHED", 0, {}, tags, {"best/val_mse": 1.0})
 
 
 class FakeStore:
     """Sweeps S of 20 trials and T of 3."""
 
-    def find(self, name: str) -> Record:
+    def find(self, name: str) -> StoredRun:
         return fake(name, None, 0)
 
-    def children(self, sweep: Record) -> list[Record]:
+    def children(self, sweep: StoredRun) -> list[StoredRun]:
         return [fake(f"{i}", sweep.run_id, i) for i in range({"S": 20, "T": 3}[sweep.run_id])]
 
 
 class StoreAfterASweep:
     """Sweep S of 3 trials, whose best result its own record repeats."""
 
-    def find_trained(self, name: str) -> Record:
+    def find_trained(self, name: str) -> StoredRun:
         return fake(name, "S", 1)
 
-    def on_same_data(self, record: Record) -> list[Record]:  # noqa: ARG002
+    def on_same_data(self, record: StoredRun) -> list[StoredRun]:  # noqa: ARG002
         sweep = replace(fake("S", None, 0), tags={"fmexp.kind": "sweep"})
         return [sweep, *(fake(f"{i}", "S", i) for i in range(3))]
 

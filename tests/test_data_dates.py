@@ -182,7 +182,7 @@ def test_dates_that_cannot_be_are_refused(
 
 
 def test_the_key_goes_through_the_command_line_and_the_params() -> None:
-    from fmexp.analysis.recorded import from_params
+    from fmexp.analysis.stored_run import from_params
     from fmexp.config.compose import compose, parse_arguments
     from fmexp.config.schema import flatten
 

@@ -122,7 +122,7 @@ def test_the_documented_script_predicts_what_predictions_csv_says(fmexp, trained
     folder = fmexp.store.download_artifacts(run.info.run_id, "model", str(fmexp.folder))
     script = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)[1]
     imported = set(re.findall(r"^(?:import|from) (\w+)", script, re.MULTILINE))
-    assert imported <= {"json", "numpy", "pathlib", "sys"}
+    assert imported <= {"json", "math", "numpy", "pathlib", "sys"}
     names = {}
     exec(script, names)
     rows = {name: [row[name] for row in trained] for name in ("size", "colour", "shelf")}

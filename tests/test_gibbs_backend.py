@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from fmexp import fm, model
-from fmexp.analysis.recorded import from_params
+from fmexp.analysis.stored_run import from_params
 from fmexp.backends import gibbs
 from fmexp.cli.parser import main
 from fmexp.config.checks import parse

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fmexp.errors import StoreError, UserError
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 from fmexp.record.spool_tracker import open_tracker
 from fmexp.record.tracker import Outcome, RunStart
 from tests.record_support import copy_store, uri_of
@@ -37,12 +37,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
 
 
 @pytest.fixture
-def records(recorded: Path) -> Iterator[Records]:
-    with Records(uri_of(recorded)) as opened:
+def records(recorded: Path) -> Iterator[StoredRuns]:
+    with StoredRuns(uri_of(recorded)) as opened:
         yield opened
 
 
-def test_a_run_is_found_by_id_beginning_and_name(records: Records) -> None:
+def test_a_run_is_found_by_id_beginning_and_name(records: StoredRuns) -> None:
     by_name = records.find("first run")
     assert records.find(by_name.run_id) == by_name
     assert records.find(by_name.run_id[:8]) == by_name
@@ -51,17 +51,17 @@ def test_a_run_is_found_by_id_beginning_and_name(records: Records) -> None:
     assert by_name.metrics["best/val_mse"] == 0.25
 
 
-def test_a_number_is_that_trial_of_the_newest_sweep(records: Records) -> None:
+def test_a_number_is_that_trial_of_the_newest_sweep(records: StoredRuns) -> None:
     assert records.find("1").name == "trial 1"
     with pytest.raises(UserError, match="no run '7'"):
         records.find("7")
 
 
-def test_latest_is_the_newest_that_is_no_trial(records: Records) -> None:
+def test_latest_is_the_newest_that_is_no_trial(records: StoredRuns) -> None:
     assert records.find("latest").name == "a sweep"
 
 
-def test_a_sweep_stands_for_its_winner(records: Records) -> None:
+def test_a_sweep_stands_for_its_winner(records: StoredRuns) -> None:
     sweep, winner = records.find("a sweep"), records.find("trial 0")
     with pytest.raises(UserError, match="no winner yet"):
         records.find_trained("a sweep")
@@ -71,7 +71,7 @@ def test_a_sweep_stands_for_its_winner(records: Records) -> None:
     assert records.find_trained("first run").name == "first run"
 
 
-def test_a_name_that_several_have_is_asked_for_by_id(records: Records) -> None:
+def test_a_name_that_several_have_is_asked_for_by_id(records: StoredRuns) -> None:
     with pytest.raises(UserError, match=r"2 runs are called 'twin': .* \(completed\), "):
         records.find("twin")
 
@@ -80,12 +80,12 @@ def test_a_name_that_several_have_is_asked_for_by_id(records: Records) -> None:
     ("name", "hint"),
     [("frist run", "did you mean first run"), ("zzzzzzzz", "the newest are trial 1"), ("'", "")],
 )
-def test_an_unknown_name_gets_the_nearest(records: Records, name: str, hint: str) -> None:
+def test_an_unknown_name_gets_the_nearest(records: StoredRuns, name: str, hint: str) -> None:
     with pytest.raises(UserError, match=f"no run .*{hint}"):
         records.find(name)
 
 
-def test_children_curve_and_artifacts(records: Records) -> None:
+def test_children_curve_and_artifacts(records: StoredRuns) -> None:
     sweep, first = records.find("a sweep"), records.find("first run")
     children = records.children(sweep)
     assert [child.name for child in children] == ["trial 0", "trial 1"]
@@ -97,7 +97,7 @@ def test_children_curve_and_artifacts(records: Records) -> None:
         records.artifact(children[1], "model")
 
 
-def test_a_note_is_added_to_a_run_that_has_ended(records: Records) -> None:
+def test_a_note_is_added_to_a_run_that_has_ended(records: StoredRuns) -> None:
     run = records.find("trial 0")
     records.note(run, {"fmexp.scored": "once"}, {"test/mse": 0.5})
     again = records.find("trial 0")
@@ -107,12 +107,12 @@ def test_a_note_is_added_to_a_run_that_has_ended(records: Records) -> None:
 
 def test_reading_makes_no_store(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no store"):
-        Records(uri_of(tmp_path))
+        StoredRuns(uri_of(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StoreError, match="cannot be read") as error:
-        Records("http://me:secret@127.0.0.1:9")
+        StoredRuns("http://me:secret@127.0.0.1:9")
     assert "secret" not in str(error.value)

@@ -12,7 +12,7 @@ from fmexp.cli.refit import REFIT_OF, _on_all_rows
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
 from fmexp.errors import UserError
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 from fmexp.training.fitting import fit
 from tests.record_support import uri_of
 from tests.recorded_support import record
@@ -28,7 +28,7 @@ def test_it_is_the_run_on_all_rows_with_the_best_number_of_epochs(folder, capsys
     ran = record(folder, first=["model.k=3", "training.early_stopping.patience=5"])
     assert main(["refit", "first", "--uri", uri_of(folder)]) == 0
     assert "nothing was held out" in capsys.readouterr().out
-    with Records(uri_of(folder)) as records:
+    with StoredRuns(uri_of(folder)) as records:
         first, again = records.find(ran["first"]), records.find("refit of first")
         model = records.artifact(again, "model") / "parameters.npz"
         saved = np.load(model)["V"]

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
-from fmexp.analysis import recorded
+from fmexp.analysis import stored_run
 from fmexp.analysis.report.advice import advice, on_edge
 from fmexp.analysis.report.command import report
 from fmexp.analysis.report.interactions import strongest
@@ -22,7 +22,7 @@ from fmexp.config.schema import Config
 from fmexp.data.encode import Categorical, Numeric
 from fmexp.data.loading import load
 from fmexp.errors import UserError
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 from fmexp.sweep.space import Dimension, Space
 from fmexp.training.fitting import fit
 from tests.browser_support import a_sweep, chromium, look  # noqa: F401 -- a fixture
@@ -158,9 +158,9 @@ def test_the_winner_is_the_studys_and_its_models_seeds_agree_as_shown(folder, pa
     run = left.children[best.number]
     assert f"trial {best.number}, run <code>{run.run_id}</code>" in page
     assert f"best/val_mse {best.value:.6g}</b>" in page
-    with Records(uri_of(folder)) as records:
+    with StoredRuns(uri_of(folder)) as records:
         record = records.find(run.run_id)
-        config: Config = recorded.read_config(records, record)
+        config: Config = stored_run.read_config(records, record)
         data = load(config.data, config.split, config.task)
     fits = {}
     for seed in (0, 1):
@@ -183,7 +183,7 @@ def test_the_study_is_read_back_from_the_record_alone(folder):
     left = left_in(folder)
     (folder / "optuna.journal").rename(folder / "moved.journal")
     try:
-        with Records(uri_of(folder)) as records:
+        with StoredRuns(uri_of(folder)) as records:
             sweep = read(records, "demo")
     finally:
         (folder / "moved.journal").rename(folder / "optuna.journal")

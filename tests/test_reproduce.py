@@ -13,7 +13,7 @@ import yaml
 
 from fmexp.analysis.reproduce import Verdict, judge, reproduce
 from fmexp.errors import UserError
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 from fmexp.record.tracker import Outcome
 from tests import recorded_support
 from tests.record_support import copy_store, uri_of
@@ -74,7 +74,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
 
 def verdict(folder: Path, run: str, where: Path | None = None, data: Path | None = None) -> Verdict:
     """The verdict in a folder of its own: nothing but the record is known there."""
-    with Records(uri_of(folder)) as records:
+    with StoredRuns(uri_of(folder)) as records:
         return judge(records, records.find(run), where or folder / "a", data)
 
 
@@ -91,7 +91,7 @@ def altered(recorded: Path) -> Iterator[Callable[[str, str, Callable[[str], str]
     kept: list[tuple[Path, bytes]] = []
 
     def alter(run: str, name: str, change: Callable[[str], str]) -> None:
-        with Records(uri_of(recorded)) as records:
+        with StoredRuns(uri_of(recorded)) as records:
             (path,) = recorded.glob(f"mlruns/*/{records.find(run).run_id}/artifacts/{name}")
         kept.append((path, path.read_bytes()))
         path.write_text(change(path.read_text()))
@@ -138,7 +138,7 @@ def test_a_last_bit_is_within_and_another_version_may_explain_it(
         lines[3] = ",".join([epoch, repr(float(loss) * (1 + 1e-15)), *rest])
         return "\n".join(lines) + "\n"
 
-    with Records(uri_of(recorded)) as records:
+    with StoredRuns(uri_of(recorded)) as records:
         records.note(records.find(run), {f"fmexp.{package}": "0.1.2"}, {})
     assert verdict(recorded, run).kind == "identical"  # another version alone proves nothing
     altered(run, "curve.csv", last_digit)

@@ -13,7 +13,7 @@ from fmexp.analysis.score import score
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
 from fmexp.errors import DataError, UserError
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 from fmexp.training.fitting import fit, loss_units
 from tests.record_support import copy_store, uri_of
 from tests.recorded_support import record
@@ -56,7 +56,7 @@ def test_the_score_is_the_models_error_on_the_test_rows(
     assert data.test is not None
     assert parameters is not None
     error = np.square(fm.scores(parameters, data.test.features) - data.test.target)
-    with Records(uri_of(scored)) as records:
+    with StoredRuns(uri_of(scored)) as records:
         noted = records.find("first").metrics
     assert noted["test/mse"] == pytest.approx(error.mean() * loss_units(config.task, data))
     assert noted["test/rmse"] == pytest.approx(noted["test/mse"] ** 0.5)
@@ -71,7 +71,7 @@ def test_a_second_look_says_so_by_whichever_model(
     assert "looked at once before (first 20" in look(scored, "first", capsys)
     assert "looked at 2 times before" in (said := look(scored, "second", capsys))
     assert "2 models in all" in said
-    with Records(uri_of(scored)) as records:
+    with StoredRuns(uri_of(scored)) as records:
         assert len(records.find("first").tags["fmexp.scored"].split()) == 2
 
 

@@ -14,7 +14,7 @@ from fmexp.experiment import trial
 from fmexp.experiment.trial import TrainingTask
 from fmexp.experiment.trial_plan import DataCache, TrialPlan
 from fmexp.model import load as load_model
-from fmexp.record.queries import Record
+from fmexp.record.queries import StoredRun
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.space import Dimension, Space
 from fmexp.training.fitting import fit
@@ -102,11 +102,11 @@ def test_a_search_for_the_wrong_thing_is_refused(tmp_path, refused, wrong, words
     assert list(tmp_path.iterdir()) == []
 
 
-def trial_record(number: int, value: float, loss: float) -> Record:
+def trial_record(number: int, value: float, loss: float) -> StoredRun:
     tags = {"fmexp.trial": str(number), "fmexp.outcome": "completed", "fmexp.objective": str(value),
             "mlflow.parentRunId": "S"}  # fmt: skip
     params = {"model.k": str(number + 2)}
-    return Record(f"t{number}", f"t{number}", "1", "FINISHED", number, params, tags,
+    return StoredRun(f"t{number}", f"t{number}", "1", "FINISHED", number, params, tags,
                   {"best/val_mse": loss})  # fmt: skip
 
 
@@ -119,7 +119,7 @@ class SweptStore:
         self._trials = [trial_record(n, sign * x, loss)
                         for n, x, loss in ((0, 3, 0.1), (1, 1, 0.3), (2, 2, 0.2))]  # fmt: skip
         tags = {"fmexp.kind": "sweep", "fmexp.direction": direction, "fmexp.objective_name": "o"}
-        self._sweep = Record("S", "S", "1", "FINISHED", 0, {}, tags, {})
+        self._sweep = StoredRun("S", "S", "1", "FINISHED", 0, {}, tags, {})
 
     def find(self, _):
         return self._sweep

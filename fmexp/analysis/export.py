@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp import __version__
-from fmexp.analysis import recorded
+from fmexp.analysis import stored_run
 from fmexp.analysis.predict import find_model
 from fmexp.data.table import BLOCK
-from fmexp.errors import StoreError
 from fmexp.record.locate import locate_store
+from fmexp.record.mlflow_errors import in_store_errors
 from fmexp.record.passwords import without_password
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,12 +60,12 @@ def export(run: str, uri: str, register: str | None) -> int:
         UserError: there is no such run, or it has no model.
         StoreError: the store does not answer, or refuses the name.
     """
-    with Records(uri) as records:
+    with StoredRuns(uri) as records:
         record = records.find_trained(run)
-        kept = recorded.load_model(records, record)
+        model = stored_run.load_model(records, record)
         folder = records.artifact(record, "model")
         with _quiet():
-            made = _log_model(uri, record.run_id, folder, kept.encoder, register)
+            made = _log_model(uri, record.run_id, folder, model.encoder, register)
     version = made.registered_model_version
     address = f"models:/{register}/{version}" if register else made.model_uri
     print(f"model    {made.model_uri} of {record}")
@@ -100,12 +100,11 @@ def _quiet() -> Iterator[None]:
 def _log_model(uri: str, run_id: str, folder: Path, encoder: Encoder, register: str | None) -> Any:
     """Log folder and script as a pyfunc model of the run; what MLflow says of it."""
     import mlflow
-    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    try:
+    with in_store_errors("MLflow did not take the model"):
         return Model.log(  # pyfunc.log_model would reopen the run and end it anew
             artifact_path=None,
             name=NAME,
@@ -117,8 +116,6 @@ def _log_model(uri: str, run_id: str, folder: Path, encoder: Encoder, register: 
             registered_model_name=register,
             run_id=run_id,
         )
-    except MlflowException as error:
-        raise StoreError(f"MLflow did not take the model: {error.message}") from error
 
 
 def _signature(encoder: Encoder) -> Any:

@@ -10,9 +10,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from fmexp import model
 from fmexp.data import new_rows
 from fmexp.data.table import Text
+from fmexp.model import DESCRIPTION, Model, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fmexp.data.table import Table
 
 
-def find_model(run: str, uri: str) -> model.Model:
+def find_model(run: str, uri: str) -> Model:
     """The model of a run, or of a folder: `model/` itself or what it lies in.
 
     Args:
@@ -33,12 +33,12 @@ def find_model(run: str, uri: str) -> model.Model:
     """
     folder = Path(run)
     for candidate in (folder, folder / "model"):
-        if (candidate / model.DESCRIPTION).is_file():
-            return model.load(candidate)
-    from fmexp.record.queries import Records
+        if (candidate / DESCRIPTION).is_file():
+            return load(candidate)
+    from fmexp.record.queries import StoredRuns
 
-    with Records(uri) as records:
-        return model.load(records.artifact(records.find_trained(run), "model"))
+    with StoredRuns(uri) as records:
+        return load(records.artifact(records.find_trained(run), "model"))
 
 
 def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str = "utf-8") -> int:
@@ -58,22 +58,22 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
     Raises:
         UserError: no such run, or the data lack a column or hold what is no number.
     """
-    kept = find_model(run, uri)
+    model = find_model(run, uri)
     unknown: Counter[str] = Counter()
     n_rows = 0
-    tables = new_rows.batches(data, kept.encoder, encoding)
+    tables = new_rows.batches(data, model.encoder, encoding)
     first = list(islice(tables, 1))  # a mistake shows before anything is written
     with _output(out) as file:
         writer = csv.writer(file, lineterminator="\n")
-        labels = kept.encoder.labels
-        beside = ["label"] if labels else ["y_stdev"] if kept.has_stdev else []
+        labels = model.encoder.labels
+        beside = ["label"] if labels else ["y_stdev"] if model.has_stdev else []
         writer.writerow(["y_pred", *beside])
         for table in chain(first, tables):
-            columns = [x.tolist() for x in kept.predict_with_stdev(table) if x is not None]
+            columns = [x.tolist() for x in model.predict_with_stdev(table) if x is not None]
             if labels:
                 columns.append([labels[p >= 0.5] for p in columns[0]])
             writer.writerows(zip(*columns, strict=True))
-            unknown += count_unknown(kept, table)
+            unknown += count_unknown(model, table)
             n_rows += len(table)
     print(f"{n_rows:,} predictions{f' in {out}' if out else ''}", file=sys.stderr)
     for name, n in unknown.items():
@@ -81,10 +81,10 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
     return 0
 
 
-def count_unknown(kept: model.Model, table: Table) -> Counter[str]:
+def count_unknown(model: Model, table: Table) -> Counter[str]:
     """Rows with a category that training did not have, by column."""
     found: Counter[str] = Counter()
-    for field in kept.encoder.categorical:
+    for field in model.encoder.categorical:
         column = table.columns[field.name]
         assert isinstance(column, Text)
         unknown = field.numbers_of(column.names) < 0

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fmexp.analysis import recorded
+from fmexp.analysis import stored_run
 from fmexp.config.schema import STARTS, config_hash
 from fmexp.errors import UserError
 from fmexp.experiment import console
 from fmexp.model import Model
 from fmexp.record.environment import environment_tags
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 from fmexp.record.tracker import Outcome
 from fmexp.training.fitting import fit
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
-    from fmexp.record.queries import Record
+    from fmexp.record.queries import StoredRun
     from fmexp.training.fitting import Fit
 
 CLOSE = 0.01
@@ -62,7 +62,7 @@ def reproduce(run: str, uri: str, folder: Path, data_file: Path | None = None) -
         UserError: there is no such run, or it has not ended.
         StoreError: the store does not answer.
     """
-    with Records(uri) as records:
+    with StoredRuns(uri) as records:
         record = records.find_trained(run)
         if not record.outcome:
             raise UserError(f"{record} has not ended (it is {record.status})")
@@ -71,12 +71,14 @@ def reproduce(run: str, uri: str, folder: Path, data_file: Path | None = None) -
     return verdict.exit_code
 
 
-def judge(records: Records, record: Record, folder: Path, data_file: Path | None = None) -> Verdict:
+def judge(
+    records: StoredRuns, record: StoredRun, folder: Path, data_file: Path | None = None
+) -> Verdict:
     """Train again and compare curves and parameters, bit by bit."""
     try:
-        config = recorded.read_config(records, record)
+        config = stored_run.read_config(records, record)
         expected = recorded_losses(records, record, config)
-        data = recorded.load_data(config, record, data_file, folder)
+        data = stored_run.load_data(config, record, data_file, folder)
         if config.model.start not in STARTS:
             raise UserError(
                 f"it started from the model of {config.model.start} (model.start), which its "
@@ -95,7 +97,7 @@ def judge(records: Records, record: Record, folder: Path, data_file: Path | None
     return _compare(expected, found, same_model, lines)
 
 
-def recorded_losses(records: Records, record: Record, config: Config) -> Losses:
+def recorded_losses(records: StoredRuns, record: StoredRun, config: Config) -> Losses:
     """Every epoch's losses from curve.csv, else the points that MLflow has.
 
     Raises:
@@ -120,7 +122,9 @@ def recorded_losses(records: Records, record: Record, config: Config) -> Losses:
     }
 
 
-def _train_again(config: Config, data: Dataset, record: Record, expected: Losses) -> dict[int, Fit]:
+def _train_again(
+    config: Config, data: Dataset, record: StoredRun, expected: Losses
+) -> dict[int, Fit]:
     """A fit for each seed; a run that was stopped is stopped after the same epoch."""
     last: dict[int, int] = {}
     for seed, epoch, _ in expected:
@@ -151,15 +155,15 @@ def _losses(config: Config, fits: dict[int, Fit]) -> Losses:
 
 
 def _same_parameters(
-    records: Records, record: Record, config: Config, data: Dataset, fits: dict[int, Fit]
+    records: StoredRuns, record: StoredRun, config: Config, data: Dataset, fits: dict[int, Fit]
 ) -> bool:
     """Whether the kept model, if there is one, is that of one of the fits, bit by bit."""
     if not records.has_artifact(record, "model"):
         return True
-    kept = recorded.load_model(records, record)
+    model = stored_run.load_model(records, record)
     return any(
         fitted.parameters is not None
-        and _same_model(kept, Model.of(config, data, fitted.parameters))
+        and _same_model(model, Model.of(config, data, fitted.parameters))
         for fitted in fits.values()
     )
 
@@ -202,11 +206,11 @@ def _relative(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
 
 
-def _suspicions(records: Records, record: Record) -> list[str]:
+def _suspicions(records: StoredRuns, record: StoredRun) -> list[str]:
     """What may explain a difference: another configuration, version or CPU than at the time."""
     found = []
     noted = record.tags.get("fmexp.config_hash")
-    if noted != config_hash(recorded.read_tree(records, record)):
+    if noted != config_hash(stored_run.read_tree(records, record)):
         found.append("the configuration is not the one that the run noted (fmexp.config_hash)")
     now = environment_tags()
     for name in _EXPLAINS:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.analysis import recorded, significance
-from fmexp.analysis.held_out import row_errors
+from fmexp.analysis import significance, stored_run
+from fmexp.analysis.evaluation import row_errors
 from fmexp.errors import DataError
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 from fmexp.training import metrics
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fmexp.data.dataset import Dataset
     from fmexp.model import Model
-    from fmexp.record.queries import Record
+    from fmexp.record.queries import StoredRun
 
 SCORED = "fmexp.scored"
 """Tag of a run whose test part was looked at: when, one time after the other."""
@@ -37,35 +37,35 @@ def score(run: str, uri: str, folder: Path, data_file: Path | None = None) -> in
         UserError: no such run, no model, or its data are not to be found.
         StoreError: the store does not answer.
     """
-    with Records(uri) as records:
+    with StoredRuns(uri) as records:
         record = records.find_trained(run)
-        config = recorded.read_config(records, record)
-        kept = recorded.load_model(records, record)
-        data = recorded.load_data(config, record, data_file, folder)
+        config = stored_run.read_config(records, record)
+        model = stored_run.load_model(records, record)
+        data = stored_run.load_data(config, record, data_file, folder)
         if data.test is None:
             raise DataError(f"{record} kept no test part (split.test=0)")
         earlier = _looks(records, record)
-        errors = row_errors(kept, data, data.test)
-        found = {f"test/{name}": x for name, x in _measures(kept, data).items()}
+        errors = row_errors(model, data, data.test)
+        measures = {f"test/{name}": x for name, x in _measures(model, data).items()}
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         mine = [when for each, when in earlier if each.run_id == record.run_id]
-        records.note(record, {SCORED: " ".join([*mine, now])}, found)
-    print(_report(record, config.loss, errors, found, earlier))
+        records.note(record, {SCORED: " ".join([*mine, now])}, measures)
+    print(_report(record, config.loss, errors, measures, earlier))
     return 0
 
 
-def _measures(kept: Model, data: Dataset) -> dict[str, float]:
+def _measures(model: Model, data: Dataset) -> dict[str, float]:
     """Every measure of the task, in the target's own units."""
     assert data.test is not None
-    features = kept.encoder.features(data.table.take(data.test.rows))
-    predicted, stdev = kept.say(features)
-    if kept.task == "classification":
+    features = model.encoder.features(data.table.take(data.test.rows))
+    predicted, stdev = model.say(features)
+    if model.task == "classification":
         return metrics.classification(data.test.target, predicted)
     y = data.encoder.decode_target(data.test.target)
     return metrics.regression(y, predicted) | metrics.intervals(y, predicted, stdev)
 
 
-def _looks(records: Records, record: Record) -> list[tuple[Record, str]]:
+def _looks(records: StoredRuns, record: StoredRun) -> list[tuple[StoredRun, str]]:
     """Every earlier look at these test rows: the run that was scored, and when."""
     return [
         (each, when)
@@ -75,15 +75,15 @@ def _looks(records: Records, record: Record) -> list[tuple[Record, str]]:
 
 
 def _report(
-    record: Record,
+    record: StoredRun,
     loss: str,
     errors: np.ndarray,
-    found: dict[str, float],
-    earlier: list[tuple[Record, str]],
+    measures: dict[str, float],
+    earlier: list[tuple[StoredRun, str]],
 ) -> str:
     level = significance.difference(np.zeros_like(errors), errors)
     mean, width = significance.rounded(float(errors.mean()), level.half_width)
-    others = ", ".join(f"{k} {x:.6g}" for k, x in found.items() if k != f"test/{loss}")
+    others = ", ".join(f"{k} {x:.6g}" for k, x in measures.items() if k != f"test/{loss}")
     lines = [
         f"{record}: test/{loss} {mean} ± {width} on {len(errors):,} rows (95 %)",
         f"also {others}",

@@ -22,11 +22,11 @@ class Served(PythonModel):  # type: ignore[misc] # MLflow's types are not read
 
     def load_context(self, context: Any) -> None:
         """Load the model's folder."""
-        self.kept = load(Path(context.artifacts["model"]))
+        self.model = load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:  # noqa: ARG002
         """One prediction per row of a table."""
-        return self.kept.predict(model_input)
+        return self.model.predict(model_input)
 
 
 set_model(Served())

@@ -135,15 +135,14 @@ def _first_parameters(composed: Composed, data: Dataset) -> Parameters | None:
         return None
     from fmexp.analysis.predict import find_model
 
-    kept = find_model(chosen.start, _store(composed).uri)
-    if kept.parameters.k != chosen.k:
-        raise ConfigError(
-            f"model.start={chosen.start} has k={kept.parameters.k}; set model.k={kept.parameters.k}"
-        )
-    theirs, ours = kept.encoder.feature_names, data.encoder.feature_names
+    model = find_model(chosen.start, _store(composed).uri)
+    k = model.parameters.k
+    if k != chosen.k:
+        raise ConfigError(f"model.start={chosen.start} has k={k}; set model.k={k}")
+    theirs, ours = model.encoder.feature_names, data.encoder.feature_names
     if theirs != ours:
         raise ConfigError(
             f"model.start={chosen.start} was trained on other features "
             f"({len(theirs)}, these data have {len(ours)})"
         )
-    return kept.parameters.at(-1) if isinstance(kept.parameters, Samples) else kept.parameters
+    return model.parameters.at(-1) if isinstance(model.parameters, Samples) else model.parameters

@@ -12,7 +12,7 @@ from fmexp.errors import UserError
 if TYPE_CHECKING:
     import argparse
 
-    from fmexp.record.queries import Record
+    from fmexp.record.queries import StoredRun
 
 REFIT_OF = "fmexp.refit_of"
 """Tag: id of the run whose configuration was trained again on all rows."""
@@ -43,18 +43,20 @@ def refit(run: str, uri: str, folder: Path, data_file: Path | None = None) -> in
         UserError: no such run, it held nothing out, or its data are not to be found.
         StoreError: the store does not answer.
     """
-    from fmexp.analysis import recorded
+    from fmexp.analysis import stored_run
     from fmexp.cli.jobs import run_once
     from fmexp.config.checks import parse
     from fmexp.config.compose import Composed, resolve
     from fmexp.record.passwords import without_password
-    from fmexp.record.queries import Records
+    from fmexp.record.queries import StoredRuns
 
     began = time.monotonic()
-    with Records(uri) as records:
+    with StoredRuns(uri) as records:
         record = records.find_trained(run)
-        tree = recorded.read_tree(records, record)
-        data = recorded.load_data(recorded.read_config(records, record), record, data_file, folder)
+        tree = stored_run.read_tree(records, record)
+        data = stored_run.load_data(
+            stored_run.read_config(records, record), record, data_file, folder
+        )
     if "path" in tree["data"]:
         tree["data"]["path"] = data.source
     tree = _on_all_rows(tree, record)
@@ -67,7 +69,7 @@ def refit(run: str, uri: str, folder: Path, data_file: Path | None = None) -> in
     return run_once(Composed(config, kept, frozenset({"tracking.uri"})), folder, began)
 
 
-def _on_all_rows(tree: dict[str, Any], record: Record) -> dict[str, Any]:
+def _on_all_rows(tree: dict[str, Any], record: StoredRun) -> dict[str, Any]:
     """The configuration with no part held out, and as many epochs as were best with one.
 
     Raises:

@@ -6,17 +6,17 @@ import difflib
 import json
 import os
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fmexp.errors import StoreError, UserError
+from fmexp.errors import UserError
 from fmexp.record.locate import sqlite_path
+from fmexp.record.mlflow_errors import in_store_errors
 from fmexp.record.passwords import without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 LATEST = "latest"
 _NEWEST_DESC = ["attributes.start_time DESC"]
@@ -25,7 +25,7 @@ _SHORTEST_PREFIX = 4
 
 
 @dataclass(frozen=True)
-class Record:
+class StoredRun:
     """What MLflow has of one run, without curves and artifacts.
 
     Attributes:
@@ -65,7 +65,7 @@ class Record:
         return f"{self.name} ({self.run_id[:8]})"
 
 
-class Records:
+class StoredRuns:
     """The runs of one store."""
 
     def __init__(self, uri: str) -> None:
@@ -92,7 +92,7 @@ class Records:
             self._client = MlflowClient(uri, registry_uri=uri)
             self._experiments = [e.experiment_id for e in self._client.search_experiments()]
 
-    def find(self, name: str) -> Record:
+    def find(self, name: str) -> StoredRun:
         """The run with this id, beginning of an id, run name, or study name; or the latest.
 
         A number that is none of these is that trial of the newest sweep.
@@ -119,7 +119,7 @@ class Records:
             )
         raise UserError(f"no run {name!r} in {self.shown}; {self._nearest(name)}")
 
-    def find_trained(self, name: str) -> Record:
+    def find_trained(self, name: str) -> StoredRun:
         """As `find`, but for a sweep its winner.
 
         Raises:
@@ -132,12 +132,12 @@ class Records:
             raise UserError(f"the sweep {found} has no winner yet; name one of its trials")
         return found
 
-    def children(self, record: Record) -> list[Record]:
+    def children(self, record: StoredRun) -> list[StoredRun]:
         """The trials of a sweep, in the order in which they began."""
         trials = self._search(f"tags.`mlflow.parentRunId` = '{record.run_id}'", most=10**9)
         return sorted(trials, key=lambda trial: (trial.started, trial.name))
 
-    def on_same_data(self, record: Record) -> list[Record]:
+    def on_same_data(self, record: StoredRun) -> list[StoredRun]:
         """All runs on the same data, split in the same way, newest first; itself among them."""
         data, split = (record.tags.get(f"fmexp.{d}_digest", "") for d in ("data", "split"))
         return self._search(
@@ -145,18 +145,18 @@ class Records:
             most=10**9,
         )
 
-    def on_same_test_rows(self, record: Record) -> list[Record]:
+    def on_same_test_rows(self, record: StoredRun) -> list[StoredRun]:
         """All runs with the same test rows and targets, newest first; itself among them."""
         digest = record.tags.get("fmexp.test_digest", "")
         return self._search(f"tags.`fmexp.test_digest` = '{digest}'", most=10**9)
 
-    def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
+    def curve(self, record: StoredRun, metric: str) -> list[tuple[int, float]]:
         """(step, value) of a metric, by step; [] where the run has no such metric."""
         with self._answering():
             history = self._client.get_metric_history(record.run_id, metric)
         return sorted((point.step, point.value) for point in history)
 
-    def artifact(self, record: Record, path: str) -> Path:
+    def artifact(self, record: StoredRun, path: str) -> Path:
         """A local copy of an artifact (a file or a folder), or where a local store keeps it.
 
         Raises:
@@ -174,14 +174,14 @@ class Records:
         with self._answering():
             return Path(self._client.download_artifacts(record.run_id, path, str(target)))
 
-    def has_artifact(self, record: Record, path: str) -> bool:
+    def has_artifact(self, record: StoredRun, path: str) -> bool:
         """Whether the run has this file or folder."""
         parent = str(Path(path).parent)
         with self._answering():
             listed = self._client.list_artifacts(record.run_id, None if parent == "." else parent)
         return any(entry.path == path for entry in listed)
 
-    def note(self, record: Record, tags: dict[str, str], metrics: dict[str, float]) -> None:
+    def note(self, record: StoredRun, tags: dict[str, str], metrics: dict[str, float]) -> None:
         """Write tags and metrics to a run that has ended."""
         with self._answering():
             for name, value in metrics.items():
@@ -189,7 +189,7 @@ class Records:
             for name, text in tags.items():
                 self._client.set_tag(record.run_id, name, text)
 
-    def attach(self, record: Record, file: Path) -> None:
+    def attach(self, record: StoredRun, file: Path) -> None:
         """Add a file to the artifacts of a run that has ended."""
         with self._answering():
             self._client.log_artifact(record.run_id, str(file))
@@ -206,31 +206,31 @@ class Records:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _latest(self) -> Record:
+    def _latest(self) -> StoredRun:
         for record in self._search():
             if record.parent_id is None:
                 return record
         raise UserError(f"{self.shown} has no run yet; `fmexp run` makes one")
 
-    def _by_id(self, name: str) -> list[Record]:
+    def _by_id(self, name: str) -> list[StoredRun]:
         """Runs whose id is, or begins with, `name`."""
         if len(name) < _SHORTEST_PREFIX or not name.isalnum():
             return []
         return self._search(f"attributes.run_id LIKE '{name}%'")
 
-    def _trial_of_newest_sweep(self, number: str) -> list[Record]:
+    def _trial_of_newest_sweep(self, number: str) -> list[StoredRun]:
         """The trial of this number, as the table at a sweep's end has it."""
         sweeps = self._search("tags.`fmexp.kind` = 'sweep'", most=1) if number.isdecimal() else []
         return [t for s in sweeps for t in self.children(s) if t.tags.get("fmexp.trial") == number]
 
-    def _called(self, name: str) -> list[Record]:
+    def _called(self, name: str) -> list[StoredRun]:
         """Runs of this name."""
         wanted = "" if "'" in name else f"attributes.run_name = '{name}'"
         return [record for record in self._search(wanted) if record.name == name]
 
-    def _search(self, wanted: str = "", most: int = _LOOKED_AT) -> list[Record]:
+    def _search(self, wanted: str = "", most: int = _LOOKED_AT) -> list[StoredRun]:
         """Runs that are not deleted, newest first, at most `most`."""
-        found: list[Record] = []
+        found: list[StoredRun] = []
         token: str | None = None
         while self._experiments and len(found) < most:
             with self._answering():
@@ -256,30 +256,20 @@ class Records:
             return f"did you mean {' or '.join(dict.fromkeys(near))}?"
         return f"the newest are {', '.join(str(record) for record in newest[:5])}"
 
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _answering(self) -> AbstractContextManager[None]:
         """Translates what a store that does not answer raises."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            yield
-        except (MlflowException, OSError) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise StoreError(
-                f"the store {self.shown} cannot be read: {without_password(line[:300])}; "
-                "`fmexp doctor` says more"
-            ) from error
+        return in_store_errors(f"the store {self.shown} cannot be read")
 
 
-def _age(record: Record) -> tuple[int, list[int]]:
+def _age(record: StoredRun) -> tuple[int, list[int]]:
     """Sorts the newest first; our keys know more of the time than the millisecond of the start."""
     return -record.started, [-ord(c) for c in record.tags.get("fmexp.run_key", "")]
 
 
-def _record(run: Any) -> Record:
+def _record(run: Any) -> StoredRun:
     info, data = run.info, run.data
     inputs = run.inputs.dataset_inputs if run.inputs else []
-    return Record(
+    return StoredRun(
         run_id=info.run_id,
         name=info.run_name or "",
         experiment_id=info.experiment_id,

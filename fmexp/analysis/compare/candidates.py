@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.analysis import recorded, significance
+from fmexp.analysis import significance, stored_run
 from fmexp.analysis.compare.choose import loss_of
-from fmexp.analysis.held_out import row_errors
+from fmexp.analysis.evaluation import row_errors
 from fmexp.errors import DataError, UserError
 from fmexp.model import Model
 from fmexp.training.fitting import fit
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
-    from fmexp.record.queries import Record, Records
+    from fmexp.record.queries import StoredRun, StoredRuns
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,30 @@ class Candidate:
     """
 
     letter: str
-    record: Record
+    record: StoredRun
     models: dict[int, Model] = field(default_factory=dict)
     errors: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 def with_errors(
-    records: Records, found: list[Record], data_file: Path | None, folder: Path
+    records: StoredRuns, runs: list[StoredRun], data_file: Path | None, folder: Path
 ) -> tuple[list[Candidate], str]:
     """Candidates with their errors; or without, and why."""
-    plain = [Candidate(ascii_uppercase[i], record) for i, record in enumerate(found)]
+    plain = [Candidate(ascii_uppercase[i], record) for i, record in enumerate(runs)]
     try:
-        alike = records.on_same_data(found[0])
+        alike = records.on_same_data(runs[0])
         loaded: dict[str, Dataset] = {}  # runs may use other columns of the same file
         candidates = []
         for each in plain:
-            config = recorded.read_config(records, each.record)
+            config = stored_run.read_config(records, each.record)
             key = str((config.data, config.task))
             if key not in loaded:
-                loaded[key] = recorded.load_data(config, each.record, data_file, folder)
+                loaded[key] = stored_run.load_data(config, each.record, data_file, folder)
             data = loaded[key]
             if data.validation is None:
                 raise DataError("these runs held no rows out (split.validation=0)")
             models = _models(records, each.record, alike, data)
-            errors = {s: row_errors(kept, data, data.validation) for s, kept in models.items()}
+            errors = {s: row_errors(model, data, data.validation) for s, model in models.items()}
             candidates.append(replace(each, models=models, errors=errors))
     except UserError as error:
         return plain, str(error)
@@ -78,24 +78,24 @@ def judge(a: Candidate, b: Candidate, choices: int) -> significance.Difference |
 
 
 def _models(
-    records: Records, record: Record, alike: list[Record], data: Dataset
+    records: StoredRuns, record: StoredRun, alike: list[StoredRun], data: Dataset
 ) -> dict[int, Model]:
-    config = recorded.read_config(records, record)
+    config = stored_run.read_config(records, record)
     seeds = _seeds_of_trial(records, record)
     if seeds:  # a trial that is a mean over seeds keeps the model of one of them
         return {seed: _train(replace(config, seed=seed), data) for seed in seeds}
-    twins = {config.seed: record}
+    duplicates = {config.seed: record}
     for other in alike:
         if _same_but_seed(other, record):
-            twins.setdefault(int(other.params["seed"]), other)
-    return {seed: _model(records, twin, data) for seed, twin in twins.items()}
+            duplicates.setdefault(int(other.params["seed"]), other)
+    return {seed: _model(records, duplicate, data) for seed, duplicate in duplicates.items()}
 
 
-def _model(records: Records, record: Record, data: Dataset) -> Model:
+def _model(records: StoredRuns, record: StoredRun, data: Dataset) -> Model:
     """The stored model, or one trained again where none was kept."""
     if records.has_artifact(record, "model"):
-        return recorded.load_model(records, record)
-    return _train(recorded.read_config(records, record), data)
+        return stored_run.load_model(records, record)
+    return _train(stored_run.read_config(records, record), data)
 
 
 def _train(config: Config, data: Dataset) -> Model:
@@ -105,13 +105,13 @@ def _train(config: Config, data: Dataset) -> Model:
     return Model.of(config, data, fitted.parameters)
 
 
-def _same_but_seed(a: Record, b: Record) -> bool:
+def _same_but_seed(a: StoredRun, b: StoredRun) -> bool:
     """Whether a is a finished run of its own that differs from b in its seed at most."""
     same = {**a.params, "seed": ""} == {**b.params, "seed": ""}
     return same and "seed" in a.params and a.outcome == "completed" and a.parent_id == b.parent_id
 
 
-def _seeds_of_trial(records: Records, record: Record) -> list[int]:
+def _seeds_of_trial(records: StoredRuns, record: StoredRun) -> list[int]:
     """The seeds of a trial that was trained with several; [] for every other run."""
     if f"best/val_{loss_of(record)}_stdev" not in record.metrics:
         return []

@@ -9,7 +9,7 @@ from fmexp.analysis.objective import Objective
 from fmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from fmexp.record.queries import Record, Records
+    from fmexp.record.queries import StoredRun, StoredRuns
 
 MOST = 26
 SHOWN_BEST = 5
@@ -25,11 +25,11 @@ class Chosen:
         picked_from: how many runs were looked at for `--best`; 0 where the user named them.
     """
 
-    records: list[Record]
+    records: list[StoredRun]
     picked_from: int = 0
 
 
-def choose(records: Records, names: list[str], sweep: str | None, best: int | None) -> Chosen:
+def choose(records: StoredRuns, names: list[str], sweep: str | None, best: int | None) -> Chosen:
     """The runs that the command line asks for.
 
     Raises:
@@ -39,26 +39,26 @@ def choose(records: Records, names: list[str], sweep: str | None, best: int | No
         raise UserError("compare takes runs, or --sweep and --best: not both")
     picked_from = 0
     if names:
-        found = [records.find_trained(name) for name in names]
+        runs = [records.find_trained(name) for name in names]
     elif sweep:
-        found = _of_sweep(records, records.find(sweep), best or SHOWN_BEST)
+        runs = _of_sweep(records, records.find(sweep), best or SHOWN_BEST)
     else:
         latest = records.find_trained("latest")
         everything = _by_loss(records.on_same_data(latest), loss_of(latest))
-        found, picked_from = everything[: best or SHOWN_BEST], len(everything)
-    found = list({record.run_id: record for record in found}.values())
-    if not 2 <= len(found) <= MOST:
+        runs, picked_from = everything[: best or SHOWN_BEST], len(everything)
+    runs = list({record.run_id: record for record in runs}.values())
+    if not 2 <= len(runs) <= MOST:
         raise UserError(
-            f"compare needs 2 to {MOST} finished runs, got {len(found)}: "
+            f"compare needs 2 to {MOST} finished runs, got {len(runs)}: "
             "`fmexp compare A B`, `--sweep S` or `--best N`"
         )
-    return Chosen(found, picked_from)
+    return Chosen(runs, picked_from)
 
 
-def refuse_unlike(found: list[Record]) -> None:
+def refuse_unlike(runs: list[StoredRun]) -> None:
     """Raise UserError, naming what differs, unless all runs had the same data, split and task."""
-    first = found[0]
-    for other in found[1:]:
+    first = runs[0]
+    for other in runs[1:]:
         tags = [tag for tag in _DIGESTS if first.tags.get(tag) != other.tags.get(tag)]
         if not tags and loss_of(first) == loss_of(other):
             continue
@@ -74,7 +74,7 @@ def refuse_unlike(found: list[Record]) -> None:
         )
 
 
-def n_choices(records: Records, a: Record, b: Record, picked_from: int) -> int:
+def n_choices(records: StoredRuns, a: StoredRun, b: StoredRun, picked_from: int) -> int:
     """Among how many comparisons this one was picked by its result on the same rows.
 
     The best of n trials against the first, which nobody picked: n - 1; any two of n: n (n - 1) / 2;
@@ -89,24 +89,24 @@ def n_choices(records: Records, a: Record, b: Record, picked_from: int) -> int:
     return max(1, n - 1 if is_first_trial(a) or is_first_trial(b) else n * (n - 1) // 2)
 
 
-def loss_of(record: Record) -> str:
+def loss_of(record: StoredRun) -> str:
     """The name of its loss: mse or logloss."""
     return "logloss" if record.params.get("task") == "classification" else "mse"
 
 
-def is_first_trial(record: Record) -> bool:
+def is_first_trial(record: StoredRun) -> bool:
     """Whether it is a sweep's configuration as composed."""
     return record.tags.get("fmexp.trial") == "0"
 
 
-def differing(found: list[Record]) -> dict[str, list[str]]:
+def differing(runs: list[StoredRun]) -> dict[str, list[str]]:
     """Each param that is not the same in all runs, with its values; "" where a run has none."""
-    keys = sorted({key for record in found for key in record.params})
-    rows = {key: [record.params.get(key, "") for record in found] for key in keys}
+    keys = sorted({key for record in runs for key in record.params})
+    rows = {key: [record.params.get(key, "") for record in runs] for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
-def _of_sweep(records: Records, sweep: Record, best: int) -> list[Record]:
+def _of_sweep(records: StoredRuns, sweep: StoredRun, best: int) -> list[StoredRun]:
     """The winner, the first trial, the next best, by the sweep's own objective."""
     trials = records.children(sweep)
     if not trials:
@@ -116,18 +116,18 @@ def _of_sweep(records: Records, sweep: Record, best: int) -> list[Record]:
     return [*ranked[:1], *first, *ranked[1:best]]
 
 
-def _by_loss(found: list[Record], loss: str) -> list[Record]:
+def _by_loss(runs: list[StoredRun], loss: str) -> list[StoredRun]:
     """Those that were trained to their end, the lowest validation loss first."""
     name = f"best/val_{loss}"
     have = [
         record
-        for record in found
+        for record in runs
         if name in record.metrics and record.outcome == "completed" and not record.is_sweep
     ]
     return sorted(have, key=lambda record: record.metrics[name])
 
 
-def _n_trials(records: Records, record: Record) -> int:
+def _n_trials(records: StoredRuns, record: StoredRun) -> int:
     """How many trials of its sweep have a result; 1 for a run of no sweep."""
     if record.parent_id is None:
         return 1

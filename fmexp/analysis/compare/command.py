@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from fmexp.analysis.compare.candidates import judge, with_errors
 from fmexp.analysis.compare.choose import choose, loss_of, n_choices, refuse_unlike
 from fmexp.analysis.compare.show import Comparison
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fmexp.analysis import text_plot
-    from fmexp.record.queries import Record
+    from fmexp.record.queries import StoredRun
 
 
 def compare(
@@ -40,14 +40,14 @@ def compare(
         UserError: no such run, fewer than two, or runs on unlike data or splits.
         StoreError: the store does not answer.
     """
-    with Records(uri) as records:
-        found = gather(records, names, sweep, best, folder, data_file)
-        print(found.as_json() if as_json else found.as_text())
+    with StoredRuns(uri) as records:
+        comparison = gather(records, names, sweep, best, folder, data_file)
+        print(comparison.as_json() if as_json else comparison.as_text())
     return 0
 
 
 def gather(
-    records: Records,
+    records: StoredRuns,
     names: list[str],
     sweep: str | None,
     best: int | None,
@@ -67,7 +67,7 @@ def gather(
     return Comparison(candidates, curves, judged, trouble)
 
 
-def _curve(records: Records, record: Record) -> text_plot.Curve:
+def _curve(records: StoredRuns, record: StoredRun) -> text_plot.Curve:
     """The validation curve, or that of training where nothing was held out."""
     loss = loss_of(record)
     return records.curve(record, f"val/{loss}") or records.curve(record, f"train/{loss}")

@@ -11,7 +11,7 @@ from fmexp.analysis.compare.choose import differing, loss_of
 
 if TYPE_CHECKING:
     from fmexp.analysis.compare.candidates import Candidate
-    from fmexp.record.queries import Record
+    from fmexp.record.queries import StoredRun
 
 _UNITS = {"mse": "MSE", "logloss": "log loss"}
 _OPTIMISTIC = (
@@ -63,7 +63,7 @@ class Comparison:
             }
             for i, each in enumerate(self.candidates)
         ]
-        found = [judged for judged in self.judged if judged]
+        differences = [judged for judged in self.judged if judged]
         comparisons = [
             asdict(judged)
             | {
@@ -75,7 +75,7 @@ class Comparison:
                 "sentence": sentence,
             }
             for judged, other, sentence in zip(
-                found, self.candidates[1:], self._sentences(), strict=False
+                differences, self.candidates[1:], self._sentences(), strict=False
             )
         ]
         tree = {"runs": runs, "comparisons": comparisons, "trouble": self.trouble}
@@ -87,14 +87,14 @@ class Comparison:
 
     def _sentences(self) -> list[str]:
         first = self.candidates[0].letter
-        said = []
+        sentences = []
         for other, judged in zip(self.candidates[1:], self.judged, strict=True):
             if judged:
                 words = significance.in_words(judged, first, other.letter, _UNITS[self._loss])
                 if judged.choices > 1:
                     words += f" (allowing for {judged.choices:,} comparisons to pick from)"
-                said.append(f"{words[0].upper()}{words[1:]}.")
-        return said
+                sentences.append(f"{words[0].upper()}{words[1:]}.")
+        return sentences
 
     def _rows(self) -> dict[str, list[str]]:
         results = [_results(each, self._loss) for each in self.candidates]
@@ -107,13 +107,13 @@ class Comparison:
 
 def _results(candidate: Candidate, loss: str) -> dict[str, Any]:
     """What is shown of a run besides its params."""
-    record: Record = candidate.record
+    record: StoredRun = candidate.record
     names = [f"best/val_{loss}", f"best/val_{loss}_stdev", "best/epoch", f"val/{loss}"]
     names += [f"train/{loss}", f"test/{loss}", "time/fit_seconds"]
     shown: dict[str, Any] = {"outcome": record.outcome or record.status.lower()}
     shown |= {name: record.metrics[name] for name in names if name in record.metrics}
-    for kept in list(candidate.models.values())[:1]:
-        shown["parameters"] = 1 + kept.parameters.w.size + kept.parameters.V.size
+    for model in list(candidate.models.values())[:1]:
+        shown["parameters"] = 1 + model.parameters.w.size + model.parameters.V.size
     return shown
 
 

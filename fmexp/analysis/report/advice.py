@@ -26,29 +26,29 @@ def advice(sweep: Sweep) -> list[str]:
     if not sweep.best:
         return [_NOTHING]
     winner = sweep.best[0]
-    found = [on_edge(d, winner.point[d.key]) for d in sweep.space.dimensions
+    sentences = [on_edge(d, winner.point[d.key]) for d in sweep.space.dimensions
              if d.key in winner.point]  # fmt: skip
     outcomes = Counter(t.record.outcome for t in sweep.trials)
     if outcomes["diverged"] > _MANY * len(sweep.trials):
-        found.append(
+        sentences.append(
             f"{outcomes['diverged']} of {len(sweep.trials)} trials diverged: lower the upper end "
             "of training.learning_rate, and the trials go where they can win."
         )
     epochs = winner.record.params.get("training.epochs", "")
     if epochs and winner.record.metrics.get("best/epoch") == float(epochs):
-        found.append(
+        sentences.append(
             f"The winner was still getting better in its last epoch: training.epochs={epochs} is "
             f"too few; try `training.epochs={2 * int(epochs)}`."
         )
-    found.append(
+    sentences.append(
         f"Is the winner really better than the next? `fmexp compare --sweep {sweep.name}` says "
         "whether chance would do the same."
     )
-    found.append(
+    sentences.append(
         f"When the choice is made: `fmexp score {winner.record.run_id[:8]}` gives its error on the "
         "test part, which no trial has seen. Once."
     )
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def on_edge(d: Dimension, best: Any) -> str:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmexp.analysis import recorded
+from fmexp.analysis import stored_run
 from fmexp.analysis.report.advice import advice
 from fmexp.analysis.report.interactions import other_seeds, strongest
 from fmexp.analysis.report.page import page
@@ -16,7 +16,7 @@ from fmexp.analysis.report.pictures import pictures
 from fmexp.analysis.report.sweep import Sweep, read
 from fmexp.errors import UserError
 from fmexp.experiment.one_run import BASELINE
-from fmexp.record.queries import Records
+from fmexp.record.queries import StoredRuns
 
 if TYPE_CHECKING:
     from fmexp.model import Model
@@ -37,7 +37,7 @@ def report(name: str, uri: str, folder: Path, out: Path | None = None) -> int:
         UserError: no such sweep, or the file cannot be written.
         StoreError: the store does not answer.
     """
-    with Records(uri) as records:
+    with StoredRuns(uri) as records:
         sweep = read(records, name)
         text = make_page(records, sweep, folder)
         target = out or folder / f"report-{re.sub(r'[^A-Za-z0-9._-]+', '-', sweep.name)}.html"
@@ -54,12 +54,12 @@ def report(name: str, uri: str, folder: Path, out: Path | None = None) -> int:
     return 0
 
 
-def make_page(records: Records, sweep: Sweep, folder: Path) -> str:
+def make_page(records: StoredRuns, sweep: Sweep, folder: Path) -> str:
     """The HTML text."""
     model, found, why = None, [], ""
     if sweep.best and records.has_artifact(sweep.best[0].record, "model"):
         winner = sweep.best[0].record
-        model = recorded.load_model(records, winner)
+        model = stored_run.load_model(records, winner)
         others, why = other_seeds(records, winner, folder)
         found = strongest(model, others)
     facts = _facts(sweep, model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.analysis import recorded
+from fmexp.analysis import stored_run
 from fmexp.errors import UserError
 from fmexp.training.fitting import fit
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fmexp.data.encode import Encoder
     from fmexp.fm import Learned
     from fmexp.model import Model
-    from fmexp.record.queries import Record, Records
+    from fmexp.record.queries import StoredRun, StoredRuns
 
 SHOWN = 12
 MOST_FEATURES = 2000
@@ -42,7 +42,7 @@ class Interaction:
     others: tuple[float, ...]
 
 
-def strongest(kept: Model, others: list[Learned]) -> list[Interaction]:
+def strongest(model: Model, others: list[Learned]) -> list[Interaction]:
     """The SHOWN pairs of largest |<v_i, v_j>|; two categories of one column never meet.
 
     >>> from types import SimpleNamespace
@@ -54,11 +54,11 @@ def strongest(kept: Model, others: list[Learned]) -> list[Interaction]:
     >>> [(x.first, x.second, x.weight) for x in found]
     [('b', 'c', -6.0), ('a', 'c', -3.0), ('a', 'b', 2.0)]
     """
-    V, names = _vectors(kept.parameters), kept.encoder.feature_names
+    V, names = _vectors(model.parameters), model.encoder.feature_names
     theirs_V = [_vectors(other) for other in others]
     longest = np.sort(np.argsort(-np.square(V).sum(axis=1), kind="stable")[:MOST_FEATURES])
     weights = V[longest] @ V[longest].T
-    columns = _column_of_feature(kept.encoder)[longest]
+    columns = _column_of_feature(model.encoder)[longest]
     weights[columns[:, None] == columns] = 0.0
     first, second = np.triu_indices(len(longest), 1)
     sizes = np.abs(weights[first, second])
@@ -80,7 +80,7 @@ def _vectors(learned: Learned) -> np.ndarray:
     return np.asarray(np.moveaxis(V, 0, 1).reshape(n_features, n_samples * k) / np.sqrt(n_samples))
 
 
-def other_seeds(records: Records, record: Record, folder: Path) -> tuple[list[Learned], str]:
+def other_seeds(records: StoredRuns, record: StoredRun, folder: Path) -> tuple[list[Learned], str]:
     """The winner's parameters from its other seeds, trained again; or why there are none.
 
     A trial over several seeds keeps the model of one of them.
@@ -92,8 +92,8 @@ def other_seeds(records: Records, record: Record, folder: Path) -> tuple[list[Le
     if not seeds:
         return [], "the sweep trained each point with one seed; hydra.sweeper.seeds=5 would tell"
     try:
-        config = recorded.read_config(records, record)
-        data = recorded.load_data(config, record, folder=folder)
+        config = stored_run.read_config(records, record)
+        data = stored_run.load_data(config, record, folder=folder)
     except UserError as error:
         return [], f"it cannot be trained again: {error}"
     fits = [fit(replace(config, seed=seed), data) for seed in sorted(seeds - {config.seed})]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import optuna
 
     from fmexp.analysis.report.sweep import Sweep
-    from fmexp.record.queries import Records
+    from fmexp.record.queries import StoredRuns
 
 SHOWN_CURVES = 5
 FEWEST = 4
@@ -39,7 +39,7 @@ def library() -> bytes:
     return script.encode()
 
 
-def pictures(records: Records, sweep: Sweep) -> dict[str, Figure]:
+def pictures(records: StoredRuns, sweep: Sweep) -> dict[str, Figure]:
     """Title and figure of each picture that the trials allow."""
     if not sweep.best:
         return {}
@@ -107,7 +107,7 @@ def _varied(sweep: Sweep) -> list[str]:
     ]
 
 
-def _curves(records: Records, sweep: Sweep) -> Any:
+def _curves(records: StoredRuns, sweep: Sweep) -> Any:
     """The validation curves of the best trials."""
     from plotly.graph_objects import Figure as PlotlyFigure
 

@@ -15,7 +15,7 @@ from fmexp.sweep.space import Space
 if TYPE_CHECKING:
     import optuna
 
-    from fmexp.record.queries import Record, Records
+    from fmexp.record.queries import StoredRun, StoredRuns
     from fmexp.sweep.space import Dimension
 
 SPACE = "space.json"
@@ -29,7 +29,7 @@ class Trial:
         value: the objective; None unless it completed.
     """
 
-    record: Record
+    record: StoredRun
     number: int
     point: dict[str, Any]
     value: float | None
@@ -46,7 +46,7 @@ class Sweep:
         maximized: whether larger values are better.
     """
 
-    parent: Record
+    parent: StoredRun
     space: Space
     objective: str
     trials: list[Trial]
@@ -107,7 +107,7 @@ class Sweep:
         return study
 
 
-def read(records: Records, name: str) -> Sweep:
+def read(records: StoredRuns, name: str) -> Sweep:
     """The sweep of this name, id, or beginning of an id; a trial stands for its sweep.
 
     Raises:
@@ -134,7 +134,7 @@ def read(records: Records, name: str) -> Sweep:
     )
 
 
-def _trial(record: Record, space: Space) -> Trial:
+def _trial(record: StoredRun, space: Space) -> Trial:
     point: dict[str, Any] = {}
     for d in space.dimensions:
         if d.key in record.params and (d.condition is None or d.condition.holds(point)):

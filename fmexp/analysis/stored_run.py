@@ -22,13 +22,13 @@ from fmexp.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
-    from fmexp.record.queries import Record, Records
+    from fmexp.record.queries import StoredRun, StoredRuns
 
 CONFIG = "config.yaml"
 _LARGEST_CONFIG = 1_000_000
 
 
-def read_tree(records: Records, record: Record) -> dict[str, Any]:
+def read_tree(records: StoredRuns, record: StoredRun) -> dict[str, Any]:
     """The configuration as it was written down: config.yaml, else put together from the params.
 
     Raises:
@@ -48,7 +48,7 @@ def read_tree(records: Records, record: Record) -> dict[str, Any]:
     return tree
 
 
-def read_config(records: Records, record: Record) -> Config:
+def read_config(records: StoredRuns, record: StoredRun) -> Config:
     """The checked configuration of a run.
 
     Raises:
@@ -85,7 +85,7 @@ def from_params(params: dict[str, str]) -> dict[str, Any]:
 
 
 def load_data(
-    config: Config, record: Record, given: Path | None = None, folder: Path | None = None
+    config: Config, record: StoredRun, given: Path | None = None, folder: Path | None = None
 ) -> Dataset:
     """The very data of a run.
 
@@ -122,7 +122,7 @@ def load_data(
     )
 
 
-def load_model(records: Records, record: Record) -> model.Model:
+def load_model(records: StoredRuns, record: StoredRun) -> model.Model:
     """The model that a run kept.
 
     Raises:
@@ -131,7 +131,7 @@ def load_model(records: Records, record: Record) -> model.Model:
     return model.load(records.artifact(record, "model"))
 
 
-def _checked(data: Dataset, record: Record, place: str) -> Dataset:
+def _checked(data: Dataset, record: StoredRun, place: str) -> Dataset:
     """`data`, if it is what the run was trained on."""
     for tag, found, what in (
         ("fmexp.columns_digest", data.columns_digest, "other data than"),

@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     from fmexp.model import Model
 
 
-def row_errors(kept: Model, data: Dataset, part: Part) -> np.ndarray:
+def row_errors(model: Model, data: Dataset, part: Part) -> np.ndarray:
     """Squared error, in the target's own units, or log loss of each row.
 
     The raw rows go through the model's own preprocessing, so models with unlike preprocessing can
     be compared on the same rows.
 
     Args:
-        kept: the model.
+        model: the model.
         data: the table that `part` is of.
         part: the rows.
 
     Returns:
         float64, shape (n_rows,).
     """
-    y = data.encoder.decode_target(part.target) if kept.task == "regression" else part.target
+    y = data.encoder.decode_target(part.target) if model.task == "regression" else part.target
     predicted = np.concatenate(
         [
-            kept.predict_features(kept.encoder.features(data.table.take(part.rows[chunk])))
+            model.predict_features(model.encoder.features(data.table.take(part.rows[chunk])))
             for chunk in chunks(len(part.rows), SMALL_CHUNK_ROWS)
         ]
     )
-    if kept.task == "classification":
+    if model.task == "classification":
         return log_losses(y, predicted)
     return np.asarray(np.square(predicted - y))
