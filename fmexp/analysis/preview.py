@@ -246,10 +246,10 @@ def _suspicious(data: Look) -> list[str]:
         counts = np.bincount(text.codes, minlength=len(text.names))
         if len(field.categories) == 1:
             found.append(f"{field.name}: the same in all rows tells nothing; data.drop to leave it")
-        once = int((counts == 1).sum())
-        if once > 0.5 * len(counts) and len(counts) > 20:
+        once, n_names = int((counts == 1).sum()), int((counts > 0).sum())
+        if once > 0.5 * n_names and n_names > 20:
             found.append(
-                f"{field.name}: {once:,} of {len(counts):,} categories occur once; "
+                f"{field.name}: {once:,} of {n_names:,} categories occur once; "
                 f"data.min_count=2 lets them share one feature"
             )
         commas = sum(is_number(name.replace(",", ".", 1)) for name in text.names)

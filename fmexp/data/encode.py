@@ -185,7 +185,7 @@ class Encoder:
         return {column.name: column.date for column in self.numeric if column.date}
 
     def features(self, table: Table) -> Features:
-        """Feature rows of a table; columns beyond the schema are ignored.
+        """Feature rows of a table, shape (n_rows, n_features); further columns are ignored.
 
         Raises:
             DataError: a column is missing, or a cell is no finite number.
@@ -318,7 +318,7 @@ def category_codes(field: Categorical, column: Column) -> np.ndarray:
 
 
 def numbers_of(name: str, column: Column) -> np.ndarray:
-    """The column as float64; text is refused."""
+    """The column as float64, shape (n_rows,); text is refused."""
     if isinstance(column, Text):
         example = next(iter(column.names), "")
         raise DataError(f"column {name!r} must hold numbers, got text such as {example!r}")

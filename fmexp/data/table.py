@@ -69,7 +69,7 @@ class Table:
     """Columns of equal length in the order of the source, and perhaps a block of sparse rows.
 
     Attributes:
-        columns: by name.
+        columns: by name, each of shape (n_rows,).
         block: features that have numbers instead of names (libsvm text, scipy matrices); None
             where there are none.
         left_out: rows of the source that are not among these since their target is missing.
