@@ -9,14 +9,17 @@ with the lowest held-out error after the last epoch). rows/s is processor time o
 rmse/noise the held-out root of the mean squared error over that of the true model. "s to" is the
 processor time of the shortest training, at that rate, that gets the held-out error down to the goal
 of the problem (a multiple of the noise). Each runs in a process of its own, which gives the peak
-memory in MB, the rows included; not that of libFM, which is a further process. Peers that are not
-installed are left out with a line: pip install modern-fm myfm; libFM if a binary of that name is on
-PATH.
+memory in MB, the rows included; not that of libFM, which is a further process. Samplers have no
+rate and no epochs: they get 80 sweeps (the small problem 300), the first fifth thrown away, and
+their rows say what a sweep takes; `gibbs.py` has more on them. Peers that are missing are left
+out with a line: pip install modern-fm myfm; libFM if a binary of that name is on PATH.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -176,24 +179,59 @@ def modern_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]
     return time.process_time() - began, lambda rows: model.predict(problem.scipy(rows))
 
 
-def my_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:  # noqa: ARG001
-    """myfm: Gibbs sampling, another method; an epoch is an iteration."""
+def fmexp_gibbs(problem: Problem, _rate: float = 0.0) -> tuple[float, Callable[..., Any]]:
+    """`backend=gibbs`, one thread; all features in one group of priors, as the peers have them."""
+    X, y = rows_of(problem)
+    n, sweeps = problem.n_rows, problem.epochs
+    part = Part(problem.features(X[:n]), y[:n], np.arange(n))
+    trainer = gibbs_trainer(part, problem.k, sweeps, "backend.threads=1")
+    began = time.process_time()
+    for _ in range(sweeps):
+        trainer.train_epoch(0.0, None)
+    seconds = time.process_time() - began
+    return seconds, lambda rows: trainer.scores(problem.features(rows))
+
+
+def gibbs_trainer(part: Part, k: int, sweeps: int, *overrides: str) -> Any:
+    """A trainer of `backend=gibbs` as `fmexp run` starts it."""
+    words = ["backend=gibbs", f"model.k={k}", f"training.epochs={sweeps}", *overrides]
+    config = compose(parse_arguments(words)).config
+    n_features = part.features.shape[1]
+    start = fm.initial_parameters(n_features, k, config.model.init_stdev, 0)
+    return load_backend("gibbs")(config, part, start)
+
+
+def my_fm(problem: Problem, _rate: float = 0.0) -> tuple[float, Callable[..., Any]]:
+    """Gibbs sampling by myfm, with the same burn-in; that it makes its columns is in the time."""
     import myfm
 
     X, y = rows_of(problem)
+    rows, n = problem.scipy(X[: problem.n_rows]), problem.epochs
     model = myfm.MyFMRegressor(rank=problem.k, random_seed=0)
     began = time.process_time()
-    model.fit(problem.scipy(X[: problem.n_rows]), y[: problem.n_rows], n_iter=problem.epochs)
-    return time.process_time() - began, lambda rows: model.predict(problem.scipy(rows))
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
+        model.fit(rows, y[: problem.n_rows], n_iter=n, n_kept_samples=n - n // 5)
+    return time.process_time() - began, lambda held: model.predict(problem.scipy(held))
 
 
 def lib_fm(problem: Problem, rate: float) -> tuple[float, Callable[..., Any]]:
     """The libFM binary, SGD, the same L2; its own time of learning, without reading and scoring."""
-    files = libsvm_files(problem)
+    return run_lib_fm(
+        problem, "-method", "sgd", "-learn_rate", str(rate), "-regular", "0,0.02,0.02"
+    )
+
+
+def lib_fm_mcmc(problem: Problem, _rate: float = 0.0) -> tuple[float, Callable[..., Any]]:
+    """The libFM binary, MCMC: the mean over all iterations."""
+    return run_lib_fm(problem, "-method", "mcmc")
+
+
+def run_lib_fm(problem: Problem, *method: str) -> tuple[float, Callable[..., Any]]:
+    """The binary's own time of learning, and its predictions for the held-out rows."""
+    files = libsvm_files(replace(problem, epochs=0, goal=0.0))
     command = ["libFM", "-task", "r", "-train", f"{files}/train", "-test", f"{files}/test"]
-    command += ["-dim", f"1,1,{problem.k}", "-iter", str(problem.epochs), "-method", "sgd"]
-    command += ["-learn_rate", str(rate), "-regular", "0,0.02,0.02", "-init_stdev", "0.05"]
-    command += ["-out", f"{files}/out", "-rlog", f"{files}/log"]
+    command += ["-dim", f"1,1,{problem.k}", "-iter", str(problem.epochs), *method]
+    command += ["-init_stdev", "0.05", "-out", f"{files}/out", "-rlog", f"{files}/log"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     log = np.genfromtxt(f"{files}/log", names=True)
     found = np.loadtxt(f"{files}/out")
@@ -218,11 +256,13 @@ CONTESTANTS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     "fmexp numpy_sgd float64": ("", "sgd", fmexp_run),
     "fmexp numpy_sgd float32": ("", "sgd", fmexp_run),
     "fmexp numpy_sgd, rows in order": ("", "sgd", fmexp_run),
+    "fmexp gibbs": ("", "none", fmexp_gibbs),
     "fmexp torch_adam": ("torch", "adam", fmexp_run),
     "the notebook's kind of loop": ("", "sgd", notebook_loop),
     "modern-fm (AdaGrad)": ("modern_fm", "adam", modern_fm),
     "myfm (Gibbs sampling)": ("myfm", "none", my_fm),
     "libFM (SGD)": ("libFM", "sgd", lib_fm),
+    "libFM (MCMC)": ("libFM", "none", lib_fm_mcmc),
 }
 OVERRIDES = {
     "fmexp numpy_sgd float32": ["backend.dtype=float32"],
@@ -235,6 +275,8 @@ def contest(contestant: str, problem_name: str) -> dict[str, float]:
     """The best of the rates: seconds of an epoch, held-out error, peak memory."""
     problem = PROBLEMS[problem_name]
     _, kind, run = CONTESTANTS[contestant]
+    if kind == "none":
+        problem = replace(problem, epochs=300 if problem.n_rows <= 100 else 80)
     if "torch" in contestant:
         import torch
 

@@ -147,8 +147,10 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
             "patience": self.patience,
             "min_delta": self.min_delta,
         }
-        set_here = (key for key in _TRAINING if getattr(self, key, None) != _TRAINING[key])
-        meaning.refuse({f"training.{key}" for key in set_here}, self.backend)
+        defaults = {f"training.{key}": x for key, x in _TRAINING.items()}
+        defaults |= {f"model.{key}": x for key, x in _MODEL.items()}
+        set_here = (k for k, x in defaults.items() if getattr(self, k.partition(".")[2], x) != x)
+        meaning.refuse(set_here, self.backend)
         return parse(tree)
 
     def _seed(self) -> int:

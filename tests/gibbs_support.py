@@ -9,6 +9,9 @@ from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.data.features import Features
 
+SCALES = 1.3, 0.7
+"""Of the priors of w and of V."""
+
 
 class FixedPriors(Chain):
     """A chain whose mu, lambda and alpha are given instead of drawn."""
@@ -31,7 +34,7 @@ def make_chain(
     """A chain over feature rows; one group of features unless told."""
     n = len(p.w)
     groups = np.zeros(n, int) if groups is None else groups
-    return kind(columns_of(features, n), target, task, p, groups, seed, threads)
+    return kind(columns_of(features, n), target, task, p, groups, SCALES, seed, threads)
 
 
 def log_density(

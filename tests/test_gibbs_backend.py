@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from fmexp import fm, model
 from fmexp.analysis.stored_run import from_params
 from fmexp.backends import gibbs
+from fmexp.backends.gibbs_prior import prior_scales
 from fmexp.cli.parser import main
 from fmexp.config.checks import parse
 from fmexp.config.compose import compose, parse_arguments
@@ -24,7 +25,7 @@ from fmexp.estimators import FMClassifier, FMRegressor
 from fmexp.experiment import one_run
 from fmexp.training.fitting import fit
 from tests.data_support import WHOLE
-from tests.training_fakes import make_config, make_dataset, random_rows
+from tests.training_fakes import make_config, make_dataset, random_rows, to_csr
 
 PLANTED = ["backend=gibbs", "data=planted", "data.rows=600", "data.columns=30", "data.fields=3",
            "data.k=2", "model.k=3", "training.epochs=30"]  # fmt: skip
@@ -58,6 +59,18 @@ def test_the_last_epoch_is_the_best_and_nothing_is_gone_back_to():
     assert done.best_validation == done.validation_losses[-1] > min(done.validation_losses)
     assert done.parameters.V.shape == (10, 4, 3)  # 12 sweeps without the first 2
     assert done.parameters.V.dtype == np.float32
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3])
+def test_the_priors_scales_give_linear_part_and_pairs_the_targets_variance(density):
+    X, g, zeros = random_rows(3000, 12, density=density), np.random.default_rng(0), np.zeros(12)
+    w_scale, V_scale = prior_scales(X, 4)
+    assert (w_scale, V_scale) == pytest.approx(prior_scales(to_csr(X), 4))
+    drawn = [(g.normal(0, w_scale, 12), g.normal(0, V_scale, (12, 4))) for _ in range(300)]
+    linear = [fm.scores(fm.Parameters(0.0, w, np.zeros((12, 4))), X) for w, _ in drawn]
+    pairs = [fm.scores(fm.Parameters(0.0, zeros, V), X) for _, V in drawn]
+    assert (np.var(linear), np.var(pairs)) == pytest.approx((1.0, 1.0), rel=0.1)
+    assert prior_scales(np.eye(3), 4) == pytest.approx((1.0, 1.0))  # no pairs
 
 
 def test_only_sweeps_after_the_burn_in_are_kept_and_evenly():
@@ -112,12 +125,13 @@ def test_columns_have_priors_of_their_own():
 
 KEYS = ("learning_rate=0.1", "learning_rate_decay=0", "reg_w0=0", "reg_w=1", "reg_V=1",
         "shuffle=true", "average_from=3", "cap_steps=true")  # fmt: skip
+KEYS = ("model.init_stdev=0.1", *(f"training.{key}" for key in KEYS))
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_has_no_meaning_is_refused_with_the_reason(refused, key):
-    said = refused("run", "backend=gibbs", "tracking=none", f"training.{key}")
-    assert f"training.{key.partition('=')[0]} has no meaning with backend=gibbs: " in said
+    said = refused("run", "backend=gibbs", "tracking=none", key)
+    assert f"{key.partition('=')[0]} has no meaning with backend=gibbs: " in said
 
 
 def test_a_burn_in_of_all_sweeps_is_refused(refused):

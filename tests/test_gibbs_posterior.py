@@ -9,7 +9,7 @@ from scipy.special import log_ndtr
 
 from fmexp import fm
 from fmexp.backends import gibbs_plain, gibbs_prior
-from tests.gibbs_support import FixedPriors, log_density, make_chain, monte_carlo_error
+from tests.gibbs_support import SCALES, FixedPriors, log_density, make_chain, monte_carlo_error
 from tests.test_gibbs_kernels import one_hot_fields, rows_of
 from tests.training_fakes import random_parameters
 
@@ -128,11 +128,12 @@ def test_hyperparameters_are_drawn_from_their_exact_posterior():
     theta = np.array([1.3, 0.8, 2.5, 1.9])
     generator = gibbs_prior.stream(0, 0, 0)
     table, groups = theta[:, None], np.zeros(4, int)
-    drawn = [gibbs_prior.draw_groups(generator, table, groups, 1) for _ in range(20_000)]
+    scale = np.array([1.6])
+    drawn = [gibbs_prior.draw_groups(generator, table, groups, 1, scale) for _ in range(20_000)]
     mu, lam = (np.array([each[i][0, 0] for each in drawn]) for i in (0, 1))
     grid_mu, log_lam = np.meshgrid(np.linspace(-6, 7, 1301), np.linspace(-9, 4, 1301))
     grid_lam = np.exp(log_lam)
-    log = stats.gamma.logpdf(grid_lam, 0.5, scale=2.0) + log_lam
+    log = stats.gamma.logpdf(grid_lam, 0.5, scale=2.0 / 1.6**2) + log_lam
     log += stats.norm.logpdf(grid_mu, 0, grid_lam**-0.5)
     log += sum(stats.norm.logpdf(each, grid_mu, grid_lam**-0.5) for each in theta)
     weight = np.exp(log - log.max())
@@ -166,7 +167,7 @@ def test_data_drawn_anew_after_each_sweep_leave_the_prior_as_it_is(task, monkeyp
             chain.rebuild()
     expected = []
     for _ in range(40_000):
-        lam = g.gamma(4.0, 0.25, (2, k + 1))
+        lam = g.gamma(4.0, 0.25, (2, k + 1)) / np.square([SCALES[1]] * k + [SCALES[0]])
         mu = g.normal(size=(2, k + 1)) / lam**0.5
         theta = mu[GROUPS] + g.normal(size=(n, k + 1)) / lam[GROUPS] ** 0.5
         alpha = g.gamma(4.0, 0.25) if task == "regression" else 1.0

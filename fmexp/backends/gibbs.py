@@ -12,6 +12,7 @@ from fmexp import fm
 from fmexp.backends import probit_kernels
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
+from fmexp.backends.gibbs_prior import prior_scales
 from fmexp.backends.scoring import Predictive, Scorer
 from fmexp.config.schema import GibbsConfig
 from fmexp.errors import DataError
@@ -51,12 +52,17 @@ class GibbsTrainer:
         self._keep = kept_sweeps(epochs, self.burn_in, backend.kept)
         self._task = config.task
         _announce(len(self._keep), n_features, parameters.k)
+        scales = prior_scales(train.features, parameters.k)
+        if config.model.start == "normal":  # of the size that the priors expect
+            V = parameters.V * (scales[1] / (config.model.init_stdev or 1.0))
+            parameters = fm.Parameters(parameters.w0, parameters.w, V)
         self._chain = Chain(
             columns_of(train.features, n_features),
             np.ascontiguousarray(train.target, np.float64),
             config.task,
             parameters,
             groups,
+            scales,
             config.seed,
             threads(backend),
         )

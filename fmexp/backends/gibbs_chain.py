@@ -6,6 +6,7 @@ the noise and the bias are few numbers, drawn here with NumPy (`gibbs_prior`).
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ class Chain:
         task: fm.Task,
         parameters: fm.Parameters,
         groups: np.ndarray,
+        scales: tuple[float, float],
         seed: int,
         threads: int = 1,
     ) -> None:
@@ -58,12 +60,14 @@ class Chain:
             task: regression or classification.
             parameters: where the chain starts; left untouched.
             groups: the group of each feature, counted from 0, shape (n_features,).
+            scales: of w and of V, see `gibbs_prior.prior_scales`.
             seed: of all that is drawn.
             threads: how many may work; the result does not depend on it.
         """
         self._columns, self._target, self._task = columns, target, task
         self._groups, self._n_groups = groups.astype(np.int64), int(groups.max()) + 1
         self._seed, self.k = seed, parameters.k
+        self._scales = np.append(np.full(self.k, scales[1]), scales[0])
         n_rows, n_features, double = len(target), columns.n_features, np.dtype(np.float64)
         self._lanes = gibbs_kernels.lanes_of(self.k)
         self._blocks = range(-(-self.k // self._lanes))
@@ -131,14 +135,14 @@ class Chain:
         """Draw w0, and move the errors with it."""
         total = sum(found[0] for found in self._over_rows(gibbs_kernels.shift(), self.errors, 0.0))
         mean, precision = gibbs_prior.bias_change(total, len(self.errors), self.w0, self.alpha)
-        change = mean + float(gibbs_prior.normals(generator, ())) / precision**0.5
+        change = mean + float(gibbs_prior.normals(generator, ())) / math.sqrt(precision)
         self.w0 += change
         self._over_rows(gibbs_kernels.shift(), self.errors, change)
 
     def _draw_groups(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw mu and lambda, each of shape (n_groups, k + 1), w last."""
         table = np.column_stack([self.parameters().V, self._w])
-        return gibbs_prior.draw_groups(generator, table, self._groups, self._n_groups)
+        return gibbs_prior.draw_groups(generator, table, self._groups, self._n_groups, self._scales)
 
     def _draw_block(self, b: int, mean: np.ndarray, precision: np.ndarray) -> None:
         """Draw (v_j, w_j) of each feature, for the factors of one block."""

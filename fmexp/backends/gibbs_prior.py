@@ -5,10 +5,12 @@ The model, in the units of the encoder (docs/fm.md derives each conditional):
     y_i ~ N(y_hat(x_i), 1 / alpha)                     regression
     y_i = 1 where z_i ~ N(y_hat(x_i), 1) is above 0    classification (probit)
     w0 ~ N(0, 1),   w_j ~ N(mu_g, 1 / lambda_g),   v_jf ~ N(mu_gf, 1 / lambda_gf)
-    alpha, lambda ~ Gamma(1/2, rate 1/2),   mu ~ N(0, 1 / lambda)
+    alpha ~ Gamma(1/2, rate 1/2),   lambda ~ Gamma(1/2, rate scale^2 / 2),   mu ~ N(0, 1 / lambda)
 
 with g the group of feature j. These are the priors of libFM (Rendle 2012, section 5.2, with all
-hyperparameters 1 and mu_0 = 0) and of myFM.
+hyperparameters 1 and mu_0 = 0) and of myFM, but for the scales, which they have at 1: ours are the
+sizes of w and of V that give a row's linear part, and its pairs, the target's variance. So the
+priors mean the same for 3 features as for 300, and for every k.
 
 Random numbers are rounded to float32: the logarithm in the tails of NumPy's draws differs from CPU
 to CPU in its last bit. Each stream is Philox's at a counter that says the sweep and what is drawn,
@@ -17,7 +19,14 @@ so the same numbers come whatever was drawn before, and in any order.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
+
+if TYPE_CHECKING:
+    from fmexp.data.features import Features
 
 W0_PRECISION = 1.0
 HALF = 0.5
@@ -43,6 +52,30 @@ def gammas(generator: np.random.Generator, shape: float | np.ndarray) -> np.ndar
     return np.asarray(np.maximum(np.float32(drawn), np.finfo(np.float32).tiny), np.float64)
 
 
+def prior_scales(features: Features, k: int) -> tuple[float, float]:
+    """The standard deviations of w and of V that give linear part and pairs variance 1.
+
+    Over random w and V, a row's linear part has variance w_scale^2 sum_j x_j^2, and its pairs have
+    k V_scale^4 sum_{i<j} x_i^2 x_j^2; the means over the rows are taken. 1 where there are none.
+    """
+    singles = pairs = 0.0
+    for some in chunks(len(features), SMALL_CHUNK_ROWS):
+        rows = features.take(some) if isinstance(features, CSR) else np.asarray(features[some])
+        if isinstance(rows, CSR):
+            of_entry, squares = rows.rows_of_entries(), np.square(rows.values_or_ones())
+            sums = np.bincount(of_entry, squares, len(rows))
+            fourth = np.bincount(of_entry, np.square(squares), len(rows))
+        else:
+            squares = np.square(rows)
+            sums, fourth = squares.sum(axis=1), np.square(squares).sum(axis=1)
+        singles += float(sums.sum())
+        pairs += float((np.square(sums) - fourth).sum()) / 2
+    n_rows = len(features)
+    w_scale = np.sqrt(n_rows / singles) if singles > 0 else 1.0
+    V_scale = np.sqrt(np.sqrt(n_rows / (k * pairs))) if pairs > 0 else 1.0
+    return float(np.float32(w_scale)), float(np.float32(V_scale))
+
+
 def noise_precision(squared_errors: float, n_rows: int) -> tuple[float, float]:
     """Shape and rate of alpha's gamma, given the sum of (y_hat - y)^2."""
     return HALF + n_rows / 2, HALF + squared_errors / 2
@@ -55,7 +88,7 @@ def bias_change(errors: float, n_rows: int, w0: float, alpha: float) -> tuple[fl
 
 
 def group_conditionals(
-    parameters: np.ndarray, groups: np.ndarray, n_groups: int
+    parameters: np.ndarray, groups: np.ndarray, n_groups: int, scales: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What is needed to draw (lambda, mu) of each group and column jointly: lambda, then mu.
 
@@ -63,6 +96,7 @@ def group_conditionals(
         parameters: shape (n_features, m).
         groups: the group of each feature, shape (n_features,).
         n_groups: how many there are.
+        scales: of each column, shape (m,).
 
     Returns:
         Shape and rate of lambda's gamma with mu integrated out, the mean of mu given lambda, and
@@ -72,17 +106,21 @@ def group_conditionals(
     sums = _by_group(parameters, groups, n_groups)
     means = sums / np.maximum(counts, 1.0)
     within = _by_group(np.square(parameters - means[groups]), groups, n_groups)
-    rate = HALF + (within + counts / (counts + 1.0) * np.square(means)) / 2
+    rate = HALF * np.square(scales) + (within + counts / (counts + 1.0) * np.square(means)) / 2
     shape = np.broadcast_to(HALF + counts / 2, rate.shape)
     multiple = np.broadcast_to(counts + 1.0, rate.shape)
     return shape, rate, sums / (counts + 1.0), multiple
 
 
 def draw_groups(
-    generator: np.random.Generator, parameters: np.ndarray, groups: np.ndarray, n_groups: int
+    generator: np.random.Generator,
+    parameters: np.ndarray,
+    groups: np.ndarray,
+    n_groups: int,
+    scales: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw mu and lambda of each group and column; each of shape (n_groups, m)."""
-    shape, rate, mean, multiple = group_conditionals(parameters, groups, n_groups)
+    shape, rate, mean, multiple = group_conditionals(parameters, groups, n_groups, scales)
     precision = gammas(generator, shape) / rate
     mu = mean + normals(generator, mean.shape) / np.sqrt(multiple * precision)
     return mu, precision

@@ -42,7 +42,7 @@ def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
         for task in factors:
             parameters = fm.Parameters(0.0, np.zeros(2), np.zeros((2, 8)))
             groups, columns = np.zeros(2, np.int64), columns_of(rows, 2)
-            Chain(columns, target, task, parameters, groups, seed=0).sweep()
+            Chain(columns, target, task, parameters, groups, (1.0, 1.0), seed=0).sweep()
 
 
 if __name__ == "__main__":

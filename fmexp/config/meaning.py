@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 _STEPS = "it draws parameters from their posterior and takes no steps"
 _PRIORS = "how strongly parameters are held together is drawn with them"
+_START = "V starts at the size that its prior expects on these rows"
 _MEANINGLESS: dict[str, dict[str, tuple[Any, str]]] = {
     "gibbs": {
+        "model.init_stdev": (1.0, _START),
         "training.learning_rate": (1.0, _STEPS),
         "training.learning_rate_decay": (0.0, _STEPS),
         "training.cap_steps": (False, _STEPS),
@@ -62,11 +64,10 @@ def _changed(tree: dict[str, Any], keep: bool) -> dict[str, Any]:
     backend = tree.get("backend")
     name = backend.get("name") if isinstance(backend, dict) else None
     keys = _MEANINGLESS.get(str(name), {})
-    if not keys or not isinstance(tree.get("training"), dict):
-        return tree
-    tree = copy.deepcopy(tree)
+    tree = copy.deepcopy(tree) if keys else tree
     for key, (value, _) in keys.items():
-        tree["training"].pop(key.partition(".")[2], None)
-        if keep:
-            tree["training"][key.partition(".")[2]] = value
+        group, _, leaf = key.partition(".")
+        if isinstance(tree.get(group), dict):
+            tree[group].pop(leaf, None)
+            tree[group] |= {leaf: value} if keep else {}
     return tree
