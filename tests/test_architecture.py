@@ -31,7 +31,7 @@ LEVELS = [
 ]
 KERNELS = {f"fmexp.backends.{name}_kernels" for name in ("sgd", "gibbs", "probit")}
 HEAVY = {
-    "torch": {"fmexp.backends.adam", "fmexp.data.synthetic"},
+    "torch": {"fmexp.backends.adam", "fmexp.backends.adam_step", "fmexp.data.synthetic"},
     "numba": KERNELS,
     "llvmlite": KERNELS,
     "mlflow": {"fmexp.record", "fmexp.analysis.export", "fmexp.analysis.served"},

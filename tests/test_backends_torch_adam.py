@@ -1,5 +1,6 @@
 """The torch backend: its gradients, its steps, its batches."""
 
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.training_fakes import make_config, random_parameters, random_rows, to
 
 torch = pytest.importorskip("torch")
 torch_adam = import_module("fmexp.backends.adam")
+adam_step = import_module("fmexp.backends.adam_step")
 
 L2 = {"reg_w0": 0.3, "reg_w": 0.2, "reg_V": 0.1}
 
@@ -73,6 +75,20 @@ def test_scores_and_losses_are_those_of_the_definition(n_rows, kind, task):
     assert trainer.train_epoch(0.01, None) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.fixture(params=["as it is", "gone", "another meaning"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch's private kernel of Adam's step in three states; in two the public optimizer steps."""
+    if request.param == "gone":
+        monkeypatch.delattr(torch, "_fused_adam_")
+    elif request.param == "another meaning":
+        monkeypatch.setattr(torch, "_fused_adam_", lambda *_, **__: None)
+    adam_step.fused_kernel.cache_clear()
+    assert (adam_step.fused_kernel() is not None) == (request.param == "as it is")
+    yield
+    adam_step.fused_kernel.cache_clear()
+
+
+@pytest.mark.usefixtures("kernel")
 def test_its_steps_are_those_of_torch_optim_adam_on_half_the_mean_squared_error():
     p, X, y = problem()
     trainer = start(p, X, y)

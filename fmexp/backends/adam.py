@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag
 
+from fmexp.backends.adam_step import Adam
 from fmexp.config.schema import TorchAdamConfig
 from fmexp.data.features import CSR
 from fmexp.errors import ConfigError
@@ -42,9 +43,9 @@ class AdamTrainer:
         self._classification = config.task == "classification"
         self._device = _device(backend.device)
         self._dtype: torch.dtype = getattr(torch, backend.dtype)
-        self._table = self._judged = _Table(parameters, self._device, self._dtype)
+        self._table = self._averaged = _Table(parameters, self._device, self._dtype)
         self._gradient = _Table.zeros_like(self._table)
-        self._adam = _Adam(self._table.all)
+        self._adam = Adam(self._table.all)
         self._reg_w0, self._reg_w, self._reg_V = training.reg_w0, training.reg_w, training.reg_V
         self._rows, self._target = self._moved(train)
         self._batch_size = min(backend.batch_size or len(self._target), len(self._target))
@@ -67,9 +68,9 @@ class AdamTrainer:
     @torch.inference_mode()
     def average(self, weight: float) -> None:
         """See `Averages`."""
-        if self._judged is self._table:
-            self._judged = _Table.zeros_like(self._table)
-        self._judged.all.lerp_(self._table.all, weight)
+        if self._averaged is self._table:
+            self._averaged = _Table.zeros_like(self._table)
+        self._averaged.all.lerp_(self._table.all, weight)
 
     @torch.inference_mode()
     def loss(self, part: Part) -> float:
@@ -77,17 +78,17 @@ class AdamTrainer:
         if self._seen[0] is not part:
             self._seen = part, *self._moved(part)
         _, rows, target = self._seen
-        return float(self._mean_loss(_sums_and_scores(rows, self._judged)[1], target))
+        return float(self._mean_loss(_sums_and_scores(rows, self._averaged)[1], target))
 
     @torch.inference_mode()
     def scores(self, features: Features) -> np.ndarray:
         """See `Trainer`."""
-        _, scores = _sums_and_scores(self._rows_of(features), self._judged)
+        _, scores = _sums_and_scores(self._rows_of(features), self._averaged)
         return scores.to("cpu", torch.float64).numpy()
 
     def parameters(self) -> Parameters:
         """See `Trainer`."""
-        return self._judged.parameters()
+        return self._averaged.parameters()
 
     def gradients(self) -> Parameters:
         """The gradient of the last step, for tests."""
@@ -187,40 +188,6 @@ class _Table:
             x.to("cpu", torch.float64, copy=True).numpy() for x in (self.w0, self.w, self.V)
         )
         return Parameters(float(w0), np.ascontiguousarray(w), np.ascontiguousarray(V))
-
-
-class _Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1) on one tensor, by the kernel of torch.optim.Adam.
-
-    The kernel alone, since torch.optim.Adam takes ten times as long to begin a small step as the
-    step takes. The constants are torch's defaults.
-    """
-
-    BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-
-    def __init__(self, theta: torch.Tensor) -> None:
-        self.theta = theta
-        self._mean, self._square = torch.zeros_like(theta), torch.zeros_like(theta)
-        self._steps = torch.zeros((), device=theta.device)
-
-    def step(self, gradient: torch.Tensor, learning_rate: float) -> None:
-        """Move theta."""
-        self._steps += 1
-        torch._fused_adam_(
-            [self.theta],
-            [gradient],
-            [self._mean],
-            [self._square],
-            [],
-            [self._steps],
-            lr=learning_rate,
-            beta1=self.BETA1,
-            beta2=self.BETA2,
-            weight_decay=0.0,
-            eps=self.EPSILON,
-            amsgrad=False,
-            maximize=False,
-        )
 
 
 class _DenseRows:
