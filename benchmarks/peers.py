@@ -40,7 +40,7 @@ from fmexp.backends.base import load_backend
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.dataset import Part
 from fmexp.data.features import CSR
-from fmexp.training.fitting import shuffler
+from fmexp.training.passes import shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -164,12 +164,16 @@ def squared_slopes(parameters: Parameters, features: Features) -> np.ndarray:
 
     1 + sum_j x_j^2 + sum_f sum_j (x_j s_f - v_jf x_j^2)^2       with s_f = sum_i v_if x_i
     """
-    V, ones = parameters.V, np.ones((len(parameters.w), 1))
+    V, norm = parameters.V, squared_norms(features)
     s = _product(features, V)
-    norm = _product(_power(features, 2), ones)
-    of_V = s**2 * norm - 2 * s * _product(_power(features, 3), V)
+    of_V = s**2 * norm[:, None] - 2 * s * _product(_power(features, 3), V)
     of_V += _product(_power(features, 4), V**2)
-    return np.asarray(1.0 + norm[:, 0] + of_V.sum(axis=1))
+    return np.asarray(1.0 + norm + of_V.sum(axis=1))
+
+
+def squared_norms(features: Features) -> np.ndarray:
+    """sum_j x_j^2 of each row, shape (n_rows,)."""
+    return _product(_power(features, 2), np.ones((features.shape[1], 1)))[:, 0]
 
 
 def _product(features: Features, matrix: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ from fmexp.data import cache, encoded_split, features
 from fmexp.data.dataset import Dataset, Part
 from fmexp.data.features import CSR
 from fmexp.errors import DataError
-from fmexp.training import fitting
 from fmexp.training.fitting import fit
+from fmexp.training.passes import passes
 from tests.data_support import PARTS, lines, load_csv, load_libsvm
 from tests.training_fakes import make_config
 
@@ -98,15 +98,15 @@ def test_training_from_files_gives_the_same_curve_as_from_memory(
     assert from_files.validation_losses == from_memory.validation_losses
 
 
-def test_rows_in_blocks_are_each_visited_once_an_epoch(small_limits: Path) -> None:
+def test_rows_in_chunks_are_each_visited_once_an_epoch(small_limits: Path) -> None:
     visited: list[int] = []
 
     class Recorder:
-        def train_block(self, _: float, block: slice, order: np.ndarray) -> float:
-            visited.extend((block.start + order).tolist())
+        def train_chunk(self, _: float, chunk: slice, order: np.ndarray) -> float:
+            visited.extend((chunk.start + order).tolist())
             return float(len(order))
 
-    mean = fitting._passes(Recorder(), 1050, np.random.default_rng(0))(0.1)  # type: ignore[arg-type]
+    mean = passes(Recorder(), 1050, np.random.default_rng(0))(0.1)  # type: ignore[arg-type]
     assert mean == 1.0
     assert sorted(visited) == list(range(1050))
     assert visited[:100] != sorted(visited[:100])

@@ -317,7 +317,7 @@ def test_rates_and_columns_do_not_depend_on_how_rows_are_looked_at(monkeypatch):
     X, p = random_rows(50, 6, density=0.5), random_parameters(6, 3)
     found = []
     for chunk in (7, 1000):
-        monkeypatch.setattr(stability, "CHUNK", chunk)
+        monkeypatch.setattr(stability, "SMALL_CHUNK_ROWS", chunk)
         for rows in (X, to_csr(X)):
             rates = [largest_stable_rate("regression", rows)]
             rates.append(stability.rate_for_every_row("regression", p, rows))

@@ -62,16 +62,16 @@ class Trainer(Protocol):
 
 
 @runtime_checkable
-class TakesBlocks(Protocol):
-    """A trainer that can be given its rows block by block, so that few of them are in memory."""
+class TakesChunks(Protocol):
+    """A trainer that can be given its rows chunk by chunk, so that few of them are in memory."""
 
-    def train_block(self, learning_rate: float, block: slice, order: np.ndarray | None) -> float:
+    def train_chunk(self, learning_rate: float, chunk: slice, order: np.ndarray | None) -> float:
         """One pass over some rows that lie together.
 
         Args:
             learning_rate: step size.
-            block: the rows.
-            order: the visiting order, a permutation of the block's rows from 0; None for as they
+            chunk: the rows.
+            order: the visiting order, a permutation of the chunk's rows from 0; None for as they
                 come.
 
         Returns:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from fmexp.data.features import Features
 
 _Arrays = tuple[np.ndarray, ...]
+"""Feature rows as the kernels take them: (X,) of shape (n_rows, n_features), or CSR as (indptr of
+shape (n_rows + 1,), indices and values of shape (nnz,)); one-hot rows have no values: (0,)."""
+
+_Step = tuple[float, ...]
+"""Learning rate, the limit of rate times G, reg_w0, reg_w, reg_V."""
+
 _AS_THEY_COME = np.zeros(0, np.int64)
 
 
@@ -30,20 +36,23 @@ def start(config: Config, train: Part, parameters: Parameters) -> SgdTrainer:
 class SgdTrainer:
     """See `fmexp.backends.base.Trainer`. Checks every array before a kernel sees it."""
 
+    capped_steps = 0
+    """See `CapsSteps`."""
+
     def __init__(self, config: Config, train: Part, parameters: Parameters) -> None:
-        reg = config.training
+        training = config.training
         assert isinstance(config.backend, NumpySgdConfig)
-        self._regularization = (float(reg.reg_w0), float(reg.reg_w), float(reg.reg_V))
-        self._limit = 1.0 / CURVATURE[config.task] if reg.cap_steps else np.inf
-        self.capped_steps = 0
+        limit = 1.0 / CURVATURE[config.task] if training.cap_steps else np.inf
+        regularization = training.reg_w0, training.reg_w, training.reg_V
+        self._step = tuple(float(x) for x in (limit, *regularization))
         logistic = config.task == "classification"
         dtype = np.dtype(config.backend.dtype)
         wide = sgd_kernels.lanes_of(parameters.k) > sgd_kernels.MAX_LANES
         sparse = isinstance(train.features, CSR) or wide
         layout = SparseLayout if sparse else DenseLayout
         self._make_layout = partial(layout, dtype=dtype, logistic=logistic)
-        self._layout = self._judged = self._make_layout(parameters)
-        self._bias = self._judged_bias = np.array([parameters.w0], dtype)
+        self._layout = self._averaged = self._make_layout(parameters)
+        self._bias = self._averaged_bias = np.array([parameters.w0], dtype)
         self._rows = self._layout.training_arrays(train.features)
         self._target = _column(train.target, len(train.features), dtype)
         self._total_loss = sgd_kernels.total_loss(logistic)
@@ -51,29 +60,23 @@ class SgdTrainer:
         self._load_kernels()
 
     def _load_kernels(self) -> None:
-        """Load them from the cache, or compile them, on no rows: it is no time of training."""
+        """Load or compile the kernels, on no rows, so that training does not wait for it."""
         none = slice(0, 0)
-        self.train_block(0.0, none, None)
+        self.train_chunk(0.0, none, None)
         self._total_loss(self._scores(self._rows, none), np.empty(0))
         sgd_kernels.shuffle()(_AS_THEY_COME, np.ones(4, np.uint64))
 
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
         n_rows = len(self._target)
-        return self.train_block(learning_rate, slice(0, n_rows), order) / n_rows
+        return self.train_chunk(learning_rate, slice(0, n_rows), order) / n_rows
 
-    def train_block(self, learning_rate: float, block: slice, order: np.ndarray | None) -> float:
-        """See `TakesBlocks`."""
-        target = self._target[block]
-        total, n_capped = self._layout.train(
-            self._layout.some(self._rows, block),
-            target,
-            _AS_THEY_COME if order is None else _row_numbers(order, len(target)),
-            self._bias,
-            float(learning_rate),
-            self._limit,
-            *self._regularization,
-        )
+    def train_chunk(self, learning_rate: float, chunk: slice, order: np.ndarray | None) -> float:
+        """See `TakesChunks`."""
+        target = self._target[chunk]
+        order = _AS_THEY_COME if order is None else _row_numbers(order, len(target))
+        rows, step = self._layout.view(self._rows, chunk), (float(learning_rate), *self._step)
+        total, n_capped = self._layout.train(rows, target, order, self._bias, step)
         self.capped_steps += n_capped
         return total
 
@@ -83,13 +86,13 @@ class SgdTrainer:
 
     def average(self, weight: float) -> None:
         """See `Averages`."""
-        if self._judged is self._layout:
-            self._judged = self._make_layout(self.parameters())
-            self._judged_bias = self._bias.copy()
-        self._judged_bias += weight * (self._bias - self._judged_bias)
+        if self._averaged is self._layout:
+            self._averaged = self._make_layout(self.parameters())
+            self._averaged_bias = self._bias.copy()
+        self._averaged_bias += weight * (self._bias - self._averaged_bias)
         for mean, now in (
-            (self._judged.weights(), self._layout.weights()),
-            (self._judged.factors(), self._layout.factors()),
+            (self._averaged.weights(), self._layout.weights()),
+            (self._averaged.factors(), self._layout.factors()),
         ):
             mean += weight * (now - mean)
 
@@ -98,8 +101,8 @@ class SgdTrainer:
         target = _column(part.target, len(part.features), np.dtype(np.float64))
         rows = self._checked(part.features)
         total = 0.0
-        for block in chunks(len(target), SMALL_CHUNK_ROWS):
-            total += self._total_loss(self._scores(rows, block), target[block])
+        for chunk in chunks(len(target), SMALL_CHUNK_ROWS):
+            total += self._total_loss(self._scores(rows, chunk), target[chunk])
         return total / len(target)
 
     def scores(self, features: Features) -> np.ndarray:
@@ -112,15 +115,15 @@ class SgdTrainer:
             self._seen = features, self._layout.arrays(features)
         return self._seen[1]
 
-    def _scores(self, rows: _Arrays, block: slice) -> np.ndarray:
-        out = np.empty(block.stop - block.start)
-        self._judged.score(self._judged.some(rows, block), self._judged_bias, out)
+    def _scores(self, rows: _Arrays, chunk: slice) -> np.ndarray:
+        out = np.empty(chunk.stop - chunk.start)
+        self._averaged.score(self._averaged.view(rows, chunk), self._averaged_bias, out)
         return out
 
     def parameters(self) -> Parameters:
         """See `Trainer`."""
-        w, V = self._judged.weights(), self._judged.factors()
-        return Parameters(float(self._judged_bias[0]), w.astype(np.float64), V.astype(np.float64))
+        w, V = self._averaged.weights(), self._averaged.factors()
+        return Parameters(float(self._averaged_bias[0]), w.astype(np.float64), V.astype(np.float64))
 
 
 class DenseLayout:
@@ -145,30 +148,27 @@ class DenseLayout:
 
     training_arrays = arrays
 
-    def some(self, rows: _Arrays, block: slice) -> _Arrays:
-        """Some rows of `arrays`, without a copy."""
-        return (rows[0][block],)
+    def view(self, rows: _Arrays, chunk: slice) -> _Arrays:
+        """A chunk of what `arrays` gave, without a copy."""
+        return (rows[0][chunk],)
 
     def train(
-        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any
+        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, bias: np.ndarray, step: _Step
     ) -> tuple[float, int]:
-        """One pass: the sum of the losses, the number of capped steps.
-
-        `rest`: bias, learning rate, limit of rate times G, reg_w0, reg_w, reg_V.
-        """
-        return self._train(*rows, target, order, self._w, self._V, self._scales, *rest)
+        """One pass: the sum of the losses, and how many steps were capped."""
+        return self._train(*rows, target, order, self._w, self._V, self._scales, bias, *step)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
-        """Scores into `out`."""
+        """Scores into `out`, float64 of shape (n_rows,)."""
         kernel = sgd_kernels.score_dense(self._lanes, self._dtype.name)
         kernel(*rows, self._w, self._V, bias, out)
 
     def weights(self) -> np.ndarray:
-        """View of w."""
+        """View of w, shape (n_features,)."""
         return np.asarray(self._w)
 
     def factors(self) -> np.ndarray:
-        """View of V, without the padding."""
+        """View of V without the padding, shape (n_features, k)."""
         return np.asarray(self._V[:, : self._k])
 
 
@@ -204,32 +204,30 @@ class SparseLayout:
 
     def training_arrays(self, features: Features) -> _Arrays:
         """The same of the rows to train on: the cap asks how large the largest is."""
-        indptr, indices, values = self.arrays(features)
-        one_hot = len(values) < len(indices)
-        self._largest = float(sgd_kernels.largest_squared_norm()(indptr, values, one_hot))
-        return indptr, indices, values
+        rows = indptr, _, values = self.arrays(features)
+        largest = sgd_kernels.largest_squared_norm()(indptr, values, _is_one_hot(rows))
+        self._largest = float(largest)
+        return rows
 
-    def some(self, rows: _Arrays, block: slice) -> _Arrays:
-        """Some rows of `arrays`, without a copy."""
+    def view(self, rows: _Arrays, chunk: slice) -> _Arrays:
+        """A chunk of what `arrays` gave, without a copy."""
         indptr, indices, values = rows
-        return indptr[block.start : block.stop + 1], indices, values
+        return indptr[chunk.start : chunk.stop + 1], indices, values
 
     def train(
-        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, *rest: Any
+        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, bias: np.ndarray, step: _Step
     ) -> tuple[float, int]:
-        """One pass: the sum of the losses, the number of capped steps.
-
-        `rest`: bias, learning rate, limit of rate times G, reg_w0, reg_w, reg_V.
-        """
+        """One pass: the sum of the losses, and how many steps were capped."""
         dtype, one_hot, logistic = self._dtype.name, _is_one_hot(rows), self._logistic
+        given = *rows, target, order, self._table, self._w
         if self._sums is not None:
             wide = sgd_kernels.train_wide(dtype, one_hot, logistic)
-            return wide(*rows, target, order, self._table, self._w, self._sums, *rest)
+            return wide(*given, self._sums, bias, *step)
         kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, logistic)
-        return kernel(*rows, target, order, self._table, self._w, self._largest, *rest)
+        return kernel(*given, self._largest, bias, *step)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
-        """Scores into `out`."""
+        """Scores into `out`, float64 of shape (n_rows,)."""
         dtype, one_hot, table, w = self._dtype.name, _is_one_hot(rows), self._table, self._w
         if self._sums is not None:
             sgd_kernels.score_wide(dtype, one_hot)(*rows, table, w, self._sums, bias, out)
@@ -237,11 +235,11 @@ class SparseLayout:
             sgd_kernels.score_sparse(self._lanes, dtype, one_hot)(*rows, table, w, bias, out)
 
     def weights(self) -> np.ndarray:
-        """View of w."""
+        """View of w, shape (n_features,)."""
         return np.asarray(self._w)
 
     def factors(self) -> np.ndarray:
-        """View of V, without the padding."""
+        """View of V without the padding, shape (n_features, k)."""
         return np.asarray(self._table[:, : self._k])
 
 

@@ -36,7 +36,7 @@ def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
                     parameters, dtype, task == "classification"
                 )
                 arrays = layout.training_arrays(rows)
-                layout.train(arrays, target, np.arange(2), bias, 0.0, 1.0, 0.0, 0.0, 0.0)
+                layout.train(arrays, target, np.arange(2), bias, (0.0, 1.0, 0.0, 0.0, 0.0))
                 layout.score(arrays, bias, np.empty(2))
     for rows in kinds:
         for task in factors:

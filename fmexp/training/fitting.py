@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fmexp import fm
-from fmexp.backends.base import Averages, CapsSteps, DrawsSamples, Shuffles, TakesBlocks, start
+from fmexp.backends.base import Averages, CapsSteps, DrawsSamples, start
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import ConfigError
 from fmexp.record.tracker import Outcome
 from fmexp.training import stability
+from fmexp.training.passes import passes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fmexp.backends.base import Trainer
-    from fmexp.config.schema import Config, TrainingConfig
+    from fmexp.config.schema import Config, EarlyStoppingConfig
     from fmexp.data.dataset import Dataset
 
 _log = logging.getLogger(__name__)
@@ -79,15 +78,30 @@ class Fit:
 
 @dataclass
 class _Curves:
-    """What has been seen so far."""
+    """The losses of each epoch until now, and the best epoch with its parameters."""
 
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     best: float = math.inf
     best_epoch: int | None = None
-    kept: fm.Learned | None = None
-    yardstick: float = math.inf
-    yardstick_epoch: int = 0
+    parameters: fm.Learned | None = None
+
+
+@dataclass
+class _Patience:
+    """Early stopping: epochs without a relative gain of more than min_delta are counted."""
+
+    stopping: EarlyStoppingConfig
+    loss: float = math.inf
+    epoch: int = 0
+
+    def is_over(self, epoch: int, loss: float) -> bool:
+        """Whether `patience` epochs have passed since the last gain; null never is."""
+        if self.stopping.patience is None:
+            return False
+        if loss < self.loss * (1.0 - self.stopping.min_delta):
+            self.loss, self.epoch = loss, epoch
+        return epoch - self.epoch >= self.stopping.patience
 
 
 def fit(
@@ -96,7 +110,7 @@ def fit(
     watch: Watch | None = None,
     parameters: fm.Parameters | None = None,
 ) -> Fit:
-    """Train on `dataset.train`, judge on `dataset.validation`.
+    """Train on `dataset.train`; the losses on `dataset.validation` say which epoch is the best.
 
     Args:
         config: the whole configuration.
@@ -130,15 +144,15 @@ def fit(
     outcome, reason = _train(config, dataset, trainer, watch, curves)
     seconds = time.perf_counter() - began
     goes_back = dataset.validation is not None and not isinstance(trainer, DrawsSamples)
-    kept = curves.kept if goes_back else trainer.parameters()
-    if kept is not None and not _is_finite(kept):
-        outcome, kept = Outcome.DIVERGED, None
+    learned = curves.parameters if goes_back else trainer.parameters()
+    if learned is not None and not _is_finite(learned):
+        outcome, learned = Outcome.DIVERGED, None
     if outcome is Outcome.DIVERGED:
         reason = stability.reason(config, dataset, parameters, len(curves.train))
     return Fit(
         outcome=outcome,
         reason=reason,
-        parameters=kept,
+        parameters=learned,
         train_losses=curves.train,
         validation_losses=curves.validation,
         best_epoch=curves.best_epoch,
@@ -176,108 +190,36 @@ def _train(
 ) -> tuple[Outcome, str]:
     """The epochs; fills `curves`."""
     training, validation = config.training, dataset.validation
-    units = loss_units(config.task, dataset)
-    generator = np.random.default_rng(config.seed)
-    n_rows = len(dataset.train.target)
-    one_pass = _passes(trainer, n_rows, generator if training.shuffle else None)
-    counter = trainer if isinstance(trainer, CapsSteps) else None
+    units, patience = loss_units(config.task, dataset), _Patience(training.early_stopping)
+    generator = np.random.default_rng(config.seed) if training.shuffle else None
+    one_pass = passes(trainer, len(dataset.train.target), generator)
+    capping = trainer if isinstance(trainer, CapsSteps) else None
+    sampling = trainer if isinstance(trainer, DrawsSamples) else None
     for epoch in range(1, training.epochs + 1):
         rate = training.learning_rate / (1.0 + training.learning_rate_decay * (epoch - 1))
-        if counter is not None:
-            counter.capped_steps = 0
+        if capping is not None:
+            capping.capped_steps = 0
         train_loss = one_pass(rate) * units
         if training.average_from is not None and epoch >= training.average_from:
             assert isinstance(trainer, Averages)
             trainer.average(1.0 / (epoch - training.average_from + 1))
-        validation_loss = None if validation is None else trainer.loss(validation) * units
-        if not math.isfinite(train_loss + (validation_loss or 0.0)):
+        loss = None if validation is None else trainer.loss(validation) * units
+        if not math.isfinite(train_loss + (loss or 0.0)):
             return Outcome.DIVERGED, ""
         curves.train.append(train_loss)
-        if validation_loss is not None:
-            curves.validation.append(validation_loss)
-            if isinstance(trainer, DrawsSamples):
-                curves.best, curves.best_epoch = validation_loss, epoch
-            elif validation_loss < curves.best:
-                curves.best, curves.best_epoch = validation_loss, epoch
-                curves.kept = trainer.parameters()
-        if watch is not None:
-            outcome = watch(epoch, train_loss, validation_loss)
-            if outcome is not None:
-                return outcome, f"{outcome} after epoch {epoch}"
-        if isinstance(trainer, DrawsSamples) and epoch <= trainer.burn_in:
-            continue
-        if validation_loss is not None and _is_patience_over(training, curves, validation_loss):
+        if loss is not None:
+            curves.validation.append(loss)
+            if sampling is not None or loss < curves.best:
+                curves.best, curves.best_epoch = loss, epoch
+                curves.parameters = None if sampling is not None else trainer.parameters()
+        if watch is not None and (outcome := watch(epoch, train_loss, loss)) is not None:
+            return outcome, f"{outcome} after epoch {epoch}"
+        settled = sampling is None or epoch > sampling.burn_in
+        if loss is not None and settled and patience.is_over(epoch, loss):
             return Outcome.COMPLETED, (
-                f"stopped early after epoch {epoch}: no gain since epoch {curves.yardstick_epoch}"
+                f"stopped early after epoch {epoch}: no gain since epoch {patience.epoch}"
             )
     return Outcome.COMPLETED, ""
-
-
-def _passes(
-    trainer: Trainer, n_rows: int, generator: np.random.Generator | None
-) -> Callable[[float], float]:
-    """The function that makes one pass at a rate and returns the rows' mean loss.
-
-    More than one block of rows is shuffled block by block: the blocks, and the rows within each.
-    So an order never takes more memory than a block's, and rows that are mapped from a file are
-    read from one place of it at a time.
-    """
-    shuffle = None if generator is None else shuffler(trainer, generator)
-    several = list(chunks(n_rows))
-    if len(several) > 1 and isinstance(trainer, TakesBlocks):
-        return lambda rate: _pass_over_blocks(trainer, rate, several, shuffle) / n_rows
-    if shuffle is None:
-        return lambda rate: trainer.train_epoch(rate, None)
-    order = np.arange(n_rows)
-
-    def shuffled(rate: float) -> float:
-        shuffle(order)  # in place: a new order costs up to four times as much
-        return trainer.train_epoch(rate, order)
-
-    return shuffled
-
-
-def shuffler(trainer: Trainer, generator: np.random.Generator) -> Callable[[np.ndarray], None]:
-    """What shuffles an order in place: the trainer's own way if it has one."""
-    if isinstance(trainer, Shuffles):
-        return lambda order: trainer.shuffle(order, generator)
-    return generator.shuffle
-
-
-def _pass_over_blocks(
-    trainer: TakesBlocks,
-    rate: float,
-    several: list[slice],
-    shuffle: Callable[[np.ndarray], None] | None,
-) -> float:
-    """One pass over blocks of rows; the sum of their losses."""
-    if shuffle is not None:
-        numbers = np.arange(len(several))
-        shuffle(numbers)
-        several = [several[b] for b in numbers]
-    return sum(_block(trainer, rate, block, shuffle) for block in several)
-
-
-def _block(
-    trainer: TakesBlocks, rate: float, block: slice, shuffle: Callable[[np.ndarray], None] | None
-) -> float:
-    """One pass over a block of rows; the sum of their losses. Only one order exists at a time."""
-    order = None
-    if shuffle is not None:
-        order = np.arange(block.stop - block.start)
-        shuffle(order)
-    return trainer.train_block(rate, block, order)
-
-
-def _is_patience_over(training: TrainingConfig, curves: _Curves, validation_loss: float) -> bool:
-    """Whether `patience` epochs have passed without a relative gain of more than min_delta."""
-    stopping = training.early_stopping
-    if stopping.patience is None:
-        return False
-    epoch = len(curves.validation)
-    if validation_loss < curves.yardstick * (1.0 - stopping.min_delta):
-        curves.yardstick, curves.yardstick_epoch = validation_loss, epoch
-    return epoch - curves.yardstick_epoch >= stopping.patience
 
 
 def loss_units(task: str, dataset: Dataset) -> float:
@@ -298,7 +240,7 @@ def _baseline(task: fm.Task, dataset: Dataset) -> float:
         share = min(max(mean, 1e-15), 1.0 - 1e-15)
         mean = math.log(share / (1.0 - share))
     total = 0.0
-    for block in chunks(len(part.target), SMALL_CHUNK_ROWS):
-        constant = np.full(block.stop - block.start, mean)
-        total += float(np.sum(fm.losses(task, constant, part.target[block])))
+    for chunk in chunks(len(part.target), SMALL_CHUNK_ROWS):
+        constant = np.full(chunk.stop - chunk.start, mean)
+        total += float(np.sum(fm.losses(task, constant, part.target[chunk])))
     return total / len(part.target) * loss_units(task, dataset)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp import fm
-from fmexp.data.features import CSR, chunks
+from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +30,6 @@ MOST_NAMED = 3
 
 WILD_TARGET = 20.0
 """Standard deviations from the mean beyond which a target gets a warning."""
-
-CHUNK = 65_536
-"""Rows looked at at a time, so that memory does not grow with the rows."""
 
 
 def cautions(config: Config, dataset: Dataset) -> list[str]:
@@ -108,12 +105,12 @@ def largest_target(target: np.ndarray) -> float:
     Args:
         target: shape (n_rows,); looked at in chunks, so that memory does not grow with the rows.
     """
-    chunks = [target[begin : begin + CHUNK] for begin in range(0, len(target), CHUNK)]
     mean = float(np.mean(target))
-    largest = max(float(np.abs(chunk - mean).max()) for chunk in chunks)
+    pieces = [target[rows] for rows in chunks(len(target), SMALL_CHUNK_ROWS)]
+    largest = max(float(np.abs(piece - mean).max()) for piece in pieces)
     if largest == 0.0:
         return 0.0
-    squares = sum(float(np.square((chunk - mean) / largest).sum()) for chunk in chunks)
+    squares = sum(float(np.square((piece - mean) / largest).sum()) for piece in pieces)
     return float((len(target) / squares) ** 0.5)
 
 
@@ -122,7 +119,7 @@ def largest_stable_rate(task: fm.Task, features: Features) -> float:
     first = second = 0.0
     with np.errstate(over="ignore"):
         for chunk in _chunks(features):
-            G = 1.0 + _squared_norms(chunk)
+            G = 1.0 + fm.squared_norms(chunk)
             first, second = first + float(G.sum()), second + float(np.square(G).sum())
     return 2.0 * first / (fm.CURVATURE[task] * second) if math.isfinite(second) else 0.0
 
@@ -158,17 +155,7 @@ def largest_magnitudes(features: Features) -> np.ndarray:
     return largest
 
 
-def _squared_norms(features: Features) -> np.ndarray:
-    """|x|^2 of each row, shape (n_rows,)."""
-    if not isinstance(features, CSR):
-        return np.asarray(np.square(features).sum(axis=1))
-    lengths = np.diff(features.indptr)
-    if features.values is None:
-        return lengths
-    return np.bincount(features.rows_of_entries(), np.square(features.values), len(lengths))
-
-
 def _chunks(features: Features) -> Iterator[Features]:
-    """The rows, CHUNK at a time."""
-    for rows in chunks(len(features), CHUNK):
+    """The rows, a chunk at a time, so that memory does not grow with them."""
+    for rows in chunks(len(features), SMALL_CHUNK_ROWS):
         yield features.take(rows) if isinstance(features, CSR) else features[rows]
