@@ -26,6 +26,8 @@ CASES = {
     "dense float32": {"k": 16, "dtype": "float32"},
     "csr classification": {"k": 5, "task": "classification"},
     "csr wide float32": {"k": 70, "dtype": "float32"},
+    "dense capped": {"k": 5, "cap_steps": True, "learning_rate": 0.3},
+    "csr capped": {"k": 5, "cap_steps": True, "learning_rate": 0.3},
     "dense gibbs": {"k": 5, "backend": "gibbs"},
     "csr gibbs classification": {"k": 12, "task": "classification", "backend": "gibbs"},
     "one-hot gibbs": {"k": 3, "backend": "gibbs"},
@@ -43,6 +45,7 @@ def train_all() -> dict[str, str]:
         rows = X if "dense" in name else to_csr(X, one_hot="one-hot" in name)
         config = make_config(**keys, shuffle=True, epochs=10, reg_V=0.1, reg_w=0.1)
         done = fit(config, make_dataset(rows, y, 20))
+        assert (done.capped > 0) == ("capped" in name)
         curve = np.array(done.train_losses + done.validation_losses)
         bits[name] = (curve.tobytes() + done.parameters.V.tobytes()).hex()
     return bits
