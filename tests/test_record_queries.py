@@ -61,6 +61,19 @@ def test_latest_is_the_newest_that_is_no_trial(records: StoredRuns) -> None:
     assert records.find("latest").name == "a sweep"
 
 
+def test_the_latest_sweep_is_found_whatever_ran_since(recorded: Path, tmp_path: Path) -> None:
+    folder = copy_store(recorded / "mlflow.db", tmp_path)
+    tracker = open_tracker(uri_of(folder), "records", folder)
+    tracker.start_run(RunStart("since", {}, {})).finish(Outcome.COMPLETED)
+    tracker.close()
+    with StoredRuns(uri_of(folder)) as records:
+        assert records.find("latest").name == "since"
+        assert records.find_sweep("latest").name == "a sweep"
+        assert records.find_sweep("trial 0").name == "a sweep"
+        with pytest.raises(UserError, match="single run, no sweep"):
+            records.find_sweep("since")
+
+
 def test_a_sweep_stands_for_its_winner(records: StoredRuns) -> None:
     sweep, winner = records.find("a sweep"), records.find("trial 0")
     with pytest.raises(UserError, match="no winner yet"):

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         prog="fmexp", description="Train Factorization Machines, track and compare every attempt."
     )
     parser.add_argument("--version", action="version", version=f"fmexp {__version__}")
+    parser.formatter_class = partial(argparse.HelpFormatter, max_help_position=28)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, what in COMMANDS.items():
         its_parser = commands.add_parser(name, help=what)

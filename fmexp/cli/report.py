@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sweep, and where the page goes."""
-    parser.add_argument("sweep", help="run name, run id, its beginning, or latest")
+    parser.add_argument("sweep", help="name, run id, its beginning, or latest")
     parser.add_argument("--out", type=Path, help="the page to write (default: report-NAME.html)")
     add_store(parser)
 

@@ -132,6 +132,20 @@ class StoredRuns:
             raise UserError(f"the sweep {found} has no winner yet; name one of its trials")
         return found
 
+    def find_sweep(self, name: str) -> StoredRun:
+        """The sweep of this name or id; `latest` is the newest sweep; a trial stands for its sweep.
+
+        Raises:
+            UserError: there is none.
+        """
+        newest = self._search("tags.`fmexp.kind` = 'sweep'", most=1) if name == LATEST else []
+        found = newest[0] if newest else self.find(name)
+        if found.parent_id:
+            found = self.find(found.parent_id)
+        if not found.is_sweep:
+            raise UserError(f"{found} is a single run, no sweep; `fmexp run -m` makes sweeps")
+        return found
+
     def children(self, record: StoredRun) -> list[StoredRun]:
         """The trials of a sweep, in the order in which they began."""
         trials = self._search(f"tags.`mlflow.parentRunId` = '{record.run_id}'", most=10**9)

@@ -41,7 +41,7 @@ def choose(records: StoredRuns, names: list[str], sweep: str | None, best: int |
     if names:
         runs = [records.find_trained(name) for name in names]
     elif sweep:
-        runs = _of_sweep(records, records.find(sweep), best or SHOWN_BEST)
+        runs = _of_sweep(records, records.find_sweep(sweep), best or SHOWN_BEST)
     else:
         latest = records.find_trained("latest")
         everything = _by_loss(records.on_same_data(latest), loss_of(latest))
@@ -110,7 +110,7 @@ def _of_sweep(records: StoredRuns, sweep: StoredRun, best: int) -> list[StoredRu
     """The winner, the first trial, the next best, by the sweep's own objective."""
     trials = records.children(sweep)
     if not trials:
-        raise UserError(f"{sweep} is no sweep: it has no trials")
+        raise UserError(f"{sweep} has no trials yet")
     ranked = Objective.of(sweep).ranked(trials)
     first = [trial for trial in ranked if is_first_trial(trial)]
     return [*ranked[:1], *first, *ranked[1:best]]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fmexp.analysis.objective import Objective
-from fmexp.errors import UserError
 from fmexp.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -114,11 +113,7 @@ def read(records: StoredRuns, name: str) -> Sweep:
         UserError: there is no such sweep.
         StoreError: the store does not answer.
     """
-    parent = records.find(name)
-    if parent.parent_id:
-        parent = records.find(parent.parent_id)
-    if not parent.is_sweep:
-        raise UserError(f"{parent} is a single run, no sweep; a report is about `fmexp run -m`")
+    parent = records.find_sweep(name)
     space = Space.from_json(records.artifact(parent, SPACE).read_text(encoding="utf-8"))
     ended = [r for r in records.children(parent) if r.outcome]
     trials = sorted((_trial(r, space) for r in ended), key=lambda t: t.number)
