@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "squares overflow": (b"a,y\n1e200,1\n-1e200,2\n", {}, "'a' has numbers from -1e\\+200 to 1e"),
     "delimiter of two characters": (b"a,y\n1,2\n", {"delimiter": "::"}, "one ASCII character"),
     "delimiter beyond ASCII": (b"a,y\n1,2\n", {"delimiter": "§"}, "one ASCII character"),
-    "a row without end": (b"c,y\nx,1\n" + b"x" * 3_000_000 + b",1\n", {}, "longer than 1,048,576"),
+    "a row without end": (b"c,y\nx,1\n" + b"x" * 9_000_000 + b",1\n", {}, "longer than 2,097,152"),
     "utf-16 cut short": ("a,y\n1,2\n".encode("utf-16")[:-1], {}, "not utf-16"),
 }
 

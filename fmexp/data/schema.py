@@ -142,7 +142,7 @@ def infer(
         _check_numeric_target(target, sample[target], where)
     kind, column = options.split_by or ("", None)
     as_number = kind == "time" and (column in options.dates or _all_numbers(sample[str(column)]))
-    labels = {cell.strip() for cell in sample[target]} - {""}
+    labels = {cell.strip() for cell in set(sample[target])} - {""}
     return Schema(
         target,
         **roles,
