@@ -40,6 +40,18 @@ def test_functions_that_are_named_are_there(document: Path) -> None:
             pkgutil.resolve_name(name)
 
 
+def test_all_that_the_architecture_names_is_where_it_says() -> None:
+    """`data/csv.batches` is a name of fmexp/data/csv.py; `sweep/launch` and `fm` are modules."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)+)((?:\.\w+)*)`", text)
+    assert len(named) > 60
+    for path, name in named:
+        if name == ".py":
+            assert any((folder / f"{path}.py").is_file() for folder in (ROOT / "fmexp", ROOT)), path
+        elif path.partition("/")[0] not in ("conf", "tests"):
+            pkgutil.resolve_name(f"fmexp.{path.replace('/', '.')}:{name[1:]}")
+
+
 def keys(kind: Any, prefix: str = "") -> set[str]:
     """Every dotted key that a configuration can have; a group's `name` is the group itself."""
     found = set()

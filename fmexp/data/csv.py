@@ -1,4 +1,4 @@
-"""ReadPlan delimited text (CSV, TSV, ...): a sample, then all columns, with errors by line."""
+"""Reading delimited text (CSV, TSV, ...): a sample, then all columns, with errors by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReadPlan libsvm and libFM text: lines of `target number:value number:value ...`."""
+"""Reading libsvm and libFM text: lines of `target number:value number:value ...`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MLflow store: the only module that imports MLflow, loaded by the recorder process alone."""
+"""The MLflow store as it is written: loaded by the recorder process alone, as MLflow takes seconds."""
 
 from __future__ import annotations
 
