@@ -1,4 +1,4 @@
-"""The MLflow store as it is written: loaded by the recorder process alone, as MLflow takes seconds."""
+"""The MLflow store as it is written: loaded by the recorder process alone."""
 
 from __future__ import annotations
 
