@@ -104,7 +104,7 @@ def _log_model(uri: str, run_id: str, folder: Path, encoder: Encoder, register: 
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    with in_store_errors("MLflow did not take the model"):
+    with in_store_errors(without_password(uri), "did not take the model"):
         return Model.log(  # pyfunc.log_model would reopen the run and end it anew
             artifact_path=None,
             name=NAME,

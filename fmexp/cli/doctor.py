@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import argparse
 
 PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarrow")
-_ANSWER_SECONDS = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +88,6 @@ def _reach(store: StoreChoice) -> tuple[bool, str]:
     if database is not None and not database.exists():
         return True, "there is no such file yet: the first run makes it"
     try:
-        return True, summary(store.uri, _ANSWER_SECONDS)
+        return True, summary(store.uri)
     except StoreError as error:
         return False, f"none: {error}; is the address right, the server up?"

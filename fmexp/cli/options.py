@@ -36,10 +36,11 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 def store_uri(arguments: argparse.Namespace) -> str:
     """The store's URI; what killed commands left behind here has been sent when this returns."""
     from fmexp.record.locate import locate_store
+    from fmexp.record.patience import patience
     from fmexp.record.spool_tracker import drain
 
     store = locate_store(arguments.uri, None, os.environ)
-    drained = drain(Path.cwd(), store.uri, patience_seconds=10)
+    drained = drain(Path.cwd(), store.uri, min(10.0, patience()))
     for note in drained.notes:
         print(f"fmexp: {note}", file=sys.stderr)
     for trouble in drained.troubles:

@@ -6,6 +6,7 @@ import argparse
 import gc
 import logging
 import os
+import resource
 import sys
 from functools import partial
 from importlib import import_module
@@ -13,8 +14,10 @@ from pathlib import Path
 
 from fmexp import __version__
 from fmexp.errors import FmexpError, UserError
+from fmexp.record.patience import begin
 from fmexp.record.plain_output import plain_output
 from fmexp.record.safe_files import check_work_folder
+from fmexp.sweep import interrupt
 
 COMMANDS = {
     "run": "one tracked run, or a sweep with -m",
@@ -31,9 +34,13 @@ COMMANDS = {
 }
 """Each is a module of this package with `add_arguments(parser)` and `main(arguments)`."""
 
+LEAST_ADDRESS_SPACE = 1 << 30
+"""Bytes; a small sweep maps 0.85 GB."""
+
 
 def entry() -> int:
     """`main` as a process, which leaves without looking once more for garbage in all it loaded."""
+    interrupt.end_on_sigterm()
     code = main()
     gc.freeze()
     return code
@@ -47,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _guarded(argv: list[str]) -> int:
     """A command with its errors in words."""
+    begin()
     gc.set_threshold(100_000)  # what a start makes stays: no looking for garbage in it
     warnings = logging.StreamHandler()
     warnings.setFormatter(logging.Formatter("fmexp: %(message)s"))
@@ -56,6 +64,10 @@ def _guarded(argv: list[str]) -> int:
     except FmexpError as error:
         print(_marked(error), file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print("fmexp: there is not enough memory for this; use fewer rows or features, a smaller "
+              "model.k, or a larger limit (ulimit -v)", file=sys.stderr)  # fmt: skip
+        return 1
     except BrokenPipeError:  # fmexp compare ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -78,10 +90,10 @@ def _dispatch(argv: list[str]) -> int:
         from fmexp.cli import run
 
         if not {"-h", "--help", "--version"}.intersection(argv):
-            check_work_folder(Path.cwd())
+            _check_surroundings()
         return run.main(argv[1:])
     arguments = _parser(argv).parse_args(argv or ["--help"])
-    check_work_folder(Path.cwd())
+    _check_surroundings()
     return int(arguments.main(arguments))
 
 
@@ -100,6 +112,22 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
             command.add_arguments(its_parser)
             its_parser.set_defaults(main=command.main)
     return parser
+
+
+def _check_surroundings() -> None:
+    """Refuse what no command can work in, before it is begun.
+
+    Raises:
+        UserError: of the folder, see `check_work_folder`; or `ulimit -v` leaves so little that
+            OpenBLAS would try for ever to get its buffers.
+    """
+    check_work_folder(Path.cwd())
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise UserError(
+            f"fmexp needs {LEAST_ADDRESS_SPACE >> 20} MiB of memory addresses, and the limit is "
+            f"{limit >> 20} MiB: raise it (ulimit -v {LEAST_ADDRESS_SPACE >> 10})"
+        )
 
 
 def _marked(error: FmexpError) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.data import files
+from fmexp.data import budget, files
 from fmexp.data.features import CSR
 from fmexp.data.table import Table, arrow_values
 from fmexp.errors import DataError
@@ -23,6 +23,9 @@ TARGET = "target"
 
 CHUNK_BYTES = 1 << 22
 MOST_MISTAKES = 10
+FEATURE_BYTES = 200
+"""What a feature takes at least: its name, statistics, and a weight with a few factors."""
+
 LARGEST = 2**31 - 2
 """Largest number of a feature."""
 
@@ -45,6 +48,39 @@ def batches(file: Path) -> Iterator[Table]:
             yield from _parse(file, whole, first_line)
             first_line += whole.count(b"\n") + 1
     yield from _parse(file, rest, first_line)
+
+
+def training_batches(file: Path) -> Iterator[Table]:
+    """As `batches`, of rows to train on: every feature up to the largest number gets parameters.
+
+    Raises:
+        DataError: also when there is not the memory for so many.
+    """
+    claimed = 0
+    for table in batches(file):
+        assert table.block is not None
+        n_features = table.block.n_features
+        if n_features > 2 * claimed:
+            claimed = n_features
+            if n_features * FEATURE_BYTES > budget.STATED:
+                where = f"{file}, line {_line_with(file, n_features - 1)}"
+                budget.claim(
+                    n_features * FEATURE_BYTES,
+                    f"{where}: a feature numbered {n_features - 1:,}: all features up to it",
+                    "number the features without large gaps",
+                )
+        yield table
+
+
+def _line_with(file: Path, feature: int) -> int:
+    """The first line that has this feature."""
+    number = 1
+    for chunk in files.chunks(file, CHUNK_BYTES):
+        at = re.search(rb"[ \t]0*%d:" % feature, chunk)
+        if at:
+            return number + chunk.count(b"\n", 0, at.start())
+        number += chunk.count(b"\n")
+    return number
 
 
 def rows_of_texts(texts: list[str]) -> CSR:

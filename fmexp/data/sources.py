@@ -118,7 +118,7 @@ def _of_libsvm(data: LibsvmConfig, by: SplitBy) -> Source:
             f"split.by={by} names a column, but libsvm text has none: use files or null"
         )
     table, data_digest, cached = cache.read_table(
-        found, [data.name, by.kind], lambda: _numbered(found, libsvm.batches, by)
+        found, [data.name, by.kind], lambda: _numbered(found, libsvm.training_batches, by)
     )
     assert table.block is not None
     first = int(table.block.indices.min(initial=1) > 0)

@@ -119,6 +119,13 @@ def _checked_sqlite(uri: str, why: str, folder: Path) -> str:
     absolute = folder / path
     if not absolute.parent.is_dir():
         raise UserError(f"{why}: the folder {absolute.parent} of {uri!r} does not exist; make it")
+    misread = sorted(set("?#%") & set(str(absolute)))
+    if misread:
+        raise UserError(
+            f"{why}: {absolute}: {' and '.join(misread)} in the name of a folder or file a "
+            "database address cannot hold; name another file, as in "
+            "tracking.uri=sqlite:////home/me/mlflow.db, or use tracking=none"
+        )
     if absolute.is_dir() or (absolute.exists() and not _is_sqlite(absolute)):
         raise UserError(
             f"{why}: {absolute} is not a sqlite database; name another file, or move it away"

@@ -26,6 +26,7 @@ from fmexp.errors import StoreError
 from fmexp.record import safe_files
 from fmexp.record.bulk_insert import Tables
 from fmexp.record.locate import sqlite_path
+from fmexp.record.mlflow_errors import check_database, refuses
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import STATUS, Outcome, RunExistsError
 
@@ -41,7 +42,6 @@ _POINTS = 800  # so that all three together stay below 1000
 _LONGEST_PARAM = 6000
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TAG = 8000
-_PERMANENT = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST"}
 _RACE = re.compile("IntegrityError|UniqueViolation")
 """In the message when another process wrote the same row between MLflow's look and its write."""
 
@@ -64,6 +64,7 @@ class Store:
         database = sqlite_path(uri)
         makes_tables = database is None or not _has_tables(database)
         with _locked((database.parent if database else folder) / ".fmexp", alone=makes_tables):
+            check_database(uri)
             self._client = MlflowClient(uri, registry_uri=uri)
             self.experiment_id = self._get_or_create(experiment)
         location = self._client.get_experiment(self.experiment_id).artifact_location
@@ -189,9 +190,7 @@ class Store:
     def refuses(error: Exception) -> bool:
         """Whether sending the same again cannot succeed."""
         return (
-            isinstance(error, MlflowException)
-            and error.error_code in _PERMANENT
-            and not _RACE.search(str(error))
+            isinstance(error, MlflowException) and refuses(error) and not _RACE.search(str(error))
         )
 
     def _get_or_create(self, name: str) -> str:
@@ -216,6 +215,7 @@ class Store:
 
 def summary(uri: str) -> str:
     """How many experiments a store has, and which of its runs are still RUNNING."""
+    check_database(uri)
     client = MlflowClient(uri, registry_uri=uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=1000)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fmexp.errors import UserError
 from fmexp.record.locate import sqlite_path
-from fmexp.record.mlflow_errors import in_store_errors
+from fmexp.record.mlflow_errors import check_database, in_store_errors
 from fmexp.record.passwords import without_password
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class StoredRuns:
 
         self._downloads: tempfile.TemporaryDirectory[str] | None = None
         with self._answering():
+            check_database(uri)
             self._client = MlflowClient(uri, registry_uri=uri)
             self._experiments = [e.experiment_id for e in self._client.search_experiments()]
 
@@ -272,7 +273,7 @@ class StoredRuns:
 
     def _answering(self) -> AbstractContextManager[None]:
         """Translates what a store that does not answer raises."""
-        return in_store_errors(f"the store {self.shown} cannot be read")
+        return in_store_errors(self.shown, "cannot be read")
 
 
 def _age(record: StoredRun) -> tuple[int, list[int]]:

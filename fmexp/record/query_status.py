@@ -11,6 +11,7 @@ from typing import Any
 
 from fmexp.errors import StoreError
 from fmexp.record.passwords import without_password
+from fmexp.record.patience import left, patience
 
 
 def ended_in_store(
@@ -18,26 +19,27 @@ def ended_in_store(
 ) -> dict[str, dict[str, str]]:
     """The tags of those of these runs that have ended, by key; none where nothing can be known."""
     try:
-        found: dict[str, dict[str, str]] = _ask("ended", uri, experiment, str(folder), keys)
+        found: dict[str, dict[str, str]] = _ask(
+            "ended", uri, experiment, str(folder), keys, seconds=patience()
+        )
     except StoreError:
         return {}
     return found
 
 
-def summary(uri: str, seconds: float) -> str:
+def summary(uri: str) -> str:
     """How many experiments a store has, and which of its runs are still RUNNING.
 
     Args:
         uri: absolute tracking URI; goes by a pipe, since everybody may read a command line.
-        seconds: how long to wait.
 
     Raises:
-        StoreError: it does not answer within that time; why.
+        StoreError: it does not answer before the patience is over; why.
     """
-    return str(_ask("summary", uri, seconds=seconds))
+    return str(_ask("summary", uri, seconds=left()))
 
 
-def _ask(question: str, *arguments: Any, seconds: float | None = None) -> Any:
+def _ask(question: str, *arguments: Any, seconds: float) -> Any:
     command = [sys.executable, "-P", "-m", "fmexp.record.query_status"]
     try:
         done = subprocess.run(  # noqa: S603 -- our own module

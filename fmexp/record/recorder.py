@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from fmexp.errors import FmexpError
 from fmexp.record import safe_files, spool
+from fmexp.record.mlflow_errors import in_words, is_hopeless
 from fmexp.record.passwords import without_password
 from fmexp.record.plain_output import PlainStream
 from fmexp.record.sender import ParentUnknownError, Sender
@@ -75,6 +76,8 @@ class Recorder:
                 trouble = self._send(sender, ended)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the spool keeps the runs
                 trouble = f"the store cannot be used: {_in_words(error)}"
+                if ended and is_hopeless(error):
+                    return self._give_up(trouble)
             if ended and not trouble:
                 break
             if ended and time.monotonic() - self._ended_at > self._patience:
@@ -91,7 +94,7 @@ class Recorder:
     def mend(self, wait: bool) -> None:
         """Send what dead owners left for our store; `wait` for a recorder that is still at it."""
         self._mended = True
-        until = time.monotonic() + self._patience * wait
+        until = (self._ended_at or time.monotonic()) + self._patience * wait
         busy = [o for o in spool.owners(self._spool) if self._is_left(o)]
         while busy := [owner for owner in busy if not self._mend(owner)]:
             if time.monotonic() >= until:
@@ -193,15 +196,11 @@ class Recorder:
 
 
 def _in_words(error: Exception) -> str:
-    """What is at the bottom of an exception, on one line; its traceback goes to the log."""
+    """An exception on one line; its traceback goes to the log."""
     traceback.print_exception(error)
     if isinstance(error, ParentUnknownError):
         return f"its parent run {error} is not in the store"
-    root: BaseException = error
-    while under := root.__cause__ or (not root.__suppress_context__ and root.__context__):
-        root = under
-    line = (str(root).strip().splitlines() or [""])[0]
-    return without_password(f"{type(root).__name__}: {line[:300]}")
+    return in_words(error)
 
 
 def load_mlflow() -> None:

@@ -23,6 +23,7 @@ from fmexp.errors import StoreError, UserError
 from fmexp.record import events, spool
 from fmexp.record.locate import as_option
 from fmexp.record.passwords import without_password, without_passwords
+from fmexp.record.patience import patience
 from fmexp.record.tracker import Delivery, Outcome
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _FLUSH_SECONDS = 3.0
 _STARTS = 4
+_MARGIN = 3.0
+"""Seconds after which a recorder that should have given up is ended."""
 _WRITTEN = ("name", "params", "tags", "dataset", "study")
 _NAME = re.compile(r"[\w\-. /:]{1,250}")
 
@@ -43,7 +46,7 @@ def open_tracker(
     experiment: str,
     folder: Path,
     thin_to: int = 10_000,
-    patience_seconds: float = 60.0,
+    patience_seconds: float | None = None,
 ) -> Tracker:
     """Start a recorder and return at once; to be called before anything slow.
 
@@ -55,14 +58,17 @@ def open_tracker(
         experiment: MLflow experiment; made where it is not there yet.
         folder: the spool lies in `folder`/.fmexp; the recorder works there.
         thin_to: most points of a finished curve, at least 2.
-        patience_seconds: how long `close` waits for a store that does not answer.
+        patience_seconds: how long `close` waits for a store that does not answer; None for what
+            FMEXP_PATIENCE says.
 
     Raises:
         StoreError: `folder` cannot be written.
     """
-    return _SpoolTracker(folder.resolve(), uri, experiment, thin_to, patience_seconds)
+    seconds = patience() if patience_seconds is None else patience_seconds
+    return _SpoolTracker(folder.resolve(), uri, experiment, thin_to, seconds)
 
 
+_open_runs: set[_SpooledRun] = set()
 _ahead: list[subprocess.Popen[str]] = []
 
 
@@ -87,7 +93,7 @@ class Drained:
     notes: tuple[str, ...] = ()
 
 
-def drain(folder: Path, uri: str, patience_seconds: float = 60.0) -> Drained:
+def drain(folder: Path, uri: str, patience_seconds: float | None = None) -> Drained:
     """Send what killed commands left under `folder` for the store `uri`, and only for that one.
 
     Starts a process only if there is any.
@@ -98,8 +104,14 @@ def drain(folder: Path, uri: str, patience_seconds: float = 60.0) -> Drained:
     left = [run for run in found.runs if run.state not in ("open", "finished")]
     if not any(run.destination.is_of(uri) for run in left):
         return Drained(troubles=tuple(troubles))
+    seconds = patience() if patience_seconds is None else patience_seconds
     done = _start_process(subprocess.PIPE)
-    out, err = done.communicate(_order(folder, uri, patience_seconds))
+    try:
+        out, err = done.communicate(_order(folder, uri, seconds), seconds + _MARGIN)
+    except subprocess.TimeoutExpired:  # it is lost in a call of MLflow's
+        done.kill()
+        out, err = done.communicate()
+        err = f"no answer within {seconds:g} s"
     answers = [json.loads(line) for line in out.splitlines()]
     troubles += [a["trouble"] for a in answers if "trouble" in a]
     if done.returncode and not troubles:
@@ -121,6 +133,7 @@ class _SpoolTracker:
         self._closing = False
         self._delivery: Delivery | None = None
         self._lost = ""
+        self._heard_at = 0.0
         self._experiment_id = ""
         self._run_ids: dict[str, str] = {}
         self._recorder = self._start_recorder()
@@ -154,7 +167,7 @@ class _SpoolTracker:
             with self._lock:
                 self._closing = True
                 self._end_of_news()
-            self._listener.join()
+            self._wait_for_recorder()
             os.close(self._owner_lock)
             self._delivery = Delivery(
                 without_password(self._uri),
@@ -169,6 +182,23 @@ class _SpoolTracker:
                 f"{self._folder} sends it; `fmexp doctor` shows what waits"
             )
         return self._delivery
+
+    def _wait_for_recorder(self) -> None:
+        """Until it has sent everything, or given up; end one that makes no progress any more."""
+        self._heard_at = time.monotonic()
+        try:
+            while self._listener.is_alive():
+                self._listener.join(0.1)
+                silent = time.monotonic() - self._heard_at
+                if silent > self._patience + _MARGIN and not self._lost:
+                    self._lost = f"it has not answered within {self._patience:g} s"
+                    self._recorder.kill()  # lost in a call of MLflow's; the spool has everything
+        except KeyboardInterrupt:
+            _log.warning("interrupted: the record waits in %s; `fmexp doctor` in %s sends it",
+                         self._owner, self._folder)  # fmt: skip
+            raise
+        if not self._owner.exists():
+            self._lost = ""  # all of ours was sent; what it was at was left by others
 
     def _start_recorder(self) -> subprocess.Popen[str]:
         with (self._owner / "recorder.log").open("a") as log:
@@ -201,6 +231,7 @@ class _SpoolTracker:
         self._lost = f"its recorder died {_STARTS} times ({_last_line(log)})"
 
     def _hear(self, answer: dict[str, str]) -> None:
+        self._heard_at = time.monotonic()
         if "run" in answer:
             self._run_ids[answer["run"]] = answer["id"]
         elif answer.get("owner") == self._owner.name:
@@ -216,6 +247,12 @@ class _SpoolTracker:
             self._recorder.stdin.close()
 
 
+def interrupt_open_runs(reason: str) -> None:
+    """End all runs of this process that are open; it is about to be ended itself."""
+    for run in list(_open_runs):
+        run.finish(Outcome.INTERRUPTED, reason)
+
+
 class _SpooledRun:
     def __init__(self, tracker: _SpoolTracker, writer: events.EventWriter) -> None:
         self.key = writer.key
@@ -225,6 +262,7 @@ class _SpooledRun:
         self._points: list[events.Point] = []
         self._flush_at = time.time() + _FLUSH_SECONDS
         self._ended = False
+        _open_runs.add(self)
 
     def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None:
         _check_finite(metrics)
@@ -262,6 +300,7 @@ class _SpooledRun:
         )
         self._writer.end(self._points, end)
         self._ended = True
+        _open_runs.discard(self)
         if not provisional:
             self._tracker.wake()
 

@@ -1,14 +1,21 @@
-"""Ctrl-C and SIGTERM: stop at the next epoch, keep what was learned."""
+"""Ctrl-C and SIGTERM: stop at the next epoch, keep what was learned; SIGTERM within ten seconds."""
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+
+GRACE_SECONDS = 8.0
+"""What a command has after SIGTERM to end by itself."""
 
 
 class Stop:
@@ -42,3 +49,34 @@ def stop_on_signals() -> Iterator[Stop]:
 def sigterm_is_ctrl_c() -> None:
     """Outside training, SIGTERM ends the command as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM ends this process within ten seconds, wherever its main thread is.
+
+    Python's signal handlers wait until the main thread is back from an epoch's compiled loop, an
+    import or an allocation. So a thread of its own listens, leaves the command GRACE_SECONDS to end
+    by itself, then closes the runs that are open and ends the process. The recorder is another
+    process: it goes on, and sends what the spool has.
+    """
+    listens, hears = os.pipe()
+    os.set_blocking(hears, False)
+    signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
+    threading.Thread(target=_listen, args=(listens,), name="fmexp-sigterm", daemon=True).start()
+
+
+def _listen(listens: int) -> None:
+    while signal.SIGTERM not in os.read(listens, 64):
+        pass
+    time.sleep(GRACE_SECONDS)
+    os.write(2, b"fmexp: terminated in mid-work; what was recorded until now is in the spool\n")
+    closing = threading.Thread(target=_close_runs, daemon=True)
+    closing.start()
+    closing.join(1.0)
+    os._exit(128 + signal.SIGTERM)
+
+
+def _close_runs() -> None:
+    from fmexp.record.spool_tracker import interrupt_open_runs
+
+    interrupt_open_runs("terminated in mid-epoch: the model was not kept")

@@ -16,6 +16,7 @@ import optuna
 
 from fmexp.record.plain_output import plain_output
 from fmexp.sweep.failover.leases import Lease
+from fmexp.sweep.interrupt import end_on_sigterm
 from fmexp.sweep.options import NoPrunerOptions, read_options
 from fmexp.sweep.samplers import make_pruner, make_sampler
 from fmexp.sweep.storage import answering, open_storage
@@ -147,6 +148,7 @@ COMMAND = [sys.executable, "-P", "-m", "fmexp.sweep.worker_process"]
 
 def main() -> None:
     """Read a job from stdin, work, print why no more trials were asked for."""
+    end_on_sigterm()
     with plain_output():
         _main()
 

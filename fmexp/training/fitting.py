@@ -12,6 +12,7 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends.base import Averages, CapsSteps, DrawsSamples, start
+from fmexp.data import budget
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import ConfigError
 from fmexp.record.tracker import Outcome
@@ -129,6 +130,12 @@ def fit(
             "training.early_stopping.patience needs a validation part: expected "
             f"split.validation > 0, got {config.split.validation:g}"
         )
+    budget.claim(  # the parameters, the best ones so far, and what an optimiser keeps of each
+        3 * 8 * len(dataset.encoder.feature_names) * (config.model.k + 1),
+        f"the parameters of {len(dataset.encoder.feature_names):,} features with model.k="
+        f"{config.model.k}",
+        "set a smaller model.k, or use fewer features",
+    )
     if parameters is None:
         parameters = start_parameters(config, dataset)
     for caution in stability.cautions(config, dataset):
