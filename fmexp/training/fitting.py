@@ -130,12 +130,7 @@ def fit(
             "training.early_stopping.patience needs a validation part: expected "
             f"split.validation > 0, got {config.split.validation:g}"
         )
-    budget.claim(  # the parameters, the best ones so far, and what an optimiser keeps of each
-        3 * 8 * len(dataset.encoder.feature_names) * (config.model.k + 1),
-        f"the parameters of {len(dataset.encoder.feature_names):,} features with model.k="
-        f"{config.model.k}",
-        "set a smaller model.k, or use fewer features",
-    )
+    _claim_memory(dataset.encoder.n_features, config.model.k)
     if parameters is None:
         parameters = start_parameters(config, dataset)
     for caution in stability.cautions(config, dataset):
@@ -169,6 +164,19 @@ def fit(
         capped=trainer.capped_steps / len(dataset.train.target)
         if isinstance(trainer, CapsSteps)
         else 0.0,
+    )
+
+
+def _claim_memory(n_features: int, k: int) -> None:
+    """State the memory of the parameters, the best so far, and an optimiser's notes on each.
+
+    Raises:
+        DataError: there is not enough.
+    """
+    budget.claim(
+        3 * 8 * n_features * (k + 1),
+        f"the parameters of {n_features:,} features with model.k={k}",
+        "set a smaller model.k, or use fewer features",
     )
 
 

@@ -141,6 +141,11 @@ def test_a_limit_under_which_openblas_would_spin_for_ever_is_refused(fmexp):
     assert "the limit is 488 MiB: raise it (ulimit -v 1048576)" in done.stderr
 
 
+def cpu_ticks(pid: int) -> int:
+    """User time of a process in hundredths of a second."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
 ENDLESS = """
 import sqlite3, sys
 from fmexp.cli import parser
@@ -161,6 +166,9 @@ def test_sigterm_ends_a_command_whose_main_thread_never_comes_back_to_python(her
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "on\n"
+    used = cpu_ticks(process.pid)
+    while cpu_ticks(process.pid) < used + 50:  # it is in its loop
+        assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 143
