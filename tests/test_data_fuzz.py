@@ -72,7 +72,7 @@ def damaged(table: bytes, draw: random.Random) -> bytes:
 def check_cells(path: Path, data: Dataset, missing: str) -> None:
     """Every cell of the table is the one that the csv module reads."""
     dialect = csv.sniff(path, None, "utf-8", quoting=True, names=None)
-    names, rows = csv.header(path, dialect), [record.cells for record in csv._rows(path, dialect)]
+    names, rows = csv.header(path, dialect), [cells for _, cells, _ in csv._rows(path, dialect)]
     for name, column in data.table.cells(np.arange(len(data.table))).items():
         expected = [row[names.index(name)] for row in rows]
         if isinstance(column, np.ndarray):

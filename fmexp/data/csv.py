@@ -16,7 +16,6 @@ import numpy as np
 from fmexp.data import files, quotes
 from fmexp.data.cells import MISSING, MISSING_HINT, MISSING_TARGET_HINT, is_number
 from fmexp.data.dates import days
-from fmexp.data.quotes import Record
 from fmexp.data.read_plan import ReadPlan, TableFiles, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values
 from fmexp.errors import DataError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fmexp.config.schema import CsvConfig
+    from fmexp.data.quotes import Record
 
 MOST_MISTAKES = 10
 """Mistakes that one message lists."""
@@ -107,7 +107,7 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
         DataError: there is no usable header or no row.
     """
     names = header(file, dialect)
-    rows = [record.cells for record in islice(_rows(file, dialect), sample_rows(len(names)))]
+    rows = [cells for _, cells, _ in islice(_rows(file, dialect), sample_rows(len(names)))]
     if not rows:
         raise DataError(f"{file} has a header but no rows")
     rows = [cells for cells in rows if len(cells) == len(names)]
@@ -119,7 +119,7 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
 def estimate_rows(sample: dict[str, list[str]], n_bytes: int) -> float:
     """About how many rows there are in so many bytes, judged by the first ones."""
     columns = list(sample.values())
-    width = sum(len(cell) + 1 for cells in columns for cell in cells) / len(columns[0])
+    width = sum(len("".join(cells)) + len(cells) for cells in columns) / len(columns[0])
     n_rows = n_bytes / width
     is_all = len(columns[0]) < sample_rows(len(columns))
     return len(columns[0]) if is_all else n_rows
@@ -131,7 +131,7 @@ def header(file: Path, dialect: Dialect) -> list[str]:
     Raises:
         DataError: there are none, two are equal, or they are numbers.
     """
-    line, first, _ = next(_records(file, dialect), Record(1, [], ""))
+    line, first, _ = next(_records(file, dialect), (1, [], ""))
     if dialect.names is not None:
         if len(first) != len(dialect.names):
             raise DataError(
@@ -326,7 +326,7 @@ def _records(file: Path, dialect: Dialect, with_text: bool = False) -> Iterator[
         try:
             for cells in reader:
                 if cells:
-                    yield Record(line, cells, "".join(lines))
+                    yield line, cells, "".join(lines)
                 lines.clear()
                 line = reader.line_num + 1
         except csv.Error as error:

@@ -104,7 +104,7 @@ def _damaged(file: Path, error: Exception) -> DataError:
 def digest(found: list[Path]) -> str:
     """A hash of every byte of these files, unpacked; 32 hexadecimal digits.
 
-    Of SHA-256, since CPUs have instructions for it: less than a twentieth of the time of reading.
+    Of SHA-256, since CPUs have instructions for it: about a twentieth of the time of reading.
     """
     of_files = hashlib.sha256()
     for file in found:

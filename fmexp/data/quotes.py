@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Record(NamedTuple):
-    """One record of a text: the number of its first line, its cells, and as it is written."""
-
-    line: int
-    cells: list[str]
-    text: str
+Record = tuple[int, list[str], str]
+"""One record of a text: the number of its first line, its cells, and as it is written."""
 
 
 def count(file: Path, delimiter: str, encoding: str) -> tuple[int, bool]:
@@ -73,20 +69,22 @@ def _may_pair(text: np.ndarray, quotes: np.ndarray, delimits: np.ndarray) -> boo
 
 def paired(record: Record, delimiter: str) -> tuple[int, int] | None:
     """The first two unquoted cells whose quotes pair with each other around a delimiter."""
-    if sum('"' in cell for cell in record.cells) < 2:
+    _, read, text = record
+    if sum('"' in cell for cell in read) < 2:
         return None
     d = re.escape(delimiter)
-    cells = re.findall(rf'("(?:[^"]|"")*"|[^{d}]*)(?:{d}|\Z)', record.text.rstrip("\r\n"))
+    cells = re.findall(rf'("(?:[^"]|"")*"|[^{d}]*)(?:{d}|\Z)', text.rstrip("\r\n"))
     odd = [j for j, cell in enumerate(cells) if cell[:1] != '"' and cell.count('"') % 2]
     return (odd[0], odd[1]) if len(odd) > 1 else None
 
 
 def explain(record: Record, names: list[str], first: int, second: int) -> str:
     """What is wrong with a record whose quotes in two cells pair, in words."""
-    cells = record.cells[first], record.cells[second]
+    line, read, _ = record
+    cells = read[first], read[second]
     where = [repr(names[j]) if j < len(names) else f"cell {j + 1}" for j in (first, second)]
     return (
-        f"line {record.line}, column {where[0]}: the quote within {cells[0][:40]!r} seems to close "
+        f"line {line}, column {where[0]}: the quote within {cells[0][:40]!r} seems to close "
         f"in column {where[1]} ({cells[1][:40]!r}): quote the whole cell, mend a lost "
         f"separator, or set data.quoting=false (a quote is a character like others)"
     )
