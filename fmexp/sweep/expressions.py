@@ -57,7 +57,7 @@ def read_space(
     """
     mistakes: list[str] = []
     found: dict[str, Dimension] = {}
-    left: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     last = {o.key_or_group: o for o in overrides if not o.is_hydra_override()}
     if any(override.is_sweep_override() for override in last.values()):
         unused = _flat(params)
@@ -66,11 +66,11 @@ def read_space(
         found = _from_params(params, mistakes)
     for override in overrides:
         if not override.is_hydra_override():
-            _take(override, found, left, mistakes)
-    rules = _read_conditions(conditions, found, left, leaves, mistakes)
+            _take(override, found, excluded, mistakes)
+    rules = _read_conditions(conditions, found, excluded, leaves, mistakes)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    return Space(ordered(list(found.values()), rules)), left
+    return Space(ordered(list(found.values()), rules)), excluded
 
 
 def _from_params(params: Mapping[str, Any], mistakes: list[str]) -> dict[str, Dimension]:
@@ -88,15 +88,15 @@ def _from_params(params: Mapping[str, Any], mistakes: list[str]) -> dict[str, Di
 
 
 def _take(
-    override: Override, found: dict[str, Dimension], left: dict[str, str], mistakes: list[str]
+    override: Override, found: dict[str, Dimension], excluded: dict[str, str], mistakes: list[str]
 ) -> None:
     """Let one override of the command line change the dimensions that were found so far."""
     key = override.key_or_group
     if not override.is_sweep_override():
         if found.pop(key, None):
-            left[key] = "fixed on the command line"
+            excluded[key] = "fixed on the command line"
         return
-    left.pop(key, None)
+    excluded.pop(key, None)
     try:
         found[key] = _dimension(key, override)
     except _MistakeError as mistake:
@@ -181,7 +181,7 @@ def _shuffled(key: str, values: Sequence[Value]) -> tuple[Value, ...]:
 def _read_conditions(
     conditions: Mapping[str, Any],
     found: dict[str, Dimension],
-    left: dict[str, str],
+    excluded: dict[str, str],
     leaves: Mapping[str, Any],
     mistakes: list[str],
 ) -> dict[str, Condition]:
@@ -189,7 +189,7 @@ def _read_conditions(
     rules = {}
     for key, text in _flat(conditions).items():
         where = f"{CONDITIONS}.{key}: {text}"
-        if text is None or key in left:
+        if text is None or key in excluded:
             continue
         try:
             rule = _condition(str(text))
@@ -204,7 +204,7 @@ def _read_conditions(
         elif rule.key not in leaves:
             mistakes.append(f"{where}: {rule.key} is neither in the space nor in the configuration")
         elif not rule.holds(leaves):
-            left[key] = f"exists only with {rule}"
+            excluded[key] = f"exists only with {rule}"
             del found[key]
     mistakes += _circles(rules)
     return rules
