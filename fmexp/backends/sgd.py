@@ -135,6 +135,7 @@ class DenseLayout:
         self._w = sgd_kernels.aligned_zeros(1, len(parameters.w), dtype)[0]
         self._V = sgd_kernels.aligned_zeros(len(parameters.w), self._lanes, dtype)
         self._scales = np.empty_like(self._w)
+        self._largest = np.inf
         self._w[:] = parameters.w
         self._V[:, : self._k] = parameters.V
         self._train = sgd_kernels.train_dense(self._lanes, dtype.name, logistic)
@@ -146,7 +147,13 @@ class DenseLayout:
             raise _wrong_shape(rows.shape, len(self._w))
         return (np.ascontiguousarray(rows, self._dtype),)
 
-    training_arrays = arrays
+    def training_arrays(self, features: Features) -> _Arrays:
+        """The same of the rows to train on: the cap asks how large the largest is."""
+        (rows,) = self.arrays(features)
+        with np.errstate(over="ignore"):
+            each = (np.square(rows[c]).sum(1) for c in chunks(len(rows), SMALL_CHUNK_ROWS))
+            self._largest = float(max(norms.max() for norms in each))
+        return (rows,)
 
     def view(self, rows: _Arrays, chunk: slice) -> _Arrays:
         """A chunk of what `arrays` gave, without a copy."""
@@ -156,7 +163,8 @@ class DenseLayout:
         self, rows: _Arrays, target: np.ndarray, order: np.ndarray, bias: np.ndarray, step: _Step
     ) -> tuple[float, int]:
         """One pass: the sum of the losses, and how many steps were capped."""
-        return self._train(*rows, target, order, self._w, self._V, self._scales, bias, *step)
+        given = *rows, target, order, self._w, self._V, self._scales, self._largest
+        return self._train(*given, bias, *step)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`, float64 of shape (n_rows,)."""

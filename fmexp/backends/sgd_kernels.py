@@ -185,22 +185,37 @@ def _store(typing: Any, start: Any, offset: Any, vector: Any) -> Any:  # noqa: A
     return types.void(start, offset, vector), generate
 
 
+def _folded(builder: Any, rest: Any, lanes: int, to: int) -> Any:
+    """The upper half of the lanes is added to the lower half until `to` lanes are left."""
+    while lanes > to:
+        lanes //= 2
+        halves = (list(range(lanes)), list(range(lanes, 2 * lanes)))
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), half) for half in halves]
+        undefined = ir.Constant(rest.type, ir.Undefined)
+        low, high = (builder.shuffle_vector(rest, undefined, mask) for mask in masks)
+        rest = builder.fadd(low, high)
+    return rest
+
+
 @intrinsic
 def _sum(typing: Any, vector: Any) -> Any:  # noqa: ARG001
-    """Sum of the lanes: the upper half is added to the lower half until one lane is left."""
+    """Sum of the lanes; see `_folded`."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        int32, rest, lanes = ir.IntType(32), args[0], vector.lanes
-        while lanes > 1:
-            lanes //= 2
-            halves = (list(range(lanes)), list(range(lanes, 2 * lanes)))
-            masks = [ir.Constant(ir.VectorType(int32, lanes), half) for half in halves]
-            undefined = ir.Constant(rest.type, ir.Undefined)
-            low, high = (builder.shuffle_vector(rest, undefined, mask) for mask in masks)
-            rest = builder.fadd(low, high)
-        return builder.extract_element(rest, ir.Constant(int32, 0))
+        lane = _folded(builder, args[0], vector.lanes, 1)
+        return builder.extract_element(lane, ir.Constant(ir.IntType(32), 0))
 
     return vector.dtype(vector), generate
+
+
+@intrinsic
+def _fold(typing: Any, vector: Any, like: Any) -> Any:  # noqa: ARG001
+    """The lanes added up to as many as `like` has; see `_folded`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return _folded(builder, args[0], vector.lanes, like.lanes)
+
+    return like(vector, like), generate
 
 
 @intrinsic
@@ -410,9 +425,23 @@ def _bound(pairs: Any, energy: Any, norm: Any, fourth: Any, one: Any) -> Any:
 
 
 @_inlined
-def _calm(rate: Any, most: Any, largest: Any, lanes: int, one: Any) -> Any:
-    """s_f^2 + q_f of every factor f up to which no row with |x|^2 <= largest can need a cap."""
-    return ((most / rate - one) / largest - one) / ((one + one) * lanes)
+def _calm(rate: Any, most: Any, weight: Any, one_hot: bool, one: Any, four: Any) -> Any:
+    """What no quarter of the factors may exceed for `_may_ask` to be false, in each of 4 lanes.
+
+    `weight` is at least |x|^2 - 2 of each row; of one-hot rows |x|^2 is the number of entries.
+    """
+    two = one + one
+    if one_hot:
+        return _fill((most / rate - one - two - weight) / (two * two), four)
+    return _fill(((most / rate - one) / (weight + two) - one) / (two * two * two), four)
+
+
+@_inlined
+def _may_ask(s: Any, squares: Any, weight: Any, calm: Any, one_hot: bool) -> bool:
+    """Whether rate * G of a row may be above `most`: a first look, at sums over the factors."""
+    if one_hot:
+        return _any_above(_fold(_fill(weight, s) * (s * s) + squares, calm), calm)
+    return _any_above(_fold(s * s + squares, calm), calm)
 
 
 @_inlined
@@ -541,8 +570,8 @@ def train_sparse(
         visits, V, w = _pointer(order), _pointer(table), _pointer(weights)
         rate, w0, total = number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
-        most, keeps = number(limit), _keeps(rate, *regs, one)
-        calm = _fill(number(_calm(rate, most, number(largest), number(lanes), one)), zeros)
+        most, weight, keeps = number(limit), number(largest) - one - one, _keeps(rate, *regs, one)
+        calm = _calm(rate, most, weight, one_hot, one, _zeros(zero, 4))
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
@@ -554,7 +583,7 @@ def train_sparse(
                 ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
             )
             row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if _any_above(s * s + squares, calm):
+            if _may_ask(s, squares, weight, calm, one_hot):
                 G = _squared_slope_sparse(
                     ids, xs, one_hot, V, width, begin, end, s, squares, rate, most, one
                 )
@@ -722,7 +751,7 @@ def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
 def _score_dense_row(
     features: Any, row: int, n: int, w: Any, V: Any, lanes: int, zeros: Any, eight: Any, one: Any
 ) -> Any:
-    """s, the score without w0 and what `_bound` asks for, of the row that begins at features[row].
+    """As `_score_sparse_row`, for the row that begins at features[row].
 
     Four partial sums each, since an addition takes four cycles.
     """
@@ -746,30 +775,37 @@ def _score_dense_row(
         a0 = _load(V, j * lanes, zeros) * _fill(_at(features, row + j), zeros)
         s0 += a0
         q0 += a0 * a0
-    products, norms, fourths = eight, eight, eight
+    products = eight
     for j in range(0, eights, 8):
-        x8 = _load(features, row + j, eight)
-        products += _load(w, j, eight) * x8
-        norms += x8 * x8
-        fourths += (x8 * x8) * (x8 * x8)
-    linear, norm, fourth = _sum(products), _sum(norms), _sum(fourths)
+        products += _load(w, j, eight) * _load(features, row + j, eight)
+    linear = _sum(products)
     for j in range(eights, n):
-        x = _at(features, row + j)
-        linear += _at(w, j) * x
-        norm += x * x
-        fourth += (x * x) * (x * x)
+        linear += _at(w, j) * _at(features, row + j)
     s = (s0 + s1) + (s2 + s3)
     squares = (q0 + q1) + (q2 + q3)
     pairs = _sum(s * s - squares)
-    sizes = pairs, _sum(s * s + squares), norm, fourth
-    return s, linear + pairs / (one + one), sizes
+    return s, squares, linear + pairs / (one + one)
 
 
 @_inlined
 def _squared_slope_dense(
-    features: Any, row: int, n: int, V: Any, lanes: int, s: Any, norm: Any, one: Any
-) -> Any:
+    features: Any, row: int, n: int, V: Any, lanes: int, s: Any, squares: Any, rate: Any, most: Any,
+    eight: Any, one: Any,
+) -> Any:  # fmt: skip
     """As `_squared_slope_sparse`, for the row that begins at features[row]."""
+    norms, fourths, eights = eight, eight, n - n % 8
+    for j in range(0, eights, 8):
+        x8 = _load(features, row + j, eight)
+        norms += x8 * x8
+        fourths += (x8 * x8) * (x8 * x8)
+    norm, fourth = _sum(norms), _sum(fourths)
+    for j in range(eights, n):
+        x = _at(features, row + j)
+        norm += x * x
+        fourth += (x * x) * (x * x)
+    pairs, energy = _sum(s * s - squares), _sum(s * s + squares)
+    if not rate * _bound(pairs, energy, norm, fourth, one) > most:
+        return one - one
     zeros, fours = s - s, n - n % 4
     q0, q1, q2, q3 = zeros, zeros, zeros, zeros
     for j in range(0, fours, 4):
@@ -797,8 +833,8 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
     one, zero = number(1), number(0)
 
     def one_pass(
-        features, target, order, weights, factors, scales, bias, learning_rate, limit, reg_w0,
-        reg_w, reg_V,
+        features, target, order, weights, factors, scales, largest, bias, learning_rate, limit,
+        reg_w0, reg_w, reg_V,
     ):  # fmt: skip
         shuffled, n_rows, n = len(order) > 0, len(target), len(weights)
         xs, ys, visits = _pointer(features), _pointer(target), _pointer(order)
@@ -806,6 +842,7 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
         rate, w0, total = number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
         most, keeps = number(limit), _keeps(rate, *regs, one)
+        calm = _calm(rate, most, number(largest) - one - one, False, one, _zeros(zero, 4))
         zeros, eight, eights = _zeros(zero, lanes), _zeros(zero, 8), n - n % 8
         ones = _fill(one, eight)
         for t in range(n_rows):
@@ -816,10 +853,10 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
                 for j in range(0, n, 8):
                     _prefetch(xs, ahead * n + j)
                 _prefetch(xs, ahead * n + n - 1)
-            s, score, sizes = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
+            s, squares, score = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
             row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if rate * _bound(*sizes, one) > most:
-                G = _squared_slope_dense(xs, row, n, V, lanes, s, sizes[2], one)
+            if _may_ask(s, squares, one, calm, one_hot=False):
+                G = _squared_slope_dense(xs, row, n, V, lanes, s, squares, rate, most, eight, one)
                 if rate * G > most:
                     row_rate = most / G
                     keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
@@ -857,7 +894,9 @@ def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
         xs, w, V, n = _pointer(features), _pointer(weights), _pointer(factors), len(weights)
         zeros, eight, w0 = _zeros(zero, lanes), _zeros(zero, 8), bias[0]
         for i in range(len(scores)):
-            _s, without_w0, _sizes = _score_dense_row(xs, i * n, n, w, V, lanes, zeros, eight, one)
+            _s, _squares, without_w0 = _score_dense_row(
+                xs, i * n, n, w, V, lanes, zeros, eight, one
+            )
             scores[i] = without_w0 + w0
 
     return _compile(score)
