@@ -17,7 +17,7 @@ def train(tracker: Tracker, *overrides: str) -> str:
     composed = compose(parse_arguments(list(overrides)))
     config = composed.config
     data = load(config.data, config.split, config.task)
-    return one_run.run(config, composed.record, data, tracker, lambda *_: None).key
+    return one_run.run(config, composed.config_tree, data, tracker, lambda *_: None).key
 
 
 def record(folder: Path, **runs: list[str]) -> dict[str, str]:

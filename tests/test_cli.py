@@ -48,7 +48,7 @@ def test_the_quality_of_numbers_has_rmse_and_r2_and_that_of_classes_accuracy_and
 def test_the_experiments_name_comes_from_the_environment_unless_the_command_line_says(monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
     assert compose(parse_arguments([])).config.tracking.experiment == "theirs"
-    assert compose(parse_arguments([])).record["tracking"]["experiment"] == "theirs"
+    assert compose(parse_arguments([])).config_tree["tracking"]["experiment"] == "theirs"
     given = compose(parse_arguments(["tracking.experiment=mine"]))
     assert given.config.tracking.experiment == "mine"
     assert compose(parse_arguments(["tracking=none"])).config.tracking.name == "none"

@@ -90,26 +90,27 @@ def test_environment_references_are_kept_in_the_record(monkeypatch):
     monkeypatch.setenv("TABLE_HOME", "secret")
     composed = _composed("data=csv", "data.path=${oc.env:TABLE_HOME}/t.csv", "data.target=y")
     assert composed.config.data.path == "secret/t.csv"
-    assert composed.record["data"]["path"] == "${oc.env:TABLE_HOME}/t.csv"
+    assert composed.config_tree["data"]["path"] == "${oc.env:TABLE_HOME}/t.csv"
 
 
 def test_the_record_holds_no_password():
     composed = _composed("tracking.uri='postgresql://me:secret@host/runs'")
     assert composed.config.tracking.uri == "postgresql://me:secret@host/runs"
-    assert composed.record["tracking"]["uri"] == "postgresql://me:***@host/runs"
+    assert composed.config_tree["tracking"]["uri"] == "postgresql://me:***@host/runs"
 
 
 def test_hash_ignores_tracking_and_nothing_else():
-    plain = config_hash(_composed().record)
+    plain = config_hash(_composed().config_tree)
     assert (
-        config_hash(_composed("tracking.run_name=x", "tracking.uri=sqlite:///a.db").record) == plain
+        config_hash(_composed("tracking.run_name=x", "tracking.uri=sqlite:///a.db").config_tree)
+        == plain
     )
-    assert config_hash(_composed("tracking=none").record) == plain
-    assert config_hash(_composed("split.seed=1").record) != plain
+    assert config_hash(_composed("tracking=none").config_tree) == plain
+    assert config_hash(_composed("split.seed=1").config_tree) != plain
 
 
 def test_every_key_of_the_default_configuration_is_a_param_under_its_own_name():
-    leaves = flatten(_composed().record)
+    leaves = flatten(_composed().config_tree)
     assert leaves["model.k"] == 8
     assert leaves["backend"] == "numpy_sgd"
     assert leaves["training.early_stopping.patience"] is None

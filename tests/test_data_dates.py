@@ -190,5 +190,5 @@ def test_the_key_goes_through_the_command_line_and_the_params() -> None:
     composed = compose(parse_arguments(words))
     expected = {"when": "%d.%m.%Y", "name": "%Y"}
     assert composed.config.data.dates == expected  # type: ignore[union-attr]
-    params = {key: str(value) for key, value in flatten(composed.record).items()}
+    params = {key: str(value) for key, value in flatten(composed.config_tree).items()}
     assert from_params(params)["data"]["dates"] == expected

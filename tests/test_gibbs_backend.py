@@ -141,8 +141,8 @@ def test_a_burn_in_of_all_sweeps_is_refused(refused):
 
 def test_the_record_leaves_out_what_has_no_meaning_and_can_be_read_back():
     made = composed()
-    assert sorted(made.record["training"]) == ["early_stopping", "epochs"]
-    params = {k: str(v) for k, v in one_run.flatten(made.record).items() if "tracking" not in k}
+    assert sorted(made.config_tree["training"]) == ["early_stopping", "epochs"]
+    params = {k: str(v) for k, v in one_run.flatten(made.config_tree).items() if "tracking" not in k}
     again = parse(from_params(params))
     assert replace(again, tracking=made.config.tracking) == made.config
     assert one_run.default_name(made.config) == "planted-gibbs-k3"

@@ -27,7 +27,7 @@ def evaluate(folder, seeds=1, objective="best/val_mse", should_prune=lambda *_: 
     """What one trial of FAST came to."""
     composed = compose(parse_arguments([*FAST, "tracking=none"]))
     direction = "maximize" if objective.endswith("r2") else "minimize"
-    plan = TrialPlan(composed.record, {}, objective, direction, seeds, ("", ""))
+    plan = TrialPlan(composed.config_tree, {}, objective, direction, seeds, ("", ""))
     reporter = SimpleNamespace(
         folder=folder, describe=lambda *_: None, log=lambda *_: None, is_best=lambda _: True,
         should_stop=lambda: False, should_prune=should_prune,
@@ -121,7 +121,7 @@ class SweptStore:
         tags = {"fmexp.kind": "sweep", "fmexp.direction": direction, "fmexp.objective_name": "o"}
         self._sweep = StoredRun("S", "S", "1", "FINISHED", 0, {}, tags, {})
 
-    def find(self, _):
+    def find_sweep(self, _):
         return self._sweep
 
     def children(self, _):

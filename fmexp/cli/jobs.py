@@ -52,7 +52,7 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
                 progress.show(epoch, train_loss, validation_loss)
                 return Outcome.INTERRUPTED if stop else None
 
-            result = one_run.run(config, composed.record, data, tracker, watch, parameters)
+            result = one_run.run(config, composed.config_tree, data, tracker, watch, parameters)
         progress.clear()
         print(console.outcome(config, data, result), flush=True)
         progress.wait()

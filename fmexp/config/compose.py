@@ -42,13 +42,13 @@ class Composed:
 
     Attributes:
         config: checked, with every reference resolved.
-        record: the same as a tree of plain values, but `${oc.env:...}` kept as a reference and
+        config_tree: the same as a tree of plain values, but `${oc.env:...}` kept as a reference and
             no password: what may be written down.
         given: dotted names of what the command line set.
     """
 
     config: Config
-    record: Tree
+    config_tree: Tree
     given: frozenset[str]
 
 
@@ -121,15 +121,15 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
     """
     with in_config_errors():
         resolved = OmegaConf.to_container(tree, resolve=True)
-        record = without_passwords(_with_references(tree))
+        config_tree = without_passwords(_with_references(tree))
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if name and "tracking.experiment" not in given:
-        for each in (resolved, record):
+        for each in (resolved, config_tree):
             if each.get("tracking", {}).get("name") == "mlflow":  # type: ignore[union-attr]
                 each["tracking"]["experiment"] = name  # type: ignore[index]
     config = parse(resolved)  # type: ignore[arg-type]
     meaning.refuse(given, config.backend.name)
-    return Composed(config, meaning.without(record), given)  # type: ignore[arg-type]
+    return Composed(config, meaning.without(config_tree), given)  # type: ignore[arg-type]
 
 
 def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) -> Any:
@@ -172,16 +172,16 @@ def _itself() -> Hydra:
     return hydra_itself
 
 
-def resolve(record: Tree) -> Tree:
+def resolve(tree: Tree) -> Tree:
     """A recorded tree with its references to the environment resolved.
 
     Raises:
         ConfigError: the environment has no such variable.
     """
-    if "${" not in json.dumps(record):
-        return record
+    if "${" not in json.dumps(tree):
+        return tree
     with in_config_errors():
-        return OmegaConf.to_container(OmegaConf.create(record), resolve=True)  # type: ignore[return-value]
+        return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[return-value]
 
 
 @contextmanager

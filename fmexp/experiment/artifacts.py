@@ -61,10 +61,10 @@ class Picture:
 
 
 def write_all(
-    folder: Path, config: Config, record: dict[str, Any], data: Dataset, fit: Fit
+    folder: Path, config: Config, config_tree: dict[str, Any], data: Dataset, fit: Fit
 ) -> None:
     """Every artifact of a run but curve.png; without a model or epochs what needs them is left."""
-    write_config(folder / "config.yaml", record)
+    write_config(folder / "config.yaml", config_tree)
     if fit.epochs:
         write_curves(folder / "curve.csv", config.loss, {config.seed: fit})
     if fit.parameters is not None:
@@ -81,9 +81,11 @@ def write_model(folder: Path, config: Config, data: Dataset, parameters: fm.Lear
     return kept
 
 
-def write_config(path: Path, record: dict[str, Any]) -> None:
+def write_config(path: Path, config_tree: dict[str, Any]) -> None:
     """The configuration, with references to the environment as they were written."""
-    path.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(config_tree, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
 
 
 def write_curves(path: Path, loss: str, fits: dict[int, Fit]) -> None:

@@ -46,7 +46,7 @@ class Result:
 
 def run(
     config: Config,
-    record: dict[str, Any],
+    config_tree: dict[str, Any],
     data: Dataset,
     tracker: Tracker,
     watch: Watch,
@@ -56,18 +56,18 @@ def run(
 
     Args:
         config: what to train.
-        record: the same as a tree that may be written down.
+        config_tree: the same as a tree that may be written down.
         data: the rows.
         tracker: where the record goes.
         watch: called after each epoch; may stop training.
         parameters: where to start; None for what `model.start` says.
     """
-    start = describe(config, record, data)
+    start = describe(config, config_tree, data)
     tracked = tracker.start_run(start)
     try:
         fitted = fit(config, data, with_logging(config, tracked.log, watch), parameters)
         if tracked.folder is not None:
-            artifacts.write_all(tracked.folder, config, record, data, fitted)
+            artifacts.write_all(tracked.folder, config, config_tree, data, fitted)
             if fitted.epochs:
                 picture = artifacts.Picture.of(config.loss, fitted)
                 artifacts.draw_curve(tracked.folder / "curve.png", picture)
@@ -84,11 +84,11 @@ def run(
     return Result(tracked.key, start.name, fitted, found)
 
 
-def describe(config: Config, record: dict[str, Any], data: Dataset) -> RunStart:
+def describe(config: Config, config_tree: dict[str, Any], data: Dataset) -> RunStart:
     """What is known of a run before its first epoch."""
-    leaves = flatten({key: value for key, value in record.items() if key != "tracking"})
+    leaves = flatten({key: value for key, value in config_tree.items() if key != "tracking"})
     tags = environment.environment_tags() | {
-        "fmexp.config_hash": config_hash(record),
+        "fmexp.config_hash": config_hash(config_tree),
         "fmexp.data_digest": data.data_digest,
         "fmexp.columns_digest": data.columns_digest,
         "fmexp.split_digest": data.split_digest,

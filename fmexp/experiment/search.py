@@ -78,13 +78,13 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
     composed, config = command.composed, command.composed.config
     options = read_options(raw_options)
     overrides = OverridesParser.create().parse_overrides(arguments)
-    leaves = flatten(composed.record)
+    leaves = flatten(composed.config_tree)
     space, excluded = read_space(options.params, overrides, options.conditions, leaves)
     space, excluded = _meaningful(space, excluded, config.backend.name, overrides)
     objective, direction = choose_objective(config, options)
     _refuse_unlike(space)
     variants = _variants(command, space)
-    plan = TrialPlan(composed.record, variants, objective, direction, options.seeds, ("", ""))
+    plan = TrialPlan(composed.config_tree, variants, objective, direction, options.seeds, ("", ""))
     default = space.default_point(leaves)
     points = space.checked_points(options.enqueue, "hydra.sweeper.enqueue")
     _check_space(plan, space, points)
@@ -105,7 +105,7 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
 def _application(command: Command, plan: TrialPlan, data: Dataset) -> Application:
     """What the sweep must know of it."""
     composed, config = command.composed, command.composed.config
-    shared = {k: v for k, v in composed.record.items() if k != "tracking"}
+    shared = {k: v for k, v in composed.config_tree.items() if k != "tracking"}
     uri, experiment = "", ""
     if isinstance(config.tracking, MlflowConfig):
         given = config.tracking.uri if "tracking.uri" in composed.given else None
@@ -123,8 +123,10 @@ def _application(command: Command, plan: TrialPlan, data: Dataset) -> Applicatio
         open_here=lambda settings: TrainingTask.of(settings, DataCache.of(config, data)),
         in_threads=plan.backends == {"numpy_sgd"},
         seconds_per_trial=lambda: _seconds_per_trial(config, data, plan.seeds),
-        run=one_run.describe(config, composed.record, data),
-        files={"config.yaml": yaml.safe_dump(composed.record, sort_keys=False, allow_unicode=True)},
+        run=one_run.describe(config, composed.config_tree, data),
+        files={
+            "config.yaml": yaml.safe_dump(composed.config_tree, sort_keys=False, allow_unicode=True)
+        },
         uri=uri,
         experiment=experiment,
         again=command_line(command.arguments),
@@ -169,7 +171,9 @@ def _variants(command: Command, space: Space) -> dict[str, dict[str, Any]]:
     """What each choice of each swept config group puts under the group's key."""
     return {
         dimension.key: {
-            str(choice): command.compose_with(f"{dimension.key}={choice}").record[dimension.key]
+            str(choice): command.compose_with(f"{dimension.key}={choice}").config_tree[
+                dimension.key
+            ]
             for choice in dimension.values
         }
         for dimension in space.dimensions

@@ -36,13 +36,13 @@ class Trained:
 
     Attributes:
         config: of the first seed.
-        record: the same as a tree that may be written down.
+        config_tree: the same as a tree that may be written down.
         data: the rows.
         fits: by seed.
     """
 
     config: Config
-    record: dict[str, Any]
+    config_tree: dict[str, Any]
     data: Dataset
     fits: dict[int, Fit]
 
@@ -84,11 +84,11 @@ class TrainingTask:
 
     def evaluate(self, point: Point, reporter: Reporter) -> Evaluation:
         """Train at `point`, once per seed."""
-        config, record = self.plan.at(point)
+        config, config_tree = self.plan.at(point)
         data = self.data.get(config)
-        start = one_run.describe(config, record, data)
+        start = one_run.describe(config, config_tree, data)
         reporter.describe(start.params, start.tags, start.dataset)
-        trained = Trained(config, record, data, self._train(config, data, reporter))
+        trained = Trained(config, config_tree, data, self._train(config, data, reporter))
         metrics = self._metrics(trained)
         last, value = trained.last, None
         if last.outcome is Outcome.COMPLETED:
@@ -160,8 +160,8 @@ class TrainingTask:
             return None
         config, best, memo = replace(trained.config, seed=seed), trained.fits[seed], None
         if value is not None and reporter.is_best(value):
-            record = trained.record | {"seed": seed}
-            artifacts.write_all(folder, config, record, trained.data, best)
+            config_tree = trained.config_tree | {"seed": seed}
+            artifacts.write_all(folder, config, config_tree, trained.data, best)
             memo = asdict(artifacts.Picture.of(loss, best, PICTURE_POINTS))
         elif best.parameters is not None:
             artifacts.write_model(folder / "model", config, trained.data, best.parameters)

@@ -26,7 +26,7 @@ class TrialPlan:
     """What all trials of a study share, frozen with it: nothing of it is read again.
 
     Attributes:
-        record: the configuration as composed, environment references kept.
+        config_tree: the configuration as composed, environment references kept.
         variants: of each swept config group, what each choice puts under the group's key.
         objective: metric by which trials are ranked.
         direction: minimize or maximize, as the objective asks.
@@ -34,7 +34,7 @@ class TrialPlan:
         digests: of the data and of the split, as they were when the study was made.
     """
 
-    record: dict[str, Any]
+    config_tree: dict[str, Any]
     variants: dict[str, dict[str, Any]]
     objective: str
     direction: Direction
@@ -44,7 +44,7 @@ class TrialPlan:
     @property
     def backends(self) -> set[str]:
         """The backends that trials can have."""
-        return set(self.variants.get("backend") or [self.record["backend"]["name"]])
+        return set(self.variants.get("backend") or [self.config_tree["backend"]["name"]])
 
     def at(self, point: Point) -> tuple[Config, dict[str, Any]]:
         """The configuration at a point, checked, and as a tree that may be written down.
@@ -52,7 +52,7 @@ class TrialPlan:
         Raises:
             ConfigError: a value of the point cannot be.
         """
-        tree = copy.deepcopy(self.record)
+        tree = copy.deepcopy(self.config_tree)
         for key in sorted(point, key=lambda key: key not in self.variants):  # groups first
             if key in self.variants:
                 tree[key] = copy.deepcopy(self.variants[key][str(point[key])])
