@@ -142,10 +142,11 @@ def test_a_burn_in_of_all_sweeps_is_refused(refused):
 def test_the_record_leaves_out_what_has_no_meaning_and_can_be_read_back():
     made = composed()
     assert sorted(made.config_tree["training"]) == ["early_stopping", "epochs"]
-    params = {k: str(v) for k, v in one_run.flatten(made.config_tree).items() if "tracking" not in k}
+    leaves = one_run.flatten(made.config_tree)
+    params = {key: str(value) for key, value in leaves.items() if "tracking" not in key}
     again = parse(from_params(params))
     assert replace(again, tracking=made.config.tracking) == made.config
-    assert one_run.default_name(made.config) == "planted-gibbs-k3"
+    assert one_run.default_name(made.config) == "planted-k3-gibbs"
 
 
 def test_the_default_space_is_k_alone(tmp_path, monkeypatch, capsys):
