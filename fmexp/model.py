@@ -77,7 +77,9 @@ class Model:
             stdevs = [stdev for _, stdev in found if stdev is not None]
             means = np.concatenate(nothing + [mean for mean, _ in found])
             return means, np.concatenate(nothing + stdevs) if self.has_stdev else None
-        return self.say(self.encoder.features(as_table(table, self.encoder)))
+        return self.predict_features_with_stdev(
+            self.encoder.features(as_table(table, self.encoder))
+        )
 
     @property
     def has_stdev(self) -> bool:
@@ -86,23 +88,25 @@ class Model:
 
     def predict_features(self, features: Features) -> np.ndarray:
         """Predictions for encoded rows, as `predict` gives them; float64, shape (n_rows,)."""
-        return self.say(features)[0]
+        return self.predict_features_with_stdev(features)[0]
 
-    def say(self, features: Features) -> tuple[np.ndarray, np.ndarray | None]:
+    def predict_features_with_stdev(
+        self, features: Features
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Predictions for encoded rows, as `predict_with_stdev` gives them."""
         stdev = None
         if isinstance(self.parameters, fm.Samples):
             from fmexp.backends.scoring import predictive  # Numba, which one model can do without
 
             found = predictive(self.parameters, features, self.task)
-            said = found.mean
+            predicted = found.mean
             stdev = found.stdev * self.encoder.target_scale if self.has_stdev else None
         else:
-            said = fm.predictions(self.task, fm.scores(self.parameters, features))
+            predicted = fm.predictions(self.task, fm.scores(self.parameters, features))
         if self.task == "classification":
-            return said, None
-        said = self.encoder.decode_target(said)
-        return np.clip(said, *self.encoder.target_range) if self.clip else said, stdev
+            return predicted, None
+        predicted = self.encoder.decode_target(predicted)
+        return np.clip(predicted, *self.encoder.target_range) if self.clip else predicted, stdev
 
     def save(self, folder: str | Path) -> None:
         """Write the model's two files into a folder, which is made; `fmexp.load` reads them."""

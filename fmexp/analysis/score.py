@@ -58,7 +58,7 @@ def _measures(model: Model, data: Dataset) -> dict[str, float]:
     """Every measure of the task, in the target's own units."""
     assert data.test is not None
     features = model.encoder.features(data.table.take(data.test.rows))
-    predicted, stdev = model.say(features)
+    predicted, stdev = model.predict_features_with_stdev(features)
     if model.task == "classification":
         return metrics.classification(data.test.target, predicted)
     y = data.encoder.decode_target(data.test.target)

@@ -1,4 +1,4 @@
-"""The plain twin of the compiled kernels: the same pass of per-sample SGD, in NumPy, to read.
+"""Reference implementation of the compiled kernels: a pass of per-sample SGD in NumPy, to read.
 
 Slow; nothing trains with it. Tests hold the kernels to it, and it to `fmexp.fm.gradients`.
 """

@@ -152,8 +152,9 @@ def held_out_metrics(config: Config, data: Dataset, fitted: Fit) -> dict[str, fl
     part = data.validation
     if part is None or fitted.parameters is None or len(part.target) > CHUNK_ROWS:
         return {}
-    said = Model.of(config, data, fitted.parameters).say(part.features)
-    found = _measures(config, data, part.target, *said)
+    model = Model.of(config, data, fitted.parameters)
+    predicted = model.predict_features_with_stdev(part.features)
+    found = _measures(config, data, part.target, *predicted)
     return {f"best/val_{name}": x for name, x in found.items() if name != config.loss}
 
 
