@@ -22,7 +22,6 @@ from fmexp.sweep.storage import (
     JournalLock,
     locate_storage,
     open_storage,
-    refuse_several_workers,
 )
 
 WRITER = """
@@ -218,10 +217,10 @@ def test_sqlite_keeps_a_study_but_for_one_worker_only(tmp_path):
     study = optuna.create_study(study_name="s", storage=storage)
     study.tell(study.ask(), 1.0)
     assert (tmp_path / "a.db").exists()
-    refuse_several_workers("sqlite:///a.db", 1)
-    refuse_several_workers(None, 4)
+    locate_storage("sqlite:///a.db", tmp_path, 1)
+    locate_storage(None, tmp_path, 4)
     with pytest.raises(UserError, match=r"n_jobs=2 .* journal file.* PostgreSQL"):
-        refuse_several_workers("sqlite:///a.db", 2)
+        locate_storage("sqlite:///a.db", tmp_path, 2)
 
 
 def test_file_that_is_something_else_is_refused(tmp_path):

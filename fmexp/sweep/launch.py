@@ -23,7 +23,7 @@ from fmexp.sweep import interrupt, progress
 from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.open_study import open_study
 from fmexp.sweep.pool import WorkerPool
-from fmexp.sweep.storage import answering, locate_storage, open_storage, refuse_several_workers
+from fmexp.sweep.storage import answering, locate_storage, open_storage
 from fmexp.sweep.sweep_run import SweepRun
 from fmexp.sweep.worker import DONE, EXHAUSTED, TIMEOUT
 from fmexp.sweep.worker_process import LOOK_SECONDS, Job
@@ -62,14 +62,13 @@ def run(search: Search, folder: Path, launch: Work | None = None) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     options, application = search.options, search.application
-    refuse_several_workers(options.storage, options.n_jobs)
+    job = _job(search, folder)
     for note in application.notes:
         print(note)
     print(progress.opening(search))
     if options.dry_run:
         print(progress.estimate(search, application.seconds_per_trial()))
         return 0
-    job = _job(search, folder)
     with answering(job.storage):
         with _one_at_a_time(folder):
             storage = open_storage(job.storage, folder)
@@ -88,7 +87,7 @@ def _job(search: Search, folder: Path) -> Job:
     database = sqlite_path(application.uri) if application.uri else None
     beside = database.parent if database and not options.storage else folder
     return Job(
-        storage=locate_storage(options.storage, beside),
+        storage=locate_storage(options.storage, beside, options.n_jobs),
         study=search.name,
         task=application.opener,
         folder=str(folder.resolve()),

@@ -33,16 +33,18 @@ _log = logging.getLogger("fmexp")
 _POSTGRES = {"postgresql+psycopg": "psycopg", "postgresql+psycopg2": "psycopg2"}
 
 
-def locate_storage(url: str | None, folder: Path) -> str:
+def locate_storage(url: str | None, folder: Path, workers: int = 1) -> str:
     """The storage's URL, absolute, so that it means the same to a worker elsewhere.
 
     Args:
         url: `hydra.sweeper.storage`; null is the journal in `folder`.
         folder: what a relative path starts from.
+        workers: how many will use it.
 
     Raises:
-        UserError: no study can be kept there.
+        UserError: no study can be kept there, or none of so many workers.
     """
+    _refuse_several_workers(url, workers)
     if url is None:
         return f"journal://{folder.resolve() / JOURNAL}"
     scheme, _, rest = url.partition("://")
@@ -101,7 +103,7 @@ def answering(url: str) -> Iterator[None]:
         ) from error
 
 
-def refuse_several_workers(url: str | None, workers: int) -> None:
+def _refuse_several_workers(url: str | None, workers: int) -> None:
     """Several workers on one sqlite file run into each other's locks, and enqueued trials twice.
 
     Raises:
