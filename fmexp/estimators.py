@@ -116,15 +116,15 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
             config = self._config()
             learning = Learning(self._task, self.standardize)
             data = from_arrays(X, y, config.split, learning, names)
-            found = fit(config, data)
+            fitted = fit(config, data)
         except (ConfigError, DataError) as error:
             raise ValueError(_in_parameters(str(error))) from error
-        if found.parameters is None:
-            raise ValueError(_in_parameters(found.reason))
-        self.model_ = Model.of(config, data, found.parameters)
-        self.train_losses_ = np.array(found.train_losses)
-        self.validation_losses_ = np.array(found.validation_losses)
-        self.best_epoch_ = found.best_epoch
+        if fitted.parameters is None:
+            raise ValueError(_in_parameters(fitted.reason))
+        self.model_ = Model.of(config, data, fitted.parameters)
+        self.train_losses_ = np.array(fitted.train_losses)
+        self.validation_losses_ = np.array(fitted.validation_losses)
+        self.best_epoch_ = fitted.best_epoch
         return self
 
     def _config(self) -> Config:

@@ -73,9 +73,9 @@ class Model:
         """
         if isinstance(table, str | Path):
             nothing: list[np.ndarray] = [np.zeros(0)]
-            found = [self.predict_with_stdev(x) for x in new_rows.batches(table, self.encoder)]
-            stdevs = [stdev for _, stdev in found if stdev is not None]
-            means = np.concatenate(nothing + [mean for mean, _ in found])
+            parts = [self.predict_with_stdev(x) for x in new_rows.batches(table, self.encoder)]
+            stdevs = [stdev for _, stdev in parts if stdev is not None]
+            means = np.concatenate(nothing + [mean for mean, _ in parts])
             return means, np.concatenate(nothing + stdevs) if self.has_stdev else None
         return self.predict_features_with_stdev(
             self.encoder.features(as_table(table, self.encoder))
@@ -98,9 +98,9 @@ class Model:
         if isinstance(self.parameters, fm.Samples):
             from fmexp.backends.scoring import predictive  # Numba, which one model can do without
 
-            found = predictive(self.parameters, features, self.task)
-            predicted = found.mean
-            stdev = found.stdev * self.encoder.target_scale if self.has_stdev else None
+            posterior = predictive(self.parameters, features, self.task)
+            predicted = posterior.mean
+            stdev = posterior.stdev * self.encoder.target_scale if self.has_stdev else None
         else:
             predicted = fm.predictions(self.task, fm.scores(self.parameters, features))
         if self.task == "classification":

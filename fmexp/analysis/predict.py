@@ -83,13 +83,13 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
 
 def count_unknown(model: Model, table: Table) -> Counter[str]:
     """Rows with a category that training did not have, by column."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for field in model.encoder.categorical:
         column = table.columns[field.name]
         assert isinstance(column, Text)
         unknown = field.numbers_of(column.names) < 0
-        found[field.name] = int(unknown[column.codes].sum())
-    return +found
+        counts[field.name] = int(unknown[column.codes].sum())
+    return +counts
 
 
 @contextmanager

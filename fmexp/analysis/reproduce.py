@@ -90,11 +90,11 @@ def judge(
     lines = _suspicions(records, record)
     for seed, fitted in fits.items():
         if fitted.outcome != record.outcome and record.outcome not in _STOPPED:
-            said = f"it ended {record.outcome} then, {fitted.outcome} now (seed {seed})"
-            return Verdict("different", "\n".join([said, *lines]))
-    found = _losses(config, fits)
+            outcomes = f"it ended {record.outcome} then, {fitted.outcome} now (seed {seed})"
+            return Verdict("different", "\n".join([outcomes, *lines]))
+    losses = _losses(config, fits)
     same_model = _same_parameters(records, record, config, data, fits)
-    return _compare(expected, found, same_model, lines)
+    return _compare(expected, losses, same_model, lines)
 
 
 def recorded_losses(records: StoredRuns, record: StoredRun, config: Config) -> Losses:
@@ -180,14 +180,14 @@ def _same_model(a: Model, b: Model) -> bool:
     return same and a.encoder.to_json() == b.encoder.to_json()
 
 
-def _compare(expected: Losses, found: Losses, same_model: bool, lines: list[str]) -> Verdict:
+def _compare(expected: Losses, losses: Losses, same_model: bool, lines: list[str]) -> Verdict:
     """The verdict on two sets of losses; `lines` may explain a difference."""
     epochs = {seed: max(e for s, e, _ in expected if s == seed) for seed, _, _ in expected}
-    ours = {seed: max(e for s, e, _ in found if s == seed) for seed, _, _ in found}
+    ours = {seed: max(e for s, e, _ in losses if s == seed) for seed, _, _ in losses}
     if epochs != ours:
         text = f"{sum(epochs.values())} epochs then, {sum(ours.values())} now"
         return Verdict("different", "\n".join([text, *lines]))
-    off = {key: _relative(value, found[key]) for key, value in expected.items() if key in found}
+    off = {key: _relative(value, losses[key]) for key, value in expected.items() if key in losses}
     differing = sorted((key for key, x in off.items() if x > 0), key=lambda key: key[1])
     if not differing and same_model:
         return Verdict("identical", f"bit for bit: all {len(expected)} losses, and the model")
@@ -197,7 +197,7 @@ def _compare(expected: Losses, found: Losses, same_model: bool, lines: list[str]
     worst = max(off.values())
     text = f"the losses agree within {worst:.2g} of their size; the first that differs is "
     text += (
-        f"{name} of epoch {epoch} ({expected[differing[0]]!r} then, {found[differing[0]]!r} now)"
+        f"{name} of epoch {epoch} ({expected[differing[0]]!r} then, {losses[differing[0]]!r} now)"
     )
     return Verdict("within" if worst <= CLOSE else "different", "\n".join([text, *lines]))
 
@@ -208,16 +208,16 @@ def _relative(a: float, b: float) -> float:
 
 def _suspicions(records: StoredRuns, record: StoredRun) -> list[str]:
     """What may explain a difference: another configuration, version or CPU than at the time."""
-    found = []
+    reasons = []
     noted = record.tags.get("fmexp.config_hash")
     if noted != config_hash(stored_run.read_tree(records, record)):
-        found.append("the configuration is not the one that the run noted (fmexp.config_hash)")
+        reasons.append("the configuration is not the one that the run noted (fmexp.config_hash)")
     now = environment_tags()
     for name in _EXPLAINS:
         tag = f"fmexp.{name}"
         then, here = record.tags.get(tag, "none"), now.get(tag, "none")
         if then != here:
-            found.append(f"{name} was {then}, is {here}: may explain a difference")
+            reasons.append(f"{name} was {then}, is {here}: may explain a difference")
     if "cuda" in record.params.get("backend.device", ""):
-        found.append("a GPU adds up in any order: identical is not to be expected")
-    return found
+        reasons.append("a GPU adds up in any order: identical is not to be expected")
+    return reasons

@@ -78,23 +78,23 @@ def difference(errors_a: np.ndarray, errors_b: np.ndarray, choices: int = 1) -> 
     return Difference(float(d.mean()), math.sqrt(variance), freedom, n_rows, n_seeds, choices)
 
 
-def in_words(found: Difference, a: str, b: str, unit: str) -> str:
+def in_words(result: Difference, a: str, b: str, unit: str) -> str:
     """One plain sentence.
 
     Args:
-        found: A against B.
+        result: A against B.
         a: what A is called.
         b: what B is called.
         unit: of the error, such as "MSE".
     """
-    mean, width = rounded(abs(found.mean), found.half_width)
-    amount = f"{mean} ± {width} {unit} on {found.rows:,} rows"
-    if found.seeds > 1:
-        amount += f" and {found.seeds} seeds"
-    if not found.is_real:
+    mean, width = rounded(abs(result.mean), result.half_width)
+    amount = f"{mean} ± {width} {unit} on {result.rows:,} rows"
+    if result.seeds > 1:
+        amount += f" and {result.seeds} seeds"
+    if not result.is_real:
         return f"no difference between {a} and {b} can be told apart from noise ({amount})"
-    better, worse = (a, b) if found.mean > 0 else (b, a)
-    often = _one_in(found.p)
+    better, worse = (a, b) if result.mean > 0 else (b, a)
+    often = _one_in(result.p)
     return (
         f"{better} is better than {worse} by {amount}; "
         f"chance would show this in {often} such comparisons"

@@ -48,11 +48,11 @@ def doctor(uri: str | None, folder: Path) -> int:
 
 def _mend_spool(folder: Path, store: StoreChoice) -> bool:
     """Send what dead commands left for this store; whether something is still stuck."""
-    found = spool.survey(folder)
-    if not found.runs and not found.unreadable:
+    spooled = spool.survey(folder)
+    if not spooled.runs and not spooled.unreadable:
         print("spool    empty: every run has reached its store")
         return False
-    ours = [run for run in found.runs if run.destination.is_of(store.uri)]
+    ours = [run for run in spooled.runs if run.destination.is_of(store.uri)]
     for run in ours:
         print(f"spool    {run.state}: {run.name} ({run.key})")
     unsettled = _settle(folder) if any(run.state == "unsettled" for run in ours) else []
@@ -61,12 +61,12 @@ def _mend_spool(folder: Path, store: StoreChoice) -> bool:
         print(f"         sent now: {', '.join(done.run_ids)}")
     for trouble in (*unsettled, *done.troubles, *done.notes):
         print(f"         {trouble}")
-    others = [run for run in found.runs if not run.destination.is_of(store.uri)]
+    others = [run for run in spooled.runs if not run.destination.is_of(store.uri)]
     for run in others:
         print(f"spool    {run.state}: {run.name} ({run.key}), for another store, {_target(run)}")
     for target in dict.fromkeys(map(_target, others)):
         print(f"         if you trust that store: fmexp doctor --uri {target}")
-    for entry in found.unreadable:
+    for entry in spooled.unreadable:
         print(f"spool    {entry}; remove it, or read it with the fmexp that wrote it")
     return bool(unsettled or done.troubles or others)
 

@@ -135,8 +135,8 @@ def addresses(host: str, port: int) -> list[tuple[str, str]]:
         run = f"{runs}/{newest[0]['info']['run_id']}?{_TRAINING}"
         return [("the newest run", run), ("all runs side by side", charts), everything]
     parent = _tags(child[0])["mlflow.parentRunId"]
-    metric, found = _best_children(host, port, experiment, parent)
-    best = quote(json.dumps(found))
+    metric, run_ids = _best_children(host, port, experiment, parent)
+    best = quote(json.dumps(run_ids))
     # without an order of its own the page would fold all trials into their sweep
     order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc=true"
     trials = f"{charts}&searchFilter={quote(_OF_PARENT.format(parent))}&{order}"
@@ -155,9 +155,9 @@ def _best_children(host: str, port: int, experiment: str, parent: str) -> tuple[
     of_parent = _OF_PARENT.format(parent)
     for metric in ("best/val_mse", "best/val_logloss"):
         some = f"{of_parent} and metrics.`{metric}` >= 0 and tags.`fmexp.outcome` = 'completed'"
-        found = _runs(host, port, [experiment], some, _BEST, f"metrics.`{metric}` ASC")
-        if found:
-            return metric, [run["info"]["run_id"] for run in found]
+        best = _runs(host, port, [experiment], some, _BEST, f"metrics.`{metric}` ASC")
+        if best:
+            return metric, [run["info"]["run_id"] for run in best]
     some_trials = _runs(host, port, [experiment], of_parent, _BEST)
     return "best/val_mse", [run["info"]["run_id"] for run in some_trials]
 
@@ -183,8 +183,8 @@ def _ask(
         to.request("POST", f"/api/2.0/mlflow/{what}", json.dumps(body or {"max_results": 1000}),
                    headers)  # fmt: skip
         answer = json.load(to.getresponse())
-    found: list[dict[str, Any]] = answer.get(what.split("/")[0], [])
-    return found
+    entries: list[dict[str, Any]] = answer.get(what.split("/")[0], [])
+    return entries
 
 
 def _check_port(host: str, port: int) -> None:

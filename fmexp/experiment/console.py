@@ -127,8 +127,8 @@ def _measures(metrics: dict[str, float]) -> str:
     """
     names = {"rmse": "RMSE", "r2": "R2", "accuracy": "accuracy", "auc": "AUC"}
     keys = {f"best/val_{key}": name for key, name in names.items()}
-    found = [f"{name} {metrics[key]:.4g}" for key, name in keys.items() if key in metrics]
-    return f"; {', '.join(found)}" if found else ""
+    shown = [f"{name} {metrics[key]:.4g}" for key, name in keys.items() if key in metrics]
+    return f"; {', '.join(shown)}" if shown else ""
 
 
 def _intervals(metrics: dict[str, float]) -> str:

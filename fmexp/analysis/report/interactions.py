@@ -50,8 +50,8 @@ def strongest(model: Model, others: list[Learned]) -> list[Interaction]:
     >>> encoder = SimpleNamespace(numeric=numbers, categorical=(), block=None,
     ...                           feature_names=["a", "b", "c"], n_features=3)
     >>> V = np.array([[1.0], [2.0], [-3.0]])
-    >>> found = strongest(SimpleNamespace(encoder=encoder, parameters=SimpleNamespace(V=V)), [])
-    >>> [(x.first, x.second, x.weight) for x in found]
+    >>> pairs = strongest(SimpleNamespace(encoder=encoder, parameters=SimpleNamespace(V=V)), [])
+    >>> [(x.first, x.second, x.weight) for x in pairs]
     [('b', 'c', -6.0), ('a', 'c', -3.0), ('a', 'b', 2.0)]
     """
     V, names = _vectors(model.parameters), model.encoder.feature_names
@@ -62,13 +62,13 @@ def strongest(model: Model, others: list[Learned]) -> list[Interaction]:
     weights[columns[:, None] == columns] = 0.0
     first, second = np.triu_indices(len(longest), 1)
     sizes = np.abs(weights[first, second])
-    found = []
+    pairs = []
     for at in np.argsort(-sizes, kind="stable")[:SHOWN]:
         i, j = longest[first[at]], longest[second[at]]
         if sizes[at] > 0:
             theirs = tuple(float(other[i] @ other[j]) for other in theirs_V)
-            found.append(Interaction(names[i], names[j], float(V[i] @ V[j]), theirs))
-    return found
+            pairs.append(Interaction(names[i], names[j], float(V[i] @ V[j]), theirs))
+    return pairs
 
 
 def _vectors(learned: Learned) -> np.ndarray:
@@ -97,7 +97,7 @@ def other_seeds(records: StoredRuns, record: StoredRun, folder: Path) -> tuple[l
     except UserError as error:
         return [], f"it cannot be trained again: {error}"
     fits = [fit(replace(config, seed=seed), data) for seed in sorted(seeds - {config.seed})]
-    return [found.parameters for found in fits if found.parameters is not None], ""
+    return [fitted.parameters for fitted in fits if fitted.parameters is not None], ""
 
 
 def _column_of_feature(encoder: Encoder) -> np.ndarray:

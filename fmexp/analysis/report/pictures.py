@@ -67,7 +67,7 @@ def _of_parameters(sweep: Sweep, varied: list[str]) -> dict[str, Callable[[optun
     from optuna import visualization
 
     name = sweep.objective
-    found: dict[str, Callable[[optuna.Study], Any]] = {
+    drawings: dict[str, Callable[[optuna.Study], Any]] = {
         "Parameter importance": lambda s: visualization.plot_param_importances(
             s, params=varied, target_name=name
         ),
@@ -77,13 +77,15 @@ def _of_parameters(sweep: Sweep, varied: list[str]) -> dict[str, Callable[[optun
     if len(pair) == 2:
         are_few = len(sweep.best) <= MOST_DETAILED
         of = "" if are_few else f" of the best {MOST_DETAILED}"
-        found[f"Contour over {pair[0]} and {pair[1]}{of}"] = lambda s: visualization.plot_contour(
-            s if are_few else sweep.study(MOST_DETAILED), params=pair, target_name=name
+        drawings[f"Contour over {pair[0]} and {pair[1]}{of}"] = lambda s: (
+            visualization.plot_contour(
+                s if are_few else sweep.study(MOST_DETAILED), params=pair, target_name=name
+            )
         )
-        found[f"Parallel coordinates{of}"] = lambda s: visualization.plot_parallel_coordinate(
+        drawings[f"Parallel coordinates{of}"] = lambda s: visualization.plot_parallel_coordinate(
             s if are_few else sweep.study(MOST_DETAILED), params=varied, target_name=name
         )
-    return found
+    return drawings
 
 
 def most_important(sweep: Sweep, varied: list[str]) -> list[str]:
@@ -124,10 +126,10 @@ def _curves(records: StoredRuns, sweep: Sweep) -> Any:
 
 def _plain(title: str, figure: Any) -> Figure:
     """The figure without plotly's template, which is as large as the data, and without a title."""
-    found: Figure = json.loads(figure.to_json())
-    data = _rounded(found["data"])
+    plain: Figure = json.loads(figure.to_json())
+    data = _rounded(plain["data"])
     dropped = ("template", "title", "width")
-    layout = {k: v for k, v in found["layout"].items() if k not in dropped}
+    layout = {k: v for k, v in plain["layout"].items() if k not in dropped}
     for name, axis in layout.items():
         if name.startswith(("xaxis", "yaxis")):
             axis["automargin"] = True

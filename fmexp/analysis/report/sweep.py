@@ -96,13 +96,13 @@ class Sweep:
             if trial is None or trial.record.outcome not in ("completed", "pruned"):
                 study.add_trial(optuna.trial.create_trial(state=states.FAIL))
                 continue
-            found = optuna.trial.create_trial(
+            trial_of_study = optuna.trial.create_trial(
                 state=states.PRUNED if trial.value is None else states.COMPLETE,
                 value=trial.value,
                 params=trial.point,
                 distributions={key: distributions[key] for key in trial.point},
             )
-            study.add_trial(found)
+            study.add_trial(trial_of_study)
         return study
 
 
