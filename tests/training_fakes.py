@@ -66,6 +66,10 @@ class FakeEncoder:
     target_offset: float = 0.0
     target_scale: float = 1.0
 
+    @property
+    def n_features(self) -> int:
+        return len(self.feature_names)
+
 
 @dataclass
 class FakeDataset:
