@@ -6,14 +6,17 @@ docs/model-format.md describes the files and holds a script that needs neither f
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
 from fmexp import fm
-from fmexp.data import new_rows
+from fmexp.data import encoder_checks, new_rows
 from fmexp.data.encode import Encoder
 from fmexp.data.memory import as_table
 from fmexp.errors import DataError
@@ -24,6 +27,14 @@ if TYPE_CHECKING:
     from fmexp.data.features import Features
 
 FORMAT, SAMPLES_FORMAT = 1, 2
+_LARGEST_RATIO = 100
+"""Bytes that a byte of the file may unpack to; parameters hardly shrink at all."""
+
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
+            RecursionError, MemoryError, EOFError, NotImplementedError, struct.error, zlib.error,
+            zipfile.BadZipFile, SyntaxError)  # fmt: skip
+"""What reading a damaged model raises: NumPy, zipfile and JSON each have their own."""
+
 ARRAYS, DESCRIPTION = "parameters.npz", "model.json"
 
 
@@ -135,12 +146,16 @@ def load(folder: Path) -> Model:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-            parameters = _learned(description["format"], dict(arrays), folder)
+        parameters = _learned(description["format"], _arrays(folder / ARRAYS), folder)
         encoder = Encoder.from_json(description["encoder"])
+        encoder_checks.check(encoder)
         task = cast("fm.Task", description["task"])
+        if task not in get_args(fm.Task) or not isinstance(description["clip"], bool):
+            raise ValueError("task must be regression or classification, clip true or false")
+        if (encoder.labels is None) == (task == "classification"):
+            raise ValueError(f"labels do not go with task={task}")
         model = Model(parameters, encoder, task, description["clip"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         raise DataError(
             f"{folder} holds no model that can be read ({DESCRIPTION} and {ARRAYS} were "
             f"expected): {error}"
@@ -151,6 +166,25 @@ def load(folder: Path) -> Model:
     return model
 
 
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, of finite numbers; none that unpacks to far more than the file."""
+    with zipfile.ZipFile(file) as zipped:
+        unpacked = sum(entry.file_size for entry in zipped.infolist())
+    if unpacked > _LARGEST_RATIO * file.stat().st_size:
+        raise ValueError(f"{file.name} unpacks to {unpacked:,} bytes")
+    with np.load(file, allow_pickle=False) as loaded:
+        arrays = dict(loaded)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise ValueError(f"{name} must hold finite numbers, got {array.dtype}")
+    return {name: np.asarray(array, _type_of(array)) for name, array in arrays.items()}
+
+
+def _type_of(array: np.ndarray) -> type:
+    """Samples are kept in float32, everything else is computed in float64."""
+    return np.float32 if array.dtype == np.float32 else np.float64
+
+
 def _learned(kind: Any, arrays: dict[str, np.ndarray], folder: Path) -> fm.Learned:
     """What the arrays hold, as the format says.
 
@@ -158,8 +192,12 @@ def _learned(kind: Any, arrays: dict[str, np.ndarray], folder: Path) -> fm.Learn
         DataError: it is a format of another fmexp.
     """
     if kind == FORMAT:
+        if (arrays["w0"].ndim, arrays["w"].ndim, arrays["V"].ndim) != (0, 1, 2):
+            raise ValueError("w0 must be a number, w a vector, V a matrix")
         return fm.Parameters(float(arrays["w0"]), arrays["w"], arrays["V"])
     if kind == SAMPLES_FORMAT:
+        if (arrays["w0"].ndim, arrays["w"].ndim, arrays["V"].ndim) != (1, 2, 3):
+            raise ValueError("w0 must have a number for each sample, w a vector, V a matrix")
         return fm.Samples(arrays["w0"], arrays["w"], arrays["V"], arrays["noise_variance"])
     raise DataError(
         f"{folder} holds a model of format {kind}, this fmexp reads {FORMAT} and "

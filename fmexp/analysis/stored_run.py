@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fmexp import model
+from fmexp.config import yaml_files
 from fmexp.config.checks import parse
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
 from fmexp.data.loading import load
@@ -39,10 +38,7 @@ def read_tree(records: StoredRuns, record: StoredRun) -> dict[str, Any]:
     path = records.artifact(record, CONFIG)
     if path.stat().st_size > _LARGEST_CONFIG:
         raise ConfigError(f"{CONFIG} of {record} has {path.stat().st_size:,} bytes: that is none")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{CONFIG} of {record} cannot be read: {error}") from error
+    tree = yaml_files.load(path.read_bytes(), f"{CONFIG} of {record}")
     if not isinstance(tree, dict):
         raise ConfigError(f"{CONFIG} of {record} must hold keys, got {type(tree).__name__}")
     return tree

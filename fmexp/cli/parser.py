@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import logging
 import os
@@ -34,6 +35,7 @@ COMMANDS = {
 }
 """Each is a module of this package with `add_arguments(parser)` and `main(arguments)`."""
 
+_OUTPUT_LOST = {errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT}
 LEAST_ADDRESS_SPACE = 1 << 30
 """Bytes; a small sweep maps 0.85 GB."""
 
@@ -60,7 +62,11 @@ def _guarded(argv: list[str]) -> int:
     warnings.setFormatter(logging.Formatter("fmexp: %(message)s"))
     logging.getLogger("fmexp").addHandler(warnings)
     try:
-        return _dispatch(argv)
+        _refuse_undecodable(argv)
+        try:
+            return _dispatch(argv)
+        finally:
+            sys.stdout.flush()
     except FmexpError as error:
         print(_marked(error), file=sys.stderr)
         return error.exit_code
@@ -71,11 +77,31 @@ def _guarded(argv: list[str]) -> int:
     except BrokenPipeError:  # fmexp compare ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_LOST:
+            raise
+        print(f"fmexp: the output cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except KeyboardInterrupt:
         print("fmexp: interrupted", file=sys.stderr)
         return 130
     finally:
         logging.getLogger("fmexp").removeHandler(warnings)
+
+
+def _refuse_undecodable(argv: list[str]) -> None:
+    """Refuse bytes that are no text: Python hands them on as characters that nothing can write.
+
+    Raises:
+        UserError: there are some.
+    """
+    for word in argv:
+        if not word.isascii() and any("\ud800" <= c <= "\udfff" for c in word):
+            raise UserError(
+                f"{word!a} is not text in the encoding of this system "
+                f"({sys.getfilesystemencoding()}); rename the file, or set LC_ALL=C.UTF-8"
+            )
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -17,9 +17,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from fmexp.config import hydra_code, meaning
+from fmexp.config import hydra_code, meaning, yaml_files
 from fmexp.config.checks import NOT_GIVEN, parse
-from fmexp.config.hydra_errors import in_config_errors
+from fmexp.config.hydra_errors import composing, in_config_errors
 from fmexp.config.overrides import checked_overrides
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError
@@ -106,11 +106,13 @@ def as_yaml(arguments: argparse.Namespace) -> str:
 @contextmanager
 def _composed(arguments: argparse.Namespace) -> Iterator[tuple[DictConfig, frozenset[str]]]:
     """The composed tree, and the keys that the command line sets."""
-    with in_config_errors(), _hydra(arguments.config_dir):
-        overrides = [o for o in checked_overrides(arguments) if not o.sweeps]
-        name = arguments.config_name or "config"
-        tree = hydra.compose(name, [override.line for override in overrides])
-        yield tree, frozenset(override.key for override in overrides)
+    with _hydra(arguments.config_dir):
+        with composing():
+            overrides = [o for o in checked_overrides(arguments) if not o.sweeps]
+            name = arguments.config_name or "config"
+            tree = hydra.compose(name, [override.line for override in overrides])
+        with in_config_errors():
+            yield tree, frozenset(override.key for override in overrides)
 
 
 def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
@@ -119,7 +121,7 @@ def checked(tree: DictConfig, given: frozenset[str]) -> Composed:
     Raises:
         ConfigError: keys or values are wrong; all of them are named.
     """
-    with in_config_errors():
+    with composing():
         resolved = OmegaConf.to_container(tree, resolve=True)
         config_tree = without_passwords(_with_references(tree))
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
@@ -151,7 +153,7 @@ def refuse_foreign_code(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: they do.
     """
-    with in_config_errors():
+    with composing():
         with _hydra(arguments.config_dir):
             given = checked_overrides(arguments)
             name = arguments.config_name or "config"
@@ -193,6 +195,8 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
     """
     if extra_folder and not Path(extra_folder).is_dir():
         raise ConfigError(f"--config-dir must be a folder, got {extra_folder}")
+    if extra_folder:
+        yaml_files.check_folder(Path(extra_folder))
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

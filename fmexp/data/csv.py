@@ -90,8 +90,10 @@ def sniff(
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or delimiter > "~"):
         raise DataError(f"data.delimiter must be one ASCII character or tab, got {delimiter!r}")
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        if not codecs.lookup(encoding)._is_text_encoding:  # no rot13
+            raise LookupError
+        b"a\n".decode(encoding, "replace")
+    except (LookupError, ValueError):
         raise DataError(f"data.encoding={encoding} is no encoding that Python knows") from None
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
         encoding = "utf-16"

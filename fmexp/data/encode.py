@@ -231,7 +231,11 @@ class Encoder:
 
     @staticmethod
     def from_json(stored: dict[str, Any]) -> Encoder:
-        """The encoder that `to_json` wrote."""
+        """The encoder that `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: it did not write this.
+        """
         low, high = stored["target_range"]
         labels = stored["labels"]
         return Encoder(

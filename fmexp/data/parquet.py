@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,15 +31,36 @@ def open_table(found: list[Path]) -> TableFiles:
     return TableFiles(found, first, sum(map(n_rows, found)), "", names, batches)
 
 
+@contextmanager
+def _in_data_errors(file: Path) -> Iterator[None]:
+    """Raises DataError for whatever Arrow meets in a file that is damaged, or odd, in the block."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file}: expected a Parquet file that can be read: {line}") from error
+
+
 def sample(file: Path) -> dict[str, list[str]]:
     """The first rows as texts, by column; missing cells are "".
 
     Raises:
         DataError: the file is no Parquet, has no row, or nested columns.
     """
+    with _in_data_errors(file):
+        return _sample(file)
+
+
+def _sample(file: Path) -> dict[str, list[str]]:
     import pyarrow as pa
 
     opened = _open(file)
+    if not opened.schema_arrow.names:
+        raise DataError(f"{file} has no columns")
     for column in opened.schema_arrow:
         if pa.types.is_nested(column.type):
             raise DataError(
@@ -70,6 +92,11 @@ def batches(file: Path, plan: ReadPlan) -> Iterator[Table]:
     Raises:
         DataError: a cell is no finite number where one is needed.
     """
+    with _in_data_errors(file):
+        yield from _batches(file, plan)
+
+
+def _batches(file: Path, plan: ReadPlan) -> Iterator[Table]:
     row = 0
     wanted = [*plan.numbers, *plan.texts]
     for batch in _open(file).iter_batches(SMALL_CHUNK_ROWS, columns=wanted):
@@ -90,13 +117,15 @@ def batches(file: Path, plan: ReadPlan) -> Iterator[Table]:
 
 
 def _open(file: Path) -> Any:
-    import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        return parquet.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: expected a Parquet file: {error}") from None
+    with _in_data_errors(file):
+        opened = parquet.ParquetFile(file)
+        names = opened.schema_arrow.names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file}: the column {twice[0]!r} is there twice; rename one of them")
+    return opened
 
 
 def _numbers(file: Path, name: str, column: Any) -> np.ndarray:

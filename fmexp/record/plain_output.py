@@ -42,6 +42,7 @@ class PlainStream:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lost: OSError | None = None
 
     def write(self, text: str) -> int:
         """Write a text; what the terminal's encoding lacks is written as an escape."""
@@ -51,7 +52,16 @@ class PlainStream:
         except UnicodeEncodeError:
             encoding = self._stream.encoding or "ascii"
             self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except OSError as error:
+            self._lost = error
+            raise
         return len(text)
+
+    def flush(self) -> None:
+        """Raises OSError also when a write failed before: argparse swallows that."""
+        if self._lost is not None:
+            raise self._lost
+        self._stream.flush()
 
     def writelines(self, lines: list[str]) -> None:
         """Write each of them."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import json
 import logging
 import os
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmexp.errors import MissingPackageError, StoreError, UserError
+from fmexp.errors import FmexpError, MissingPackageError, StoreError, UserError
 from fmexp.record import safe_files
 from fmexp.record.locate import sqlite_path
 from fmexp.record.passwords import without_password
@@ -208,6 +210,9 @@ def _open_journal(path: Path) -> BaseStorage:
     try:
         lock.acquire()  # cuts a torn line off before anyone reads
         lock.release()
+        with path.open("rb") as file:  # of a bad last line Optuna complains after the next one
+            for line in deque(file, maxlen=1):
+                json.loads(line)
         backend = JournalFileBackend(str(path), lock)  # type: ignore[arg-type] # its base is private
         return JournalStorage(backend)
     except OSError as error:
@@ -215,10 +220,12 @@ def _open_journal(path: Path) -> BaseStorage:
             f"hydra.sweeper.storage: {path} cannot be written ({error.strerror}); work in a folder "
             "that you may write to, or name another file"
         ) from error
-    except (ValueError, KeyError) as error:
+    except FmexpError:
+        raise
+    except Exception as error:  # Optuna reads each line with whatever errors it happens to raise
         raise UserError(
-            f"hydra.sweeper.storage: {path} is not a journal of Optuna ({error}); move it away, or "
-            "name another file"
+            f"hydra.sweeper.storage: {path} is not a journal of Optuna ({type(error).__name__}: "
+            f"{error}); move it away, or name another file"
         ) from error
 
 
