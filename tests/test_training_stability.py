@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from fmexp.estimators import FMClassifier, FMRegressor
+from fmexp.experiment.console import outcome
+from fmexp.experiment.one_run import Result
 from fmexp.record.tracker import Outcome
 from fmexp.training import stability
 from fmexp.training.fitting import fit
@@ -122,6 +124,22 @@ def test_a_target_beyond_twenty_standard_deviations_is_warned_of(caplog):
     caplog.clear()
     fit(make_config("torch_adam", epochs=1), make_dataset(X, y))
     assert not caplog.text
+
+
+def summary_of(config: Any, data: Any) -> str:
+    data.noise_floor = None
+    return outcome(config, data, Result("key", "name", fit(config, data), {}))
+
+
+def test_the_summary_says_when_more_than_a_hundredth_of_the_steps_was_capped():
+    keys = {"epochs": 5, "cap_steps": True}
+    too_fast = summary_of(make_config(**keys, learning_rate=1.0), heavy_tails())
+    assert "capped   100 % of the last epoch's steps, where training.learning_rate=1 " in too_fast
+    assert "Largest columns: x" in too_fast
+    few = make_dataset(random_rows(1000, 3), np.ones(1000))
+    few.train.features[:9] *= 100
+    assert fit(make_config(**keys), few).capped == 0.009
+    assert "capped" not in summary_of(make_config(**keys), few)
 
 
 def test_divergence_of_adam_is_told_adams_rates():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fmexp import fm
 from fmexp.record.environment import program
 from fmexp.record.tracker import Outcome
-from fmexp.training.stability import largest_columns
+from fmexp.training.stability import largest_columns, scale_advice
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
@@ -153,7 +153,7 @@ def _capped(config: Config, data: Dataset, fit: Fit) -> str:
     return (
         f"{100 * fit.capped:.0f} % of the last epoch's steps, where training.learning_rate="
         f"{config.training.learning_rate:g} would overshoot: a smaller one may do better. "
-        f"{largest_columns(data)}"
+        f"{largest_columns(data)}{scale_advice(config)}"
     )
 
 

@@ -65,18 +65,24 @@ def reason(config: Config, dataset: Dataset, parameters: fm.Parameters, finite_e
         finite_epochs: epochs that ended with a finite loss.
     """
     causes = _causes_adam if config.backend.name == "torch_adam" else _causes_sgd
-    advice = "; data.standardize=true brings the columns to one scale"
     return (
         f"the loss was not finite in epoch {finite_epochs + 1}: "
-        f"{causes(config, dataset, parameters)}{'' if config.data.standardize else advice}"
+        f"{causes(config, dataset, parameters)}{scale_advice(config)}"
     )
+
+
+def scale_advice(config: Config) -> str:
+    """That the columns can be brought to one scale, where they are not yet."""
+    if config.data.standardize:
+        return ""
+    return "; data.standardize=true brings the columns to one scale"
 
 
 def _causes_adam(config: Config, dataset: Dataset, _: fm.Parameters) -> str:
     rate = config.training.learning_rate
     return (
         f"training.learning_rate={rate:g} is too large for this data. Adam moves each parameter by "
-        f"about the rate in a step, whatever the gradient: try {rate / 10:.1g}. "
+        "about the rate in a step, whatever the gradient: 0.001 to 0.1 are usual. "
         f"{largest_columns(dataset)}"
     )
 
