@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fmexp.config import flags
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.config.schema import config_hash, flatten
 from fmexp.errors import ConfigError
@@ -145,3 +146,17 @@ def test_one_bad_override_does_not_hide_the_others():
 def test_a_file_without_its_kind_is_told_how_to_be_named(tmp_path, refused, words, said):
     (tmp_path / "t.svm").write_text("1 1:2\n")
     assert said in refused("run", *words)
+
+
+def test_our_parser_knows_the_flags_that_hydra_has():
+    from hydra._internal.utils import get_args_parser
+
+    def described(parser):
+        return {
+            tuple(action.option_strings): (action.dest, action.nargs, action.const, action.choices)
+            for action in parser._actions
+            if action.dest != "version"  # fmexp's own, which ends nothing here
+        }
+
+    ours, hydras = described(flags.parser()), described(get_args_parser())
+    assert {k: (v[0], v[1], v[2], v[3] and list(v[3])) for k, v in ours.items()} == hydras

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from fmexp.config import hydra_code, meaning, yaml_files
+from fmexp.config import flags, hydra_code, meaning, yaml_files
 from fmexp.config.checks import NOT_GIVEN, parse
 from fmexp.config.hydra_errors import composing, in_config_errors
 from fmexp.config.overrides import checked_overrides
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from hydra._internal.hydra import Hydra
 
     from fmexp.config.schema import Config
 
@@ -54,8 +52,7 @@ class Composed:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Hydra's own flags and the overrides, as in any Hydra app."""
-    parser = get_args_parser()
-    parser.prog = "fmexp run"
+    parser = flags.parser()
     parser.error = _refuse  # type: ignore[method-assign]
     arguments = parser.parse_intermixed_args(argv)
     if arguments.config_path:
@@ -168,7 +165,7 @@ def refuse_foreign_code(arguments: argparse.Namespace) -> None:
     hydra_code.refuse_foreign(found, trusted, choices.get("hydra/sweeper") == "fmexp")
 
 
-def _itself() -> Hydra:
+def _itself() -> Any:
     hydra_itself = GlobalHydra.instance().hydra
     assert hydra_itself is not None
     return hydra_itself

@@ -16,8 +16,6 @@ from fmexp.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hydra._internal.hydra import Hydra
-
 _LAUNCHER_TEXTS = {
     "partition", "qos", "account", "comment", "constraint", "exclude", "gres", "name",
     "mem_per_gpu", "mem_per_cpu",
@@ -29,7 +27,7 @@ _BY_HYDRA = ("runtime", "overrides", "searchpath", "job.name", "job.config_name"
 """Keys that Hydra itself sets, or only shows."""
 
 
-def settings(hydra: Hydra, config_name: str, overrides: list[str]) -> tuple[dict[str, Any], Any]:
+def settings(hydra: Any, config_name: str, overrides: list[str]) -> tuple[dict[str, Any], Any]:
     """The leaves below `hydra` as composed, by dotted name, and the group choices."""
     tree = hydra.compose_config(
         config_name, overrides, RunMode.MULTIRUN, with_log_configuration=False
