@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-
     from fmexp.config.schema import Config
 
 Tree = dict[str, Any]
