@@ -52,7 +52,7 @@ def test_the_record_has_the_metrics_of_its_task(fmexp: Any) -> None:
     assert re.search(r"accuracy 0\.\d+", said)
     assert re.search(r"AUC 0\.\d+", said)
     (run,) = fmexp.runs()
-    assert run.info.run_name == "t-y-k8-lr0.007-numpy_sgd"
+    assert run.info.run_name == "t-y-k8-lr0.03-numpy_sgd"
     assert {"best/val_logloss", "best/val_auc", "best/val_accuracy"} <= run.data.metrics.keys()
 
 

@@ -45,7 +45,7 @@ def test_every_child_has_its_curve(sweeps):
 
 def test_the_first_trial_is_the_configuration_as_composed(sweeps):
     assert sweeps[2][0].children[0].params["model.k"] == "8"
-    assert sweeps[2][0].trials[0].params["training.learning_rate"] == 0.007
+    assert sweeps[2][0].trials[0].params["training.learning_rate"] == 0.03
 
 
 def test_the_winner_has_the_full_set_and_the_parent_links_it(sweeps):
