@@ -153,10 +153,9 @@ def test_our_parser_knows_the_flags_that_hydra_has():
 
     def described(parser):
         return {
-            tuple(action.option_strings): (action.dest, action.nargs, action.const, action.choices)
+            tuple(action.option_strings): (action.dest, action.nargs, action.const)
             for action in parser._actions
             if action.dest != "version"  # fmexp's own, which ends nothing here
         }
 
-    ours, hydras = described(flags.parser()), described(get_args_parser())
-    assert {k: (v[0], v[1], v[2], v[3] and list(v[3])) for k, v in ours.items()} == hydras
+    assert described(flags.parser()) == described(get_args_parser())

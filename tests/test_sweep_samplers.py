@@ -9,6 +9,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
+from fmexp.config.compose import VERSION_BASE
 from fmexp.config.shipped import config_folder
 from fmexp.errors import ConfigError, MissingPackageError
 from fmexp.sweep.options import (
@@ -242,7 +243,7 @@ def test_groups_of_the_config_are_spelled_as_the_official_ones(sampler, pruner):
     overrides = ["hydra/sweeper=fmexp", f"hydra/sweeper/sampler={sampler}"]
     overrides += [f"hydra/sweeper/pruner={pruner}", "hydra.sweeper.n_trials=7"]
     overrides += [] if sampler == "grid" else ["hydra.sweeper.sampler.seed=5"]
-    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config_folder()), **VERSION_BASE):
         tree = hydra.compose("config", overrides, return_hydra_config=True)
     options = read_options(OmegaConf.to_container(tree.hydra.sweeper))
     assert (options.sampler.name, options.pruner.name, options.n_trials) == (sampler, pruner, 7)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
+import omegaconf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
     from fmexp.config.schema import Config
 
 Tree = dict[str, Any]
+
+_register: Any = (  # OmegaConf 2.3 has another function of the newer one's name
+    OmegaConf.register_new_resolver
+    if omegaconf.__version__.startswith("2.3.")
+    else OmegaConf.register_resolver
+)
+VERSION_BASE: dict[str, Any] = (
+    {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+)
+"""Hydra 1.3 warns where it is left out, Hydra 1.4 where it is given."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +78,8 @@ def _refuse(message: str) -> NoReturn:
 def ask_hydra(argv: list[str], program: str = "fmexp run") -> None:
     """Let Hydra answer --cfg hydra, --info, --hydra-help or --shell-completion."""
     sys.argv = [program, *argv]
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
-        lambda _: None
-    )()
+    answer = hydra.main(config_path=str(config_folder()), config_name="config", **VERSION_BASE)
+    answer(lambda _: None)()
 
 
 def compose(arguments: argparse.Namespace) -> Composed:
@@ -196,7 +206,7 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(config_folder()), "fmexp", version_base="1.3"):
+        with hydra.initialize_config_dir(str(config_folder()), "fmexp", **VERSION_BASE):
             if extra_folder:
                 loader = GlobalHydra.instance().config_loader()
                 places = loader.get_search_path()
@@ -235,8 +245,8 @@ def _watching_the_environment() -> Iterator[list[str]]:
         asked.append(name)
         return oc.env(name, *default)
 
-    OmegaConf.register_new_resolver("oc.env", watched, replace=True)
+    _register("oc.env", watched, replace=True)
     try:
         yield asked
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        _register("oc.env", oc.env, replace=True)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-_SHOWN = ("job", "hydra", "all")
-_INFORMATION = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-
 
 def parser() -> argparse.ArgumentParser:
     """All flags of any Hydra application, and the overrides (`key=value`)."""
@@ -30,6 +27,6 @@ def parser() -> argparse.ArgumentParser:
         ("--experimental-rerun",),
     ):
         found.add_argument(*names)
-    found.add_argument("--cfg", "-c", choices=_SHOWN)
-    found.add_argument("--info", "-i", nargs="?", const="all", choices=_INFORMATION)
+    found.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    found.add_argument("--info", "-i", nargs="?", const="all")  # Hydra knows which there are
     return found
