@@ -29,6 +29,9 @@ import numpy as np
 import optuna
 from machine import describe_machine
 
+from fmexp.config.compose import compose, parse_arguments
+from fmexp.data.loading import load
+
 NOISE, K, N_TRAIN, N_HELD_OUT = 0.8, 8, 1_000_000, 400_000
 TABLES = {
     "equal fields, uniform": ((1965,) * 5, 0.0),
@@ -70,18 +73,23 @@ def write_table(path: Path, sizes: tuple[int, ...], skew: float) -> tuple[np.nda
     return np.stack(columns, axis=1), score
 
 
-def my_fm(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The same of myfm's Gibbs sampler, and its seconds."""
+def my_fm(X: np.ndarray, y: np.ndarray, folder: Path) -> tuple[float, float]:
+    """The same of myfm's Gibbs sampler on the same rows, and its seconds."""
     from myfm import MyFMRegressor
     from scipy.sparse import csr_matrix
 
     rows = csr_matrix((np.ones(X.size), X.ravel(), np.arange(0, X.size + 1, X.shape[1])))
+    words = ["data=libsvm", f"data.path={folder / 'table.svm'}", *SPLIT]
+    config = compose(parse_arguments(words)).config
+    split = load(config.data, config.split, config.task)
+    assert split.validation is not None
+    train, held_out = split.train.rows, split.validation.rows
     sampler = MyFMRegressor(rank=K, random_seed=0)
     began = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-        sampler.fit(rows[:N_TRAIN], y[:N_TRAIN], n_iter=100, n_kept_samples=50)
+        sampler.fit(rows[train], y[train], n_iter=100, n_kept_samples=50)
     seconds = time.perf_counter() - began
-    errors = sampler.predict(rows[N_TRAIN:]) - y[N_TRAIN:]
+    errors = sampler.predict(rows[held_out]) - y[held_out]
     return float(np.sqrt(np.mean(errors**2))) / NOISE, seconds
 
 
@@ -135,7 +143,7 @@ def samplers(folder: Path, X: np.ndarray, y: np.ndarray) -> None:
         errors, seconds = curve_of(folder, *words)
         print(f"  gibbs, {sweeps:3} sweeps     {errors[-1]:.4f}: {seconds[-1]:.1f} s", flush=True)
     if find_spec("myfm"):
-        error, taken = my_fm(X, y)
+        error, taken = my_fm(X, y, folder)
         print(f"  myfm, 100 iterations  {error:.4f}: {taken:.1f} s", flush=True)
 
 
