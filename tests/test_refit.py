@@ -12,6 +12,7 @@ from fmexp.cli.refit import REFIT_OF, _on_all_rows
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
 from fmexp.errors import UserError
+from fmexp.model import load as load_model
 from fmexp.record.queries import StoredRuns
 from fmexp.training.fitting import fit
 from tests.record_support import uri_of
@@ -39,6 +40,16 @@ def test_it_is_the_run_on_all_rows_with_the_best_number_of_epochs(folder, capsys
     expected = fit(config, load(config.data, config.split, config.task)).parameters
     assert (saved == expected.V).all()
     assert again.n_rows == 442
+
+
+def test_a_sampler_is_refitted_with_all_its_sweeps(folder):
+    ran = record(folder, sampled=["backend=gibbs", "training.epochs=6", "model.k=2"])
+    assert main(["refit", "sampled", "--uri", uri_of(folder)]) == 0
+    with StoredRuns(uri_of(folder)) as records:
+        again = records.find("refit of sampled")
+        model = load_model(records.artifact(again, "model"))
+    assert again.tags[REFIT_OF] == ran["sampled"]
+    assert len(model.parameters) == 5  # the burn-in is the first of six
 
 
 def test_what_held_nothing_out_has_no_best_epoch(folder, refused):

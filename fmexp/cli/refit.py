@@ -86,6 +86,6 @@ def _on_all_rows(tree: dict[str, Any], record: StoredRun) -> dict[str, Any]:
     split |= {"validation": 0.0, "test": 0.0}
     training |= {"epochs": max(1, round(best))}
     training["early_stopping"] = {**training["early_stopping"], "patience": None}
-    if (training["average_from"] or 0) > training["epochs"]:
+    if (training.get("average_from") or 0) > training["epochs"]:
         training["average_from"] = None  # the best epoch came before any was averaged
     return tree | {"split": split, "training": training}

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 _UNITS = {"mse": "MSE", "logloss": "log loss"}
 _OPTIMISTIC = (
-    "Each model kept the epoch that was best on these rows, so all errors here are a little too "
-    "low; `fmexp score` has rows that no choice has seen."
+    "Each model kept the epoch that was best on these rows, so all errors here are a little "
+    "too low; "
 )
+_UNSEEN = "`fmexp score` has rows that no choice has seen."
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Comparison:
         if self.trouble:
             lines.append(f"Whether one is really better cannot be told: {self.trouble}")
         else:
-            lines.append(_OPTIMISTIC)
+            goes_back = any(each.params.get("backend") != "gibbs" for each in shown)
+            lines.append((_OPTIMISTIC if goes_back else "") + _UNSEEN)
         return "\n".join(lines)
 
     def as_json(self) -> str:
