@@ -68,6 +68,12 @@ class Store:
             self._client = MlflowClient(uri, registry_uri=uri)
             self.experiment_id = self._get_or_create(experiment)
         location = self._client.get_experiment(self.experiment_id).artifact_location
+        if database and location.startswith(("http:", "https:", "ftp:", "sftp:")):
+            raise StoreError(
+                f"the experiment {experiment!r} of {database} would send its artifacts to "
+                f"{without_password(location)}: a database file has no such server; choose another "
+                "tracking.experiment, or another store"
+            )
         self._tables = Tables(self._client, self.experiment_id, location)
         self.shown = without_password(uri)
 
