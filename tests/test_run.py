@@ -22,6 +22,7 @@ def two_runs(tmp_path_factory):
     """One run of each backend in one folder."""
     from tests.conftest import Command
 
+    pytest.importorskip("torch")
     fmexp = Command(tmp_path_factory.mktemp("runs"))
     fmexp("run", "training.epochs=50", "model.k=4", "tracking.tags.team=red")
     fmexp("run", "backend=torch_adam", "training.epochs=30", "training.learning_rate=0.05")
@@ -144,7 +145,8 @@ def test_command_line_beats_environment(fmexp):
 @pytest.mark.usefixtures("store_folder")
 def test_a_run_can_go_on_from_another(fmexp, refused):
     fmexp("run", "model.k=4")
-    fmexp("run", "model.k=4", "model.start=latest", "training.epochs=1")
+    once = ("training.epochs=1", "training.learning_rate=0.001")
+    fmexp("run", "model.k=4", "model.start=latest", *once)
     first, goes_on = fmexp.runs()
     best = first.data.metrics["best/val_mse"]
     assert goes_on.data.metrics["val/mse"] == pytest.approx(best, rel=0.2)

@@ -242,7 +242,9 @@ def _raced(call: Callable[..., object], *arguments: object) -> None:
 def _has_tables(database: Path) -> bool:
     """Whether they are made, or being made."""
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", 0, uri=True)) as opened:
+        with closing(
+            sqlite3.connect(f"{database.as_uri()}?mode=ro", timeout=0, uri=True)
+        ) as opened:
             opened.execute("select 1 from alembic_version")
     except sqlite3.Error as error:
         return "locked" in str(error)  # by one that writes to them, and may be stopped

@@ -144,6 +144,8 @@ def _range(key: str, sweep: RangeSweep) -> Dimension:
     start, stop, step = sweep.start, sweep.stop, sweep.step
     assert start is not None
     assert stop is not None
+    for cast in getattr(sweep, "transformers", ()):  # of Hydra 1.4; 1.3 has applied them
+        start, stop, step = cast(start), cast(stop), cast(step)
     if not all(map(isfinite, (start, stop, step))) or step == 0:
         raise _MistakeError("start, stop and step of a range must be finite, and step not 0")
     distance = Decimal(str(step))
