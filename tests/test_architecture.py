@@ -156,3 +156,47 @@ def test_no_function_takes_more_than_seven_parameters_in_the_sweep():
                     given = [a for a in node.args.args + node.args.kwonlyargs
                              if a.arg not in ("self", "cls")]  # fmt: skip
                     assert len(given) <= 7, f"{path}: {node.name} takes {len(given)}"
+
+
+INSIDES = {
+    "fmexp.record.bulk_insert": {"mlflow.store", "mlflow.utils", "_tracking_client"},
+    "fmexp.backends.adam_step": {"_fused_adam_"},
+    "fmexp.data.csv": {"_is_text_encoding"},
+}
+"""What reaches into another library, guarded, with a public way beside it; tests hold both."""
+
+PRIVATE_PACKAGES = ("mlflow.store", "mlflow.utils", "mlflow.tracking._", "hydra._internal")
+OURS = {"_target_", "_exit", "_digest", "_stdev"}
+"""Hydra's key of a file, the system's call, and ends of names of ours."""
+
+
+@cache
+def _own_names() -> set[str]:
+    nodes = [node for path in MODULES for node in _nodes(path)]
+    return {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)} | {
+        getattr(n, "attr", None) or getattr(n, "id", None)
+        for n in nodes
+        if isinstance(getattr(n, "ctx", None), ast.Store)
+    }
+
+
+def _insides(path: Path, own: set[str]) -> set[str]:
+    """Names of another library's insides: private modules, attributes, and attributes as texts."""
+    found = {p for i in _imports(path) for p in PRIVATE_PACKAGES if i.startswith(p)}
+    for node in _nodes(path):
+        name = getattr(node, "attr", None) or getattr(node, "value", None)
+        is_name = isinstance(node, ast.Attribute | ast.Constant) and isinstance(name, str)
+        if is_name and name.isidentifier() and name[0] == "_" != name[1:2]:
+            found |= {name} - own - OURS
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_insides_of_other_libraries_are_reached_for_only_where_it_is_said(path):
+    assert _insides(path, _own_names()) <= INSIDES.get(_name(path), set())
+
+
+def test_what_is_said_to_reach_into_other_libraries_does():
+    for path in MODULES:
+        wanted = INSIDES.get(_name(path), set())
+        assert wanted <= _insides(path, _own_names()), _name(path)

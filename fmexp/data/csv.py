@@ -90,7 +90,7 @@ def sniff(
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or delimiter > "~"):
         raise DataError(f"data.delimiter must be one ASCII character or tab, got {delimiter!r}")
     try:
-        if not codecs.lookup(encoding)._is_text_encoding:  # no rot13
+        if not getattr(codecs.lookup(encoding), "_is_text_encoding", True):  # rot13
             raise LookupError
         b"a\n".decode(encoding, "replace")
     except (LookupError, ValueError):
