@@ -24,16 +24,18 @@ PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarro
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The store."""
+    """The store, and whether to mend."""
     add_store(parser)
+    parser.add_argument("--fix", action="store_true", help=(
+        "mend what is safe: trials and runs of dead workers, a journal's half line"))  # fmt: skip
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Look, mend, say; returns the exit code."""
-    return doctor(arguments.uri, Path.cwd())
+    return doctor(arguments.uri, Path.cwd(), arguments.fix)
 
 
-def doctor(uri: str | None, folder: Path) -> int:
+def doctor(uri: str | None, folder: Path, fix: bool = False) -> int:
     """Look, send what waits, and say what is wrong; 0 when nothing is, else 1."""
     store = locate_store(uri, None, os.environ)
     versions = [f"{name} {installed(name) or 'not installed'}" for name in PACKAGES]
@@ -41,6 +43,12 @@ def doctor(uri: str | None, folder: Path) -> int:
     print(f"with     {', '.join(versions)}")
     print(f"store    {store.shown}\n         because of {store.why}")
     stuck = _mend_spool(folder, store)
+    from fmexp.sweep.failover.repair import look_at_studies
+
+    studies = look_at_studies(folder, store.uri, fix)
+    for line in studies:
+        print(f"studies  {line}")
+    stuck = stuck or (bool(studies) and not fix)
     reached, words = _reach(store)
     print(f"answer   {words}")
     return 0 if reached and not stuck else 1

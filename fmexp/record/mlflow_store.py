@@ -104,6 +104,22 @@ class Store:
             if not token:
                 return found
 
+    def close_running(self, parent: str, keys: list[str]) -> list[str]:
+        """End the runs of these keys, under `parent` or itself, that are RUNNING; their ids."""
+        parent_id = self.find(parent)
+        if parent_id is None:
+            return []
+        below = self.children(parent_id).items()
+        found = {k: run_id for k, (run_id, status) in below if status == "RUNNING" and k in keys}
+        if parent in keys and self.is_live(parent_id):
+            found[parent] = parent_id
+        now = time.time_ns() // 1_000_000
+        for run_id in found.values():
+            tags = {"fmexp.outcome": str(Outcome.INTERRUPTED), "fmexp.reason": "it had no owner"}
+            self.log(run_id, tags=tags)
+            self.terminate(run_id, Outcome.INTERRUPTED, now)
+        return sorted(found.values())
+
     def ended(self, key: str) -> dict[str, str]:
         """The tags of a run that has ended; none of another."""
         run_id = self.find(key)

@@ -39,6 +39,27 @@ def summary(uri: str) -> str:
     return str(_ask("summary", uri, seconds=left()))
 
 
+def close_running(
+    uri: str, experiment: str, folder: Path, parent: str, keys: list[str]
+) -> list[str]:
+    """End the runs of these keys that are RUNNING as interrupted; their ids.
+
+    Args:
+        uri: absolute tracking URI.
+        experiment: theirs.
+        folder: where the store's lock lies.
+        parent: key of the run that they lie under, or that is one of them.
+        keys: of runs that nobody works on.
+    """
+    try:
+        closed: list[str] = _ask(
+            "close", uri, experiment, str(folder), parent, keys, seconds=patience()
+        )
+    except StoreError:
+        return []
+    return closed
+
+
 def _ask(question: str, *arguments: Any, seconds: float) -> Any:
     command = [sys.executable, "-P", "-m", "fmexp.record.query_status"]
     try:
@@ -64,6 +85,9 @@ def main() -> None:
     answer: Any
     if question == "summary":
         answer = mlflow_store.summary(uri)
+    elif question == "close":
+        experiment, folder, parent, keys = arguments
+        answer = mlflow_store.Store(uri, experiment, Path(folder)).close_running(parent, keys)
     else:
         experiment, folder, keys = arguments
         store = mlflow_store.Store(uri, experiment, Path(folder))

@@ -179,6 +179,13 @@ def _check_journal(descriptor: int, journal: Path) -> None:
         )
 
 
+def is_torn(journal: Path) -> bool:
+    """Whether a journal ends in a line without its newline."""
+    with os.fdopen(safe_files.open_plain(journal), "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        return end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+
+
 def _cut_torn_line(descriptor: int, journal: Path) -> None:
     """Move a last line without its newline into a file of its own, `<journal>.torn-<time>`."""
     end = os.fstat(descriptor).st_size

@@ -105,7 +105,7 @@ def give_up_dead(study: SweepStudy, ended_in_store: EndedInStore) -> list[Frozen
 
     Safe at any time and from several processes at once. Returns the trials that we gave up.
     """
-    dead = _of_dead_workers(study)
+    dead = of_dead_workers(study)
     # a run begins when its point is whole: only then may MLflow know more than the study
     begun = [t.number for t in dead if study.space.is_whole(study.space.point(t))]
     known = ended_in_store(begun) if begun else {}
@@ -137,7 +137,7 @@ def _take(study: SweepStudy, trial: FrozenTrial, ended: Evaluation) -> bool:
     return has_taken(trial, ended.outcome, ended.value)
 
 
-def _of_dead_workers(study: SweepStudy) -> list[FrozenTrial]:
+def of_dead_workers(study: SweepStudy) -> list[FrozenTrial]:
     """Running trials that nobody will finish."""
     now = time.time()
     known = leases.leases(study)

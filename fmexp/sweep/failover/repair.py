@@ -1,0 +1,89 @@
+"""What `fmexp doctor` finds in the studies of a folder, and mends when told to: only what is safe.
+
+Safe is what the next sweep would do by itself: the study is the truth, and whoever holds a lease
+that is alive is left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from fmexp.errors import FmexpError
+from fmexp.record import spool
+from fmexp.record.query_status import close_running, ended_in_store
+from fmexp.sweep.failover import leases, recovery
+from fmexp.sweep.storage import JOURNAL, answering, is_torn, open_storage
+from fmexp.sweep.study import SweepStudy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FIX = "fmexp doctor --fix"
+
+
+def look_at_studies(folder: Path, uri: str, fix: bool) -> list[str]:
+    """What is broken in `folder`/optuna.journal, or was mended, in words; [] when nothing is.
+
+    Args:
+        folder: holds the journal and the spool.
+        uri: the MLflow store.
+        fix: mend it.
+    """
+    journal = folder / JOURNAL
+    if not journal.exists():
+        return []
+    said = []
+    if is_torn(journal):
+        if not fix:
+            return [f"{JOURNAL} ends in half a line (a kill?): {FIX} puts it aside"]
+        said.append(f"{JOURNAL} ended in half a line: it lies beside it now")
+    url = f"journal://{journal.resolve()}"
+    try:
+        with answering(url):
+            storage = open_storage(url, folder)
+            for name in optuna.get_all_study_names(storage):
+                said += _look_at(SweepStudy(storage, name, url), folder, uri, fix)
+    except (FmexpError, KeyError, TypeError) as error:  # a study of another program has no plan
+        said.append(f"{JOURNAL} cannot be used: {error}; move it away, or name another storage")
+    return said
+
+
+def _look_at(study: SweepStudy, folder: Path, uri: str, fix: bool) -> list[str]:
+    dead = recovery.of_dead_workers(study)
+    if dead and not fix:
+        words = f"study {study.name}: {len(dead)} trials are running whose workers are dead"
+        return [f"{words}: {FIX} gives them up, and so does the sweep's next command"]
+    said = []
+    if dead:
+        recovery.settle_spool(study, folder)
+        lost = recovery.give_up_dead(study, lambda numbers: _ended(study, folder, uri, numbers))
+        said.append(f"study {study.name}: {len(lost)} trials of dead workers were given up")
+    if fix and not _is_worked_on(study):
+        waiting = {run.key for run in spool.spooled_runs(folder)}
+        keys = {study.plan.trial_key(t.number) for t in study.ended()} | {study.plan.sweep_key}
+        ours = sorted(keys - waiting)
+        closed = close_running(uri, _experiment(study), folder, study.plan.sweep_key, ours)
+        said += [f"study {study.name}: the run {run} was RUNNING without owner" for run in closed]
+    return said
+
+
+def _is_worked_on(study: SweepStudy) -> bool:
+    now = time.time()
+    return any(leases.is_alive(lease, now) for lease in leases.leases(study).values())
+
+
+def _ended(
+    study: SweepStudy, folder: Path, uri: str, numbers: list[int]
+) -> dict[int, dict[str, str]]:
+    keys = {study.plan.trial_key(number): number for number in numbers}
+    found = ended_in_store(uri, _experiment(study), folder, sorted(keys))
+    return {keys[key]: tags for key, tags in found.items()}
+
+
+def _experiment(study: SweepStudy) -> str:
+    """The MLflow experiment of the sweep."""
+    record: dict[str, Any] = study.plan.settings.get("record", {})
+    return str(record.get("tracking", {}).get("experiment", "fmexp"))
