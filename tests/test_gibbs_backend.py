@@ -21,6 +21,7 @@ from fmexp.config.schema import GibbsConfig
 from fmexp.data.learn import Learning
 from fmexp.data.loading import load
 from fmexp.data.memory import from_arrays, from_table
+from fmexp.errors import DataError
 from fmexp.estimators import FMClassifier, FMRegressor
 from fmexp.experiment import one_run
 from fmexp.training.fitting import fit
@@ -222,12 +223,14 @@ def test_threads_follow_the_setting_then_the_environment_then_the_machine(
     assert gibbs.threads(GibbsConfig("gibbs", None, 64, 5)) == 5
 
 
-def test_samples_that_will_be_large_are_announced_before_training(caplog):
-    gibbs._announce(64, 1_000_000, 8)
-    assert "64 samples of 9,000,001 parameters will take 2.3 GB" in caplog.text
+def test_samples_that_will_be_large_are_announced_or_refused_before_training(caplog):
+    gibbs._claim(100, 64, 1_000_000, 8)
+    assert "64 samples take about 2.3 GB of memory" in caplog.text
     caplog.clear()
-    gibbs._announce(64, 100_000, 8)
+    gibbs._claim(100, 64, 100_000, 8)
     assert not caplog.text
+    with pytest.raises(DataError, match=r"row sums of backend=gibbs need about .* lower model\.k"):
+        gibbs._claim(10**12, 64, 10, 8)
 
 
 def test_a_further_run_starts_from_the_last_sample():

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fmexp import fm
-from fmexp.backends import probit_kernels
+from fmexp.backends import gibbs_kernels, probit_kernels
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.backends.gibbs_prior import prior_scales
 from fmexp.backends.scoring import Predictive, Scorer
 from fmexp.config.schema import GibbsConfig
+from fmexp.data.budget import claim
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Part
     from fmexp.data.features import Features
-
-_log = logging.getLogger(__name__)
-
-LARGE = 10**9
-"""Bytes of samples that are worth a word before training."""
 
 
 def start(config: Config, train: Part, parameters: fm.Parameters) -> GibbsTrainer:
@@ -51,7 +46,7 @@ class GibbsTrainer:
         self.burn_in = epochs // 5 if backend.burn_in is None else backend.burn_in
         self._keep = kept_sweeps(epochs, self.burn_in, backend.kept)
         self._task = config.task
-        _announce(len(self._keep), n_features, parameters.k)
+        _claim(n_rows, len(self._keep), n_features, parameters.k)
         scales = prior_scales(train.features, parameters.k)
         if config.model.start == "normal":  # of the size that the priors expect
             V = parameters.V * (scales[1] / (config.model.init_stdev or 1.0))
@@ -136,12 +131,14 @@ def threads(backend: GibbsConfig) -> int:
     return backend.threads or (int(said) if said.isdecimal() and int(said) else len(at_hand))
 
 
-def _announce(n_samples: int, n_features: int, k: int) -> None:
-    """Say before training what the samples will take, where that is much."""
-    size = 4 * n_samples * (1 + n_features * (k + 1))
-    if size > LARGE:
-        _log.warning(
-            "%s samples of %s parameters will take %.1f GB of memory, and as much on disk: "
-            "backend.kept sets how many there are",
-            n_samples, f"{1 + n_features * (k + 1):,}", size / 1e9,
-        )  # fmt: skip
+def _claim(n_rows: int, n_samples: int, n_features: int, k: int) -> None:
+    """Say before training what will be large, and refuse what memory does not hold.
+
+    Raises:
+        DataError: there is not so much.
+    """
+    lanes = gibbs_kernels.lanes_of(k)
+    padded = -(-k // lanes) * lanes
+    claim(8.0 * n_rows * (padded + 2), "the row sums of backend=gibbs", "lower model.k")
+    samples = 4.0 * n_samples * (1 + n_features * (k + 1))
+    claim(samples, f"{n_samples} samples", "lower backend.kept or model.k")
