@@ -30,7 +30,8 @@ QUIET = ("run", "-m", *FAST, "tracking=none")
 def test_seeds_are_averaged_and_a_diverged_trial_has_its_reason(tmp_path, monkeypatch, capsys):
     printed, parent, children = recorded_here(
         tmp_path, monkeypatch, capsys, "training.cap_steps=false", "hydra.sweeper.n_trials=3",
-        "hydra.sweeper.seeds=3",
+        "hydra.sweeper.seeds=3", "model.k=tag(log,int(interval(2,64)))",
+        "training.learning_rate=tag(log,interval(0.003,0.03))",
         "hydra.sweeper.enqueue=[{training.learning_rate: 5.0, model.k: 4}]",
     )  # fmt: skip
     assert left_in(tmp_path).outcomes == {"completed": 2, "diverged": 1}

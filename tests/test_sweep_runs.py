@@ -87,7 +87,7 @@ def test_a_changed_sweep_starts_anew_and_says_what_differs(sweeps):
     fmexp = sweeps[0]
     printed = fmexp("run", "-m", *FAST, "model.init_stdev=0.02", "hydra.sweeper.n_trials=1",
                     "tracking=none")  # fmt: skip
-    assert "model.init_stdev (0.05 there, 0.02 here)" in printed
+    assert "model.init_stdev (0.1 there, 0.02 here)" in printed
 
 
 def make_tables(folder: Path) -> float:
