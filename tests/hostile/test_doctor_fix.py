@@ -10,7 +10,14 @@ import pytest
 
 from fmexp.cli.parser import main
 
-SWEEP = ["run", "-m", "training.epochs=1", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
+SWEEP = [
+    "run",
+    "-m",
+    "tracking.experiment=other",
+    "training.epochs=1",
+    "hydra.sweeper.n_trials=3",
+    "hydra.sweeper.n_jobs=1",
+]
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -19,7 +26,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 
 
 def test_half_a_line_is_put_aside(here, capsys):
-    assert main([*SWEEP, "tracking=none"]) == 0
+    assert main([*SWEEP[:2], *SWEEP[3:], "tracking=none"]) == 0
     journal = here / "optuna.journal"
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"op_code":4,"wor')

@@ -85,5 +85,5 @@ def _ended(
 
 def _experiment(study: SweepStudy) -> str:
     """The MLflow experiment of the sweep."""
-    record: dict[str, Any] = study.plan.settings.get("record", {})
-    return str(record.get("tracking", {}).get("experiment", "fmexp"))
+    tree: dict[str, Any] = study.plan.settings.get("config_tree", {})
+    return str(tree.get("tracking", {}).get("experiment", "fmexp"))
