@@ -9,7 +9,7 @@ from fmexp import __version__
 from fmexp.errors import ConfigError
 from fmexp.record.spool import new_key
 from fmexp.sweep import progress
-from fmexp.sweep.study import VERSION, SweepStudy
+from fmexp.sweep.study import VERSION, SweepStudy, as_stored
 from fmexp.sweep.trial_status import IDENTITY, PLAN
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def open_study(search: Search, storage: BaseStorage) -> str:
         while name in known:
             name, number = f"{base}-{number}", number + 1
     if name in known and PLAN in known[name].system_attrs:
-        _go_on(search, SweepStudy(storage, name))
+        with as_stored(name):
+            _go_on(search, SweepStudy(storage, name))
         return name
     identities = {each: s.system_attrs.get(IDENTITY) for each, s in known.items()}
     if any(identities.values()):

@@ -14,6 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from fmexp.errors import UserError
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.space import Space
@@ -35,6 +36,8 @@ from fmexp.sweep.trial_status import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
@@ -70,6 +73,22 @@ class SweepPlan:
         return f"{self.sweep_key}-{number:06d}"
 
 
+@contextlib.contextmanager
+def as_stored(name: str) -> Iterator[None]:
+    """What a study keeps is read in the block; where it is damaged, the user is told.
+
+    Raises:
+        UserError: it does not hold what fmexp writes.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+        raise UserError(
+            f"the study {name} does not hold what fmexp writes ({type(error).__name__}: {error}): "
+            "give another hydra.sweeper.study_name, or move its storage away (optuna.journal)"
+        ) from error
+
+
 class SweepStudy:
     """An Optuna study as the sweep uses it; one object for each thread, on a storage they share.
 
@@ -86,9 +105,10 @@ class SweepStudy:
         self.optuna = optuna.load_study(study_name=name, storage=storage)
         self._id = storage.get_study_id_from_name(name)
         self._trial_ids: dict[int, int] = {}
-        attributes = self.attributes()
-        self.space = Space.from_json(attributes[SPACE])
-        self.plan = SweepPlan(**attributes[PLAN])
+        with as_stored(name):
+            attributes = self.attributes()
+            self.space = Space.from_json(attributes[SPACE])
+            self.plan = SweepPlan(**attributes[PLAN])
 
     @classmethod
     def make(
