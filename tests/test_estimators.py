@@ -39,7 +39,9 @@ def test_scikit_learn_finds_nothing_wrong(estimator, check):
 @pytest.mark.parametrize("backend", ["numpy_sgd", "torch_adam"])
 def test_both_backends_learn_an_interaction(backend):
     pytest.importorskip("torch")
-    found = FMRegressor(backend=backend, learning_rate=0.03, epochs=300, k=2).fit(X[:200], Y[:200])
+    found = FMRegressor(
+        backend=backend, learning_rate=0.03, learning_rate_decay=0.01, epochs=300, k=2
+    ).fit(X[:200], Y[:200])
     assert found.score(X[200:], Y[200:]) > 0.95
     assert found.train_losses_[-1] < 0.1 * found.train_losses_[0]
 
