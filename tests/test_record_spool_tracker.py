@@ -255,3 +255,23 @@ def test_four_trackers_at_once_on_an_empty_folder(tmp_path: Path) -> None:
     finished = [key for output in outputs for key in told(output)["finished"]]
     assert len(finished) == 8
     assert_whole(stored(tmp_path / "mlflow.db"), finished)
+
+
+def test_a_winner_that_a_killed_command_left_is_sent_before_the_sweep_that_links_to_it(
+    store_folder: Path,
+) -> None:
+    tracker = open_tracker(uri_of(store_folder), "test", store_folder)
+    sweep = tracker.start_run(RunStart("sweep", {}, {}, key="sweep", reopens=True))
+    dead, lock = become_owner(store_folder, Destination(uri_of(store_folder), "test", 100))
+    left = EventWriter(dead, "sweep-0", RunStart("0", {}, {}, parent="sweep", key="sweep-0"))
+    left.end([], End(Outcome.COMPLETED, "", {"best/val_mse": 0.5}, {}, 1000))
+    os.close(lock)
+    folder = sweep.attach("sweep-0")
+    assert folder is not None
+    (folder / "curve.png").write_bytes(b"a picture")
+    sweep.finish(Outcome.COMPLETED, links={"fmexp.winner": "sweep-0"})
+    tracker.close()
+    runs = {run.name: run for run in stored(store_folder / "mlflow.db")}
+    assert runs["sweep"].tags["fmexp.winner"] == runs["0"].run_id
+    assert (runs["0"].artifacts / "curve.png").read_bytes() == b"a picture"
+    assert runs["0"].tags["mlflow.parentRunId"] == runs["sweep"].run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ def in_store_errors(store: str, what: str) -> Iterator[None]:
     Raises:
         StoreError: whatever MLflow, a driver or a server makes of it.
     """
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
     try:
         with waiting(store):
             yield

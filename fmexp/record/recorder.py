@@ -78,6 +78,10 @@ class Recorder:
                 trouble = f"the store cannot be used: {_in_words(error)}"
                 if ended and is_hopeless(error):
                     return self._give_up(trouble)
+            if ended and not trouble and sender is not None and sender.holds_back:
+                self.mend(wait=True)  # a sweep's winner may be what a killed command left
+                sender.wait_for_links = False
+                continue
             if ended and not trouble:
                 break
             if ended and time.monotonic() - self._ended_at > self._patience:

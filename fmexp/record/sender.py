@@ -47,6 +47,9 @@ class Sender:
     Attributes:
         refused: runs that the store will never take as they are, and why.
         left_out: artifacts that are links, pipes or the like and were not sent.
+        wait_for_links: whether a run is held back while another that its end links to lies in the
+            spool of somebody else, who may be dead.
+        holds_back: whether one was, in the last `send`.
     """
 
     def __init__(self, owner: Path, store: Store, thin_to: int, wait_for_parents: bool) -> None:
@@ -58,6 +61,8 @@ class Sender:
         self._parents: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.left_out: list[str] = []
+        self.wait_for_links = wait_for_parents
+        self.holds_back = False
 
     def send(self, last: bool) -> Iterator[tuple[str, str | Exception]]:
         """Send what is new.
@@ -69,6 +74,7 @@ class Sender:
             (key, run id) of each run that is whole in the store now; it leaves the spool when the
             caller asks for the next. (key, exception) of each that could not be sent.
         """
+        self.holds_back = False
         later: list[Path] = []  # a run that links to others comes after them
         for folder in chain(spool.runs(self.owner), later):
             if folder.name in self.refused:
@@ -110,7 +116,10 @@ class Sender:
         if killed and record.start.reopens and self._goes_on(run):
             return True
         look = killed or record.end.reason == events.REFUSED  # somebody else may have closed it
-        fresh = self._find_or_create(run, record, look)
+        fresh = self._find_or_create(run, record, look)  # others' runs may need it as their parent
+        if self.wait_for_links and self._links_lie_elsewhere(record.end):
+            self.holds_back = True
+            return False
         if fresh or record.start.reopens or self._store.is_live(run.run_id):
             tags = {} if fresh else _end_tags(record)
             self._mend_children(run, record.end)
@@ -242,6 +251,11 @@ class Sender:
         end = run.reader.record.end if run.reader.record else None
         keys = chain(end.links.values(), end.children) if end else ()
         return any((self.owner / key).exists() for key in keys)
+
+    def _links_lie_elsewhere(self, end: events.End) -> bool:
+        """Whether a run that this end links to waits in the spool of another owner."""
+        others = (spool.waits(self.owner.parent, key, but=self.owner) for key in end.links.values())
+        return any(others)
 
     def _parent_id(self, key: str) -> str:
         """The parent's id; "" when there is no such run and nobody is left to make it."""

@@ -99,8 +99,8 @@ def make_yaml() -> tuple[list[Path], list[str]]:
     file.parent.mkdir(parents=True)
     file.write_text(
         "# @package _global_\ndefaults:\n  - override /backend: numpy_sgd\nseed: 1\n"
-        "model: {k: 4, init_stdev: 0.1}\ntraining:\n  epochs: 1\n  learning_rate: ${.rate}\n"
-        "  rate: 0.01\ntracking: {tags: {a: &x b, c: *x}}\nhydra: {sweeper: {n_trials: 3}}\n"
+        "model: {k: 4, init_stdev: 0.1}\ntraining:\n  epochs: 1\n  learning_rate: ${.reg_w}\n"
+        "  reg_w: &x 0.01\n  reg_V: *x\nhydra: {sweeper: {n_trials: 3}}\n"
     )
     words = ["run", "--config-dir", "theirs", "+experiment=x", "tracking=none", "--cfg", "job"]
     return [file], words
