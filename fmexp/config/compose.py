@@ -156,9 +156,13 @@ def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) ->
 def refuse_foreign_code(arguments: argparse.Namespace) -> None:
     """Refuse files that set, below `hydra`, more than options; see `fmexp.config.hydra_code`.
 
+    Costs two compositions, so only where there are files besides fmexp's own.
+
     Raises:
         ConfigError: they do.
     """
+    if not arguments.config_dir and not any("searchpath" in o for o in arguments.overrides):
+        return
     with composing():
         with _hydra(arguments.config_dir):
             given = checked_overrides(arguments)

@@ -179,10 +179,9 @@ class PlantedConfig:
 
 
 @dataclass
-class CsvConfig:
-    """`data=csv`: delimited text; what is null is found out, and shown."""
+class ColumnsConfig:
+    """What `data=csv` and `data=parquet` share: columns by name; what is null is found out."""
 
-    name: Literal["csv"]
     standardize: bool
     path: str
     target: str | None
@@ -193,6 +192,13 @@ class CsvConfig:
     min_count: Count
     missing: Literal["error", "mean"]
     missing_target: Literal["error", "drop"]
+
+
+@dataclass
+class CsvConfig(ColumnsConfig):
+    """`data=csv`: delimited text."""
+
+    name: Literal["csv"]
     delimiter: str | None
     encoding: str
     quoting: bool
@@ -200,20 +206,10 @@ class CsvConfig:
 
 
 @dataclass
-class ParquetConfig:
-    """`data=parquet`: as `data=csv`, without what only text needs."""
+class ParquetConfig(ColumnsConfig):
+    """`data=parquet`: nothing that only text needs."""
 
     name: Literal["parquet"]
-    standardize: bool
-    path: str
-    target: str | None
-    categorical: list[str] | None
-    numeric: list[str] | None
-    drop: list[str]
-    dates: dict[str, str] | None
-    min_count: Count
-    missing: Literal["error", "mean"]
-    missing_target: Literal["error", "drop"]
 
 
 @dataclass

@@ -58,7 +58,9 @@ def in_store_errors(store: str, what: str) -> Iterator[None]:
     Raises:
         StoreError: whatever MLflow, a driver or a server makes of it.
     """
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
+    logger = logging.getLogger("mlflow.store.db.utils")  # it logs the traceback of what it raises
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         with waiting(store):
             yield
@@ -67,6 +69,8 @@ def in_store_errors(store: str, what: str) -> Iterator[None]:
     except Exception as error:  # MLflow hands on whatever a driver or a server makes it meet
         words = f"the store {store} {what}: {in_words(error)}; `fmexp doctor` says more"
         raise StoreError(words) from error
+    finally:
+        logger.setLevel(level)
 
 
 def check_database(uri: str) -> None:

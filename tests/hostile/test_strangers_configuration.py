@@ -51,12 +51,15 @@ def test_what_hydra_would_run_for_a_file_is_refused(text, sent, refused):
     assert sorted(p.name for p in Path.cwd().iterdir()) == ["theirs"]
 
 
-def test_a_launcher_of_a_strangers_own_is_refused(sent, refused):
+@pytest.mark.parametrize("found_by", ["--config-dir", "hydra.searchpath"])
+def test_a_launcher_of_a_strangers_own_is_refused(found_by, sent, refused):
     sent("defaults: [{override /hydra/launcher: theirs}]")
     launcher = Path("theirs/hydra/launcher/theirs.yaml")
     launcher.parent.mkdir(parents=True)
     launcher.write_text(RUNS.replace(", ", "\n"))
-    assert "theirs" in refused(*SWEEP)
+    searched = ["run", "-m", *SWEEP[5:], "hydra/launcher=theirs",
+                f"hydra.searchpath=[file://{Path.cwd() / 'theirs'}]"]  # fmt: skip
+    assert "theirs" in refused(*(SWEEP if found_by == "--config-dir" else searched))
     assert not Path("ran").exists()
 
 
