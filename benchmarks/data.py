@@ -184,24 +184,11 @@ def child(path: Path) -> None:
 def csv_config(path: Path) -> object:
     from fmexp.config.schema import CsvConfig
 
-    names = [f"c{j}" for j in range(5)]
     return CsvConfig(
-        "csv",
-        True,
-        str(path),
-        "y",
-        names,
-        None,
-        [],
-        None,
-        1,
-        "error",
-        "error",
-        None,
-        "utf-8",
-        True,
-        None,
-    )
+        name="csv", path=str(path), standardize=True, target="y", drop=[], dates=None,
+        categorical=[f"c{j}" for j in range(5)], numeric=None, min_count=1, missing="error",
+        missing_target="error", delimiter=None, encoding="utf-8", quoting=True, names=None,
+    )  # fmt: skip
 
 
 def run_config(path: Path) -> object:

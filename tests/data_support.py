@@ -16,20 +16,16 @@ WHOLE = SplitConfig(0, 0, None, 0)
 PARTS = SplitConfig(0.2, 0.2, None, 0)
 
 
+COLUMNS = {"standardize": True, "target": "y", "categorical": None, "numeric": None, "drop": [],
+           "dates": None, "min_count": 1, "missing": "error",
+           "missing_target": "error"}  # fmt: skip
+TEXT = {"delimiter": None, "encoding": "utf-8", "quoting": True, "names": None}
+
+
 def load_csv(
     path: Path, split: SplitConfig = WHOLE, task: str = "regression", **keys: Any
 ) -> Dataset:
-    given = {"target": "y", "categorical": None, "numeric": None, "drop": [], "min_count": 1}
-    given |= {
-        "dates": None,
-        "missing": "error",
-        "missing_target": "error",
-        "delimiter": None,
-        "encoding": "utf-8",
-        "quoting": True,
-    }
-    config = CsvConfig("csv", True, str(path), **(given | {"names": None} | keys))
-    return load(config, split, task)
+    return load(CsvConfig(name="csv", path=str(path), **(COLUMNS | TEXT | keys)), split, task)
 
 
 def load_libsvm(path: Path, split: SplitConfig = WHOLE) -> Dataset:
@@ -37,9 +33,7 @@ def load_libsvm(path: Path, split: SplitConfig = WHOLE) -> Dataset:
 
 
 def load_parquet(path: Path, split: SplitConfig = WHOLE, **keys: Any) -> Dataset:
-    given = {"target": "y", "categorical": None, "numeric": None, "drop": [], "min_count": 1}
-    given |= {"dates": None, "missing": "error", "missing_target": "error"}
-    config = ParquetConfig("parquet", True, str(path), **(given | keys))
+    config = ParquetConfig(name="parquet", path=str(path), **(COLUMNS | keys))
     return load(config, split, "regression")
 
 
