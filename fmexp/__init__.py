@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "FMClassifier": "fmexp.estimators",
     "FMRegressor": "fmexp.estimators",
+    "current_trial": "fmexp.application.trial",
     "load": "fmexp.analysis.export",
 }
 """Where the names for use from Python are defined; imported only when they are used."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import yaml
 
-from fmexp.config.compose import config_folder
 from fmexp.record.tracker import Outcome, RunStart
 from fmexp.sweep.launch import run
 from fmexp.sweep.options import read_options
@@ -41,8 +40,10 @@ def open_task(settings):
 
 
 def search(n_trials: int, n_jobs: int = 1, uri: str = "") -> Search:
-    options = yaml.safe_load((config_folder() / "hydra/sweeper/fmexp.yaml").read_text())
+    conf = Path(__file__).resolve().parent.parent / "hydra_plugins/fmexp_sweeper/conf"
+    options = yaml.safe_load((conf / "hydra/sweeper/fmexp_base.yaml").read_text())
     del options["defaults"]
+    options["tracking"] = {"name": "none"}
     options |= {"n_trials": n_trials, "n_jobs": n_jobs, "sampler": {"name": "random", "seed": 1}}
     options["pruner"] = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
     application = Application(

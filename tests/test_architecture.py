@@ -21,6 +21,7 @@ LEVELS = [
     {"fmexp.record"},
     {"fmexp.config"},
     {"fmexp.sweep"},
+    {"fmexp.application"},
     {"fmexp.fm", "fmexp.data"},
     {"fmexp.backends"},
     {"fmexp.training", "fmexp.model"},
@@ -36,7 +37,12 @@ HEAVY = {
     "llvmlite": KERNELS,
     "mlflow": {"fmexp.record", "fmexp.analysis.export", "fmexp.analysis.served"},
     "sklearn": {"fmexp.estimators"},
-    "optuna": {"fmexp.sweep", "fmexp.sweep.failover", "fmexp.analysis.report"},
+    "optuna": {
+        "fmexp.sweep",
+        "fmexp.sweep.failover",
+        "fmexp.application.task",
+        "fmexp.analysis.report",
+    },
     "plotly": {"fmexp.analysis.report"},
     "matplotlib": {"fmexp.experiment.artifacts"},
 }
@@ -127,7 +133,14 @@ def test_every_package_that_is_imported_is_a_declared_dependency():
             assert declared & set(names.get(package, [package])), f"{path} imports {package}"
 
 
-MODEL = ("fmexp.fm", "fmexp.data", "fmexp.backends", "fmexp.training", "fmexp.experiment")
+MODEL = (
+    "fmexp.application",
+    "fmexp.fm",
+    "fmexp.data",
+    "fmexp.backends",
+    "fmexp.training",
+    "fmexp.experiment",
+)
 
 
 @pytest.mark.parametrize("half", ["sweep", "record"])
@@ -141,7 +154,8 @@ def test_the_sweep_and_the_record_know_no_model(half):
 
 
 def test_the_sweep_loads_nothing_heavy_for_another_application():
-    modules = [_name(p) for p in (PACKAGE / "sweep").rglob("*.py")]
+    folders = (PACKAGE / "sweep", PACKAGE / "application")
+    modules = [_name(p) for folder in folders for p in folder.rglob("*.py")]
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"numba", "torch", "pyarrow", "pandas", "mlflow", "sklearn", "matplotlib"}

@@ -75,7 +75,8 @@ def test_every_option_of_a_sweep_is_documented() -> None:
     from omegaconf import OmegaConf
 
     text = (ROOT / "docs" / "sweeps.md").read_text()
-    options = OmegaConf.load(ROOT / "conf" / "hydra" / "sweeper" / "fmexp.yaml")
+    conf = ROOT / "hydra_plugins" / "fmexp_sweeper" / "conf" / "hydra" / "sweeper"
+    options = OmegaConf.load(conf / "fmexp_base.yaml")
     for option in options.keys() - {"_target_", "defaults"}:
         assert f"`{option}`" in text or f"hydra.sweeper.{option}" in text, option
 

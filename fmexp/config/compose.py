@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]
 
-_register: Any = (  # OmegaConf 2.3 has another function of the newer one's name
+register_resolver: Any = (  # OmegaConf 2.3 has another function of the newer one's name
     OmegaConf.register_new_resolver
     if omegaconf.__version__.startswith("2.3.")
     else OmegaConf.register_resolver
@@ -249,8 +249,8 @@ def _watching_the_environment() -> Iterator[list[str]]:
         asked.append(name)
         return oc.env(name, *default)
 
-    _register("oc.env", watched, replace=True)
+    register_resolver("oc.env", watched, replace=True)
     try:
         yield asked
     finally:
-        _register("oc.env", oc.env, replace=True)
+        register_resolver("oc.env", oc.env, replace=True)

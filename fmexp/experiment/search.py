@@ -21,7 +21,7 @@ from fmexp.experiment.trial_plan import DataCache, TrialPlan
 from fmexp.record.locate import locate_store
 from fmexp.record.passwords import no_password
 from fmexp.sweep.expressions import ordered, read_space
-from fmexp.sweep.options import read_options
+from fmexp.sweep.options import MlflowOptions, read_options
 from fmexp.sweep.samplers import make_sampler
 from fmexp.sweep.search import Application, Search
 from fmexp.sweep.space import Condition, Space
@@ -77,6 +77,9 @@ def prepare(command: Command, arguments: list[str], raw_options: dict[str, Any])
     """
     composed, config = command.composed, command.composed.config
     options = read_options(raw_options)
+    if options.tracking != MlflowOptions("mlflow", None, None):
+        raise ConfigError("hydra.sweeper.tracking is for other applications; use tracking.uri=..., "
+                          "tracking.experiment=... or tracking=none")  # fmt: skip
     overrides = OverridesParser.create().parse_overrides(arguments)
     leaves = flatten(composed.config_tree)
     space, excluded = read_space(options.params, overrides, options.conditions, leaves)

@@ -58,7 +58,7 @@ def read_space(
     mistakes: list[str] = []
     found: dict[str, Dimension] = {}
     excluded: dict[str, str] = {}
-    last = {o.key_or_group: o for o in overrides if not o.is_hydra_override()}
+    last = {swept_key(o): o for o in overrides if not o.is_hydra_override()}
     if any(override.is_sweep_override() for override in last.values()):
         unused = _flat(params)
         conditions = {k: v for k, v in _flat(conditions).items() if k in last or k not in unused}
@@ -91,7 +91,7 @@ def _take(
     override: Override, found: dict[str, Dimension], excluded: dict[str, str], mistakes: list[str]
 ) -> None:
     """Let one override of the command line change the dimensions that were found so far."""
-    key = override.key_or_group
+    key = swept_key(override)
     if not override.is_sweep_override():
         if found.pop(key, None):
             excluded[key] = "fixed on the command line"
@@ -102,6 +102,12 @@ def _take(
     except _MistakeError as mistake:
         found.pop(key, None)
         mistakes.append(f"{override.input_line}: {mistake}")
+
+
+def swept_key(override: Override) -> str:
+    """What an override is called in the space: its key, with the package where it has one."""
+    package = f"@{override.package}" if override.package is not None else ""
+    return f"{override.key_or_group}{package}"
 
 
 def _dimension(key: str, override: Override) -> Dimension:

@@ -76,6 +76,8 @@ def run(search: Search, folder: Path, launch: Work | None = None) -> int:
         study = job.open_study(storage)
         ended = _run(search, job, storage, study, launch or _workers_here(search))
         print(progress.summary(search, study, ended.reason, ended.delivery))
+        if (winner := study.winner()) and winner.value is not None and application.take_winner:
+            application.take_winner(study.space.point(winner), winner.value)
     if ended.lost:
         raise ended.lost
     return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(ended.outcome, 1)
@@ -96,6 +98,7 @@ def _job(search: Search, folder: Path) -> Job:
         options=search.raw_options,
         deadline=None if options.timeout is None else time.time() + options.timeout,
         stop_file=str(folder.resolve() / ".fmexp" / f"stop-{new_key()}"),
+        payload=application.payload,
     )
 
 
@@ -165,6 +168,8 @@ def _work_to_the_end(pool: WorkerPool, failover: Failover, study: SweepStudy, wo
 def _workers_here(search: Search) -> Work:
     """What starts workers on this machine: threads, or processes where those would lose."""
     n_jobs = search.options.n_jobs
+    if n_jobs == 1 and search.application.foreground:
+        return WorkerPool.here
     if n_jobs == 1 or search.application.in_threads:
         return lambda pool: pool.threads(n_jobs)
     return lambda pool: pool.processes(n_jobs)

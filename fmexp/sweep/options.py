@@ -90,8 +90,25 @@ class HyperbandOptions:
     reduction_factor: Annotated[int, Bounds(2, 100)]
 
 
+@dataclass
+class MlflowOptions:
+    """`hydra/sweeper/tracking=mlflow`; null: what MLflow's environment variables say."""
+
+    name: Literal["mlflow"]
+    uri: str | None
+    experiment: str | None
+
+
+@dataclass
+class NoTrackingOptions:
+    """`hydra/sweeper/tracking=none`."""
+
+    name: Literal["none"]
+
+
 SamplerOptions = TpeOptions | RandomOptions | GridOptions | QmcOptions | CmaesOptions | GpOptions
 PrunerOptions = NoPrunerOptions | MedianOptions | HyperbandOptions
+TrackingOptions = MlflowOptions | NoTrackingOptions
 
 
 @dataclass
@@ -104,13 +121,16 @@ class SweepOptions:
         max_failure_rate: the sweep ends when more than this share of `n_trials` failed.
         timeout: seconds after which this command asks for no more trials.
         seeds: trainings per point, at seed, seed + 1, ...
-        direction: null: as the objective asks (errors fall; accuracy, auc and r2 rise).
-        objective: metric by name; null: the best validation loss.
+        direction: null: as the objective asks (errors fall; accuracy, auc and r2 rise), else
+            minimize.
+        objective: metric by name; null: the application's own.
+        tracking: where trials are recorded; `fmexp run` has `tracking` for that.
         enqueue: points to evaluate before the sampler's.
     """
 
     sampler: SamplerOptions
     pruner: PrunerOptions
+    tracking: TrackingOptions
     n_trials: Count
     n_jobs: Annotated[int, Bounds(1, 1024)]
     direction: Literal["minimize", "maximize"] | None

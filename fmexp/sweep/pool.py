@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -62,17 +63,30 @@ class WorkerPool:
         if self._errors:
             raise self._errors[0]
 
+    def here(self) -> None:
+        """Work in this thread, the main one, where a debugger works and Ctrl-C is heard."""
+        with _Watch(self):
+            self._work(self.asked)
+        if self._errors:
+            raise self._errors[0]
+
     def processes(self, n_jobs: int) -> None:
         """Work in processes of one torch thread each, which gain where threads would lose.
 
         One that is killed is no failure: its trial is given up and re-run by a surviving worker.
         """
+        shown = os.dup(1)  # what trials print; a worker's own stdout is for its answer
         processes = [
             subprocess.Popen(  # noqa: S603 (our own module)
-                worker_process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [*worker_process.COMMAND, str(shown)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                pass_fds=[shown],
             )
             for _ in range(n_jobs)
         ]
+        os.close(shown)
         with _Watch(self):
             for process in processes:
                 assert process.stdin is not None

@@ -40,9 +40,11 @@ def opening(search: Search) -> str:
     return "\n".join(lines)
 
 
-def estimate(search: Search, seconds_per_trial: float) -> str:
+def estimate(search: Search, seconds_per_trial: float | None) -> str:
     """How long it would take; nothing is run."""
     number = total(search, done=0)
+    if seconds_per_trial is None:
+        return f"dry run: {number:,} trials; nothing was run"
     seconds = seconds_per_trial * number / search.options.n_jobs
     return (
         f"dry run: {number:,} trials of about {_span(seconds_per_trial)} of training each, "
@@ -105,7 +107,7 @@ class Progress:
 
     def __init__(self, search: Search, study: SweepStudy) -> None:
         self._search, self._study = search, study
-        self._shown = sys.stderr.isatty()
+        self._shown = sys.stderr.isatty() and not search.application.foreground
         self._began = time.monotonic()
         self._before = len(study.ended())
 
@@ -193,9 +195,8 @@ def _next_command(search: Search, done: int, reason: str) -> list[str]:
         changed["hydra.sweeper.n_trials"] = str(2 * n_trials)
     again = search.application.again
     kept = [word for word in again if word.partition("=")[0].lstrip("+") not in changed]
-    return [
-        f"go on    {program()} {shlex.join([*kept, *(f'{key}={x}' for key, x in changed.items())])}"
-    ]
+    words = [*kept, *(f"{key}={x}" for key, x in changed.items())]
+    return [f"go on    {search.application.program or program()} {shlex.join(words)}"]
 
 
 def _best_table(study: SweepStudy) -> list[str]:

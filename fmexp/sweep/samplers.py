@@ -79,12 +79,17 @@ def make_sampler(options: SamplerOptions, space: Space, n_trials: int = 0) -> Ba
 
 
 def make_pruner(options: PrunerOptions, epochs: int) -> BasePruner:
-    """The pruner that the options ask for; a step is an epoch, of `epochs` at most."""
+    """The pruner that the options ask for; a step is an epoch, of `epochs` at most.
+
+    Where nobody knows how many there are at most, `epochs` is 0: Hyperband then takes the steps of
+    the first trial that completes, and prunes none before.
+    """
     if isinstance(options, MedianOptions):
         return optuna.pruners.MedianPruner(options.n_startup_trials, options.n_warmup_steps)
     if isinstance(options, HyperbandOptions):
-        least = min(options.min_resource or max(1, epochs // 27), epochs)
-        return optuna.pruners.HyperbandPruner(least, epochs, options.reduction_factor)
+        least, most = options.min_resource or max(1, epochs // 27), epochs or "auto"
+        least = min(least, epochs) if epochs else least
+        return optuna.pruners.HyperbandPruner(least, most, options.reduction_factor)
     return optuna.pruners.NopPruner()
 
 

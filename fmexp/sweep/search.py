@@ -29,13 +29,17 @@ class Application:
         opener: `package.module:function` that makes the task in a worker process.
         open_here: the same function in this process, where what it reads is loaded already.
         in_threads: whether trials run beside each other in threads; else in processes.
-        seconds_per_trial: measures how long a trial will take, about.
+        seconds_per_trial: measures how long a trial will take, about; None where nobody knows.
         run: the sweep's own run; its name, key and further tags are the sweep's.
         files: texts to keep with that run, by name.
         uri: the record's store, "" for none.
         experiment: the MLflow experiment.
         again: the command as it could be typed again, in words, without the program.
         notes: what is to be said of it before it begins.
+        foreground: whether one worker works in the main thread, and trials write to the terminal.
+        payload: what `opener` needs besides its settings; goes to workers alone, into no study.
+        program: the words that `again` is typed after; "" for fmexp.
+        take_winner: is told the best point and its value at the end.
     """
 
     name: str
@@ -44,13 +48,17 @@ class Application:
     opener: str
     open_here: Callable[[dict[str, Any]], Task]
     in_threads: bool
-    seconds_per_trial: Callable[[], float]
+    seconds_per_trial: Callable[[], float | None]
     run: RunStart
     files: dict[str, str]
     uri: str
     experiment: str
     again: list[str]
     notes: list[str]
+    foreground: bool = False
+    payload: str = ""
+    program: str = ""
+    take_winner: Callable[[Point, float], None] | None = None
 
 
 @dataclass(frozen=True)

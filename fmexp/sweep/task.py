@@ -55,15 +55,17 @@ class Task(Protocol):
         ...
 
 
-def open_task(path: str, settings: dict[str, Any]) -> Task:
+def open_task(path: str, settings: dict[str, Any], payload: str = "") -> Task:
     """The task of a study, in a worker's own process.
 
     Args:
         path: `package.module:function`; the function makes a task from its settings.
         settings: the task's own, as JSON, stored with the study.
+        payload: what the function takes besides, from who started the worker; "" for nothing.
     """
     module, _, name = path.partition(":")
-    task: Task = getattr(importlib.import_module(module), name)(settings)
+    more = [payload] if payload else []
+    task: Task = getattr(importlib.import_module(module), name)(settings, *more)
     return task
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class Job:
         options: `hydra.sweeper` as plain values.
         deadline: seconds since the epoch after which no trial is begun.
         stop_file: there once the user wants to stop; seen by workers wherever they run.
+        payload: see `open_task`.
     """
 
     storage: str
@@ -62,6 +64,7 @@ class Job:
     options: dict[str, Any]
     deadline: float | None
     stop_file: str
+    payload: str = ""
 
     def open_tracker(self) -> Tracker:
         """A tracker with a recorder of its own."""
@@ -109,13 +112,14 @@ def work_alone(job: Job) -> str:
 
 
 def _work_alone(job: Job, stop: Callable[[], str]) -> str:
-    _one_thread_a_process()
+    if not job.payload:  # another application's task sees to its cores itself
+        _one_thread_a_process()
     tracker = job.open_tracker()
     try:
         with answering(job.storage):
             storage = open_storage(job.storage, Path(job.folder))
             settings = SweepStudy(storage, job.study).plan.settings
-            return work(job, storage, tracker, open_task(job.task, settings), stop)
+            return work(job, storage, tracker, open_task(job.task, settings, job.payload), stop)
     finally:
         tracker.close()
 
@@ -147,25 +151,31 @@ COMMAND = [sys.executable, "-P", "-m", "fmexp.sweep.worker_process"]
 
 
 def main() -> None:
-    """Read a job from stdin, work, print why no more trials were asked for."""
+    """Read a job from stdin, work, answer on stdout why no more trials were asked for.
+
+    What trials print goes to the stdout of who started us, whose number is the only argument.
+    """
     end_on_sigterm()
-    with plain_output():
-        _main()
+    answer = os.dup(1)
+    os.dup2(int(sys.argv[1]), 1)
+    _main(answer)
 
 
-def _main() -> None:
+def _main(answer: int) -> None:
     from fmexp.errors import FmexpError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; our parent tells us too
     job = Job(**json.loads(sys.stdin.readline()))
+    screen = nullcontext() if job.payload else plain_output()  # another application's is its own
     threading.Thread(target=_stop_without_parent, daemon=True).start()
-    try:
-        print(work_alone(job))
-    except FmexpError as error:
-        print(f"fmexp: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with screen:
+        try:
+            os.write(answer, f"{work_alone(job)}\n".encode())
+        except FmexpError as error:
+            print(f"fmexp: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 def _stop_without_parent() -> None:

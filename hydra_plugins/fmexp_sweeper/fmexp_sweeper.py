@@ -1,13 +1,24 @@
-"""The class that Hydra finds for hydra/sweeper=fmexp; all of the sweep is in fmexp.sweep.
+"""The classes that Hydra finds for hydra/sweeper=fmexp; all of the sweep is in fmexp.sweep.
 
 Hydra imports this module whenever any Hydra app starts: it must import nothing heavy.
 """
 
+from pathlib import Path
+
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 
 
+class FmexpSearchPath(SearchPathPlugin):
+    """Lets every Hydra application find hydra/sweeper=fmexp and hydra/callbacks=fmexp."""
+
+    def manipulate_search_path(self, search_path):
+        """Add the folder conf beside this file."""
+        search_path.append("fmexp", f"file://{Path(__file__).parent / 'conf'}")
+
+
 class FmexpSweeper(Sweeper):
-    """Optuna inside Hydra's multirun; see fmexp/conf/hydra/sweeper/fmexp.yaml for the options."""
+    """Optuna inside Hydra's multirun; conf/hydra/sweeper/fmexp_base.yaml has the options."""
 
     def __init__(self, **options):
         self.options = options
@@ -17,9 +28,14 @@ class FmexpSweeper(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments):
-        """Run the sweep; returns the exit code of the command."""
-        if not hasattr(self.task_function, "search"):
-            raise RuntimeError("hydra/sweeper=fmexp sweeps `fmexp run -m` only")
+        """Run it; returns the exit code for `fmexp run`, else the jobs as Hydra knows them."""
+        if hasattr(self.task_function, "search"):
+            return self._sweep_own(arguments)
+        from fmexp.application.sweep import sweep
+
+        return sweep(self.hydra_context, self.config, self.task_function, arguments)
+
+    def _sweep_own(self, arguments):
         from omegaconf import OmegaConf
 
         from fmexp.sweep.hydra_launcher import other_launcher

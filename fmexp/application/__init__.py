@@ -1,0 +1,1 @@
+"""Any Hydra application, swept and recorded."""
