@@ -29,6 +29,9 @@ LAUNCHERS = {
 }
 """What pip installs for a launcher of Hydra's."""
 
+LAUNCHER_OF = {"slurm": "submitit_slurm", "ray": "ray"}
+"""The launcher of a `+cluster=`."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -66,7 +69,7 @@ def checked_overrides(arguments: argparse.Namespace) -> list[Given]:
             continue
         key = override.key_or_group
         if not arguments.multirun and (
-            key.startswith("hydra.sweeper") or override.is_sweep_override()
+            key.startswith("hydra.sweeper") or key == "cluster" or override.is_sweep_override()
         ):
             mistakes.append(f"{line}: sweeps need -m: fmexp run -m {line}")
         mistakes += _unknown_choice(override)
@@ -93,8 +96,10 @@ def _no_override(line: str, error: HydraException) -> str:
 def _unknown_choice(override: Override) -> list[str]:
     """A choice that its group does not have."""
     key = override.key_or_group
-    choices = _choices(key)
     chosen = override.value()
+    if key == "cluster" and str(chosen) in LAUNCHER_OF:
+        key, chosen = "hydra/launcher", LAUNCHER_OF[str(chosen)]
+    choices = _choices(key)
     if not choices or chosen in choices or not isinstance(chosen, str):
         return []
     if key == "hydra/launcher" and chosen in LAUNCHERS:
@@ -120,7 +125,7 @@ def _without_effect(key: str, line: str, arguments: argparse.Namespace) -> list[
 
 def _has_other_plugins(arguments: argparse.Namespace) -> bool:
     """Whether a launcher or another sweeper is chosen, or may be in a file of the user's."""
-    words = ("hydra/launcher=", "hydra/sweeper=")
+    words = ("hydra/launcher=", "hydra/sweeper=", "+cluster=", "cluster=")
     return bool(arguments.config_dir) or any(o.startswith(words) for o in arguments.overrides)
 
 
@@ -139,10 +144,10 @@ def _for_hydra(override: Override) -> str:
     """The override in the form that Hydra takes without asking whether the key exists.
 
     That is for the schema to say, with all other mistakes. Groups, deletions and Hydra's own keys
-    stay as they are; an experiment is always added.
+    stay as they are; an experiment or a cluster is always added.
     """
     line, key = str(override.input_line), override.key_or_group
-    if key == "experiment":
+    if key in ("experiment", "cluster"):
         return f"+{line.lstrip('+')}"
     is_hydras = key.partition(".")[0] == "hydra" and not key.startswith("hydra.sweeper.")
     if _choices(key) or override.is_delete() or is_hydras:

@@ -29,16 +29,22 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """While open, the first SIGINT or SIGTERM sets the flag, a second one interrupts at once."""
+def stop_on_signals(patient: tuple[int, ...] = ()) -> Iterator[Stop]:
+    """While open, the first SIGINT or SIGTERM sets the flag, a second one interrupts at once.
+
+    Args:
+        patient: signals that set the flag however often they come: a scheduler repeats them, and
+            kills whoever does not end in time.
+    """
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if stop.asked:
+        if stop.asked and number not in patient:
             raise KeyboardInterrupt
         stop.asked = True
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {signal.SIGINT, signal.SIGTERM, *patient}
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield stop
     finally:

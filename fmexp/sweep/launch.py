@@ -6,17 +6,17 @@ import contextlib
 import fcntl
 import os
 import time
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.trial import TrialState
 
+from fmexp.errors import UserError
 from fmexp.record import safe_files
 from fmexp.record.locate import sqlite_path
+from fmexp.record.passwords import without_password
 from fmexp.record.spool import new_key
 from fmexp.record.tracker import Outcome, close
 from fmexp.sweep import interrupt, progress
@@ -25,8 +25,9 @@ from fmexp.sweep.open_study import open_study
 from fmexp.sweep.pool import WorkerPool
 from fmexp.sweep.storage import answering, locate_storage, open_storage
 from fmexp.sweep.sweep_run import SweepRun
+from fmexp.sweep.total import work_to_the_end
 from fmexp.sweep.worker import DONE, EXHAUSTED, TIMEOUT
-from fmexp.sweep.worker_process import LOOK_SECONDS, Job
+from fmexp.sweep.worker_process import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a sweep ended: why, what that makes of it, and what became of its record."""
+    """How a sweep ended: why, what that makes of it, what became of its record and workers."""
 
     reason: str
     outcome: Outcome
     delivery: Delivery
     lost: StoreError | None
+    losses: str
 
 
 def run(search: Search, folder: Path, launch: Work | None = None) -> int:
@@ -62,6 +64,8 @@ def run(search: Search, folder: Path, launch: Work | None = None) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     options, application = search.options, search.application
+    if options.shared:
+        _refuse_what_hosts_cannot_reach(search)
     job = _job(search, folder)
     for note in application.notes:
         print(note)
@@ -75,12 +79,34 @@ def run(search: Search, folder: Path, launch: Work | None = None) -> int:
             job = replace(job, study=open_study(search, storage))
         study = job.open_study(storage)
         ended = _run(search, job, storage, study, launch or _workers_here(search))
-        print(progress.summary(search, study, ended.reason, ended.delivery))
+        print(progress.summary(search, study, ended.reason, ended.delivery, ended.losses))
         if (winner := study.winner()) and winner.value is not None and application.take_winner:
             application.take_winner(study.space.point(winner), winner.value)
     if ended.lost:
         raise ended.lost
     return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(ended.outcome, 1)
+
+
+def _refuse_what_hosts_cannot_reach(search: Search) -> None:
+    """Where the same command runs on several hosts, they share servers and no files.
+
+    Raises:
+        UserError: the study, or the record with its artifacts, would be of one host alone.
+    """
+    storage, uri, missing = search.options.storage or "null", search.application.uri, []
+    if not storage.startswith("postgres"):
+        missing.append(
+            f"hydra.sweeper.storage={without_password(storage)} is of this host: all hosts must "
+            "reach the study, so give hydra.sweeper.storage=postgresql://user@host/database"
+        )
+    if uri and not uri.startswith(("http://", "https://", "databricks")):
+        missing.append(
+            f"tracking.uri={without_password(uri)} leaves runs or their files on this host: all "
+            "hosts must reach the record, so give tracking.uri=http://host:5000 (fmexp's "
+            "docs/scale.md starts such a server), or tracking=none"
+        )
+    if missing:
+        raise UserError("\n".join(missing))
 
 
 def _job(search: Search, folder: Path) -> Job:
@@ -126,7 +152,7 @@ def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work
             with interrupt.stop_on_signals() as stop:
                 asked = lambda: "interrupted" if stop else ""  # noqa: E731
                 pool = WorkerPool(job, storage, tracker, task, look, asked)
-                reason = _work_to_the_end(pool, failover, study, work)
+                reason = work_to_the_end(pool, failover, study, work, search.options.relaunch)
         except BaseException as error:
             line.clear()
             sweep_run.fail(f"{type(error).__name__}: {error}")
@@ -139,30 +165,7 @@ def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work
         delivery, lost = close(tracker)
         Path(job.stop_file).unlink(missing_ok=True)
     _analyze(job.uri)
-    return _Ended(reason, outcome, delivery, lost)
-
-
-def _work_to_the_end(pool: WorkerPool, failover: Failover, study: SweepStudy, work: Work) -> str:
-    """Work again for the trials of workers that died; wait for those of other commands."""
-    n_trials = int(pool.job.options["n_trials"])
-    failover.recover(pool.tracker)
-    work(pool)
-    while {DONE, EXHAUSTED} & {*pool.reasons} and not pool.asked():
-        failover.recover(pool.tracker)
-        states = Counter(t.state for t in study.counted())
-        waiting, running = states[TrialState.WAITING], states[TrialState.RUNNING]
-        ended = states.total() - waiting - running
-        if ended >= n_trials:
-            return DONE
-        if waiting or (EXHAUSTED not in pool.reasons and ended + running < n_trials):
-            pool.reasons.clear()
-            work(pool)
-        elif running:
-            time.sleep(LOOK_SECONDS)
-        else:
-            return EXHAUSTED
-    others = [reason for reason in pool.reasons if reason and reason != DONE]
-    return pool.asked() or next(iter(others), DONE if pool.reasons else "failed")
+    return _Ended(reason, outcome, delivery, lost, pool.losses)
 
 
 def _workers_here(search: Search) -> Work:

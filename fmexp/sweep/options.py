@@ -126,6 +126,8 @@ class SweepOptions:
         objective: metric by name; null: the application's own.
         tracking: where trials are recorded; `fmexp run` has `tracking` for that.
         enqueue: points to evaluate before the sampler's.
+        relaunch: how often new workers are started when all were lost and trials are missing.
+        shared: whether the same command runs on several hosts.
     """
 
     sampler: SamplerOptions
@@ -143,6 +145,8 @@ class SweepOptions:
     seeds: Annotated[int, Bounds(1, 1000)]
     objective: str | None
     enqueue: list[dict[str, Any]]
+    relaunch: Annotated[int, Bounds(0, 1000)]
+    shared: bool
     resume: bool
     dry_run: bool
 

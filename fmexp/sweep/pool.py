@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
 
 from fmexp.errors import FmexpError
 from fmexp.sweep import worker_process
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hydra.plugins.launcher import Launcher
-    from omegaconf import DictConfig
     from optuna.storages import BaseStorage
 
     from fmexp.record.tracker import Tracker
+    from fmexp.sweep.scheduled_jobs import ScheduledJobs
     from fmexp.sweep.task import Task
     from fmexp.sweep.worker_process import Job
+
+
+SIGNALLED = 128
+"""Exit codes above mean that a signal ended the process."""
 
 
 @dataclass
@@ -36,7 +43,9 @@ class WorkerPool:
         task: open in this process.
         look: called a few times a second.
         asked: the reason for which the user wants to stop, "" while there is none.
-        reasons: why each worker ended.
+        reasons: why workers of the latest launch ended by themselves.
+        lost: what became of each worker that was killed or stopped by others, in words.
+        relaunches: how often new ones were started for them.
     """
 
     job: Job
@@ -46,6 +55,8 @@ class WorkerPool:
     look: Callable[[], None]
     asked: Callable[[], str]
     reasons: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    relaunches: int = 0
     _errors: list[BaseException] = field(default_factory=list)
 
     def threads(self, n_jobs: int) -> None:
@@ -73,7 +84,7 @@ class WorkerPool:
     def processes(self, n_jobs: int) -> None:
         """Work in processes of one torch thread each, which gain where threads would lose.
 
-        One that is killed is no failure: its trial is given up and re-run by a surviving worker.
+        One that is killed is no failure: its trial is given up and re-run by another worker.
         """
         shown = os.dup(1)  # what trials print; a worker's own stdout is for its answer
         processes = [
@@ -92,23 +103,96 @@ class WorkerPool:
                 assert process.stdin is not None
                 process.stdin.write(worker_process.to_json(self.job))
                 process.stdin.flush()  # and it stays open: its end would mean that we are gone
-            for process in processes:
-                self._await(process)
-        failed = [process.returncode for process in processes if process.returncode > 0]
-        if failed:
+            codes = [self._await(process) for process in processes]
+        if failed := [code for code in codes if 0 < code < SIGNALLED]:
             raise FmexpError(f"a worker process ended with exit code {failed[0]}; see above")
 
     def launcher(self, launcher: Launcher, n_jobs: int, overrides: list[str]) -> None:
         """Work wherever another launcher of Hydra's starts jobs: each of its jobs is a worker.
 
+        A launcher knows no more of a job that was killed than its exception says, and the other
+        jobs may have ended with it (joblib) or go on (ray): the study shows which.
+
         Args:
             launcher: set up with a `LaunchedWorker` of this pool's job as its task function.
             n_jobs: how many jobs.
             overrides: of each job, none of them swept.
+
+        Raises:
+            FmexpError: it starts no worker.
+        """
+        begun = self._begun()
+        with _Watch(self):
+            try:
+                for done in launcher.launch([list(overrides)] * n_jobs, initial_job_idx=0):
+                    self._take(str(done.return_value), "a job of the launcher")
+            except FmexpError:
+                raise
+            except Exception as error:
+                words = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+                if self._begun() == begun:
+                    raise FmexpError(f"hydra.launcher: no worker was started: {words}") from error
+                self._lose(words)
+
+    def jobs(self, jobs: ScheduledJobs, n_jobs: int) -> None:
+        """Work in jobs of a scheduler, which may wait, be killed, or be requeued.
+
+        Whatever ends this ends the jobs: those that wait as soon as nothing is left to be done,
+        all of them when the user stops.
+
+        Raises:
+            FmexpError: the jobs are not accepted, or their workers cannot work.
         """
         with _Watch(self):
-            for done in launcher.launch([list(overrides)] * n_jobs, initial_job_idx=0):
-                self.reasons.append(str(done.return_value))
+            try:
+                jobs.submit(LaunchedWorker(self.job), n_jobs)
+                while jobs.open:
+                    for end in jobs.take_ended():
+                        if end.began or not self.reasons:  # else we have cancelled it
+                            self._take(end.returned, end.words)
+                    if self.asked() or self.reasons:
+                        jobs.cancel(waiting_only=not self.asked())
+                    time.sleep(worker_process.LOOK_SECONDS)
+            finally:
+                jobs.cancel()
+
+    @property
+    def losses(self) -> str:
+        """The workers that were lost, counted, in words; "" where none was."""
+        if not self.lost:
+            return ""
+        lost = f"{len(self.lost)} worker{'s were' if len(self.lost) > 1 else ' was'} lost"
+        times = f"{self.relaunches} time{'s' if self.relaunches > 1 else ''}"
+        return lost + (f", new ones were started {times}" if self.relaunches else "")
+
+    def _begun(self) -> int:
+        """How many trials are running or have ended."""
+        study_id = self.storage.get_study_id_from_name(self.job.study)
+        trials = self.storage.get_all_trials(study_id, deepcopy=False)
+        return sum(trial.state is not TrialState.WAITING for trial in trials)
+
+    def _take(self, returned: str, words: str) -> None:
+        """Note why a worker ended.
+
+        Args:
+            returned: what it says itself; "" where it could not.
+            words: what is known of it from outside.
+
+        Raises:
+            FmexpError: it cannot work at all.
+        """
+        if returned.startswith(worker_process.FAILED):
+            raise FmexpError(f"{returned.removeprefix(worker_process.FAILED)} ({words})")
+        if returned in ("", worker_process.STOPPED):
+            self._lose(words)
+        else:
+            self.reasons.append(returned)
+
+    def _lose(self, words: str) -> None:
+        """Note that a worker was killed or stopped, but not by the user, and say so."""
+        if not self.asked():
+            self.lost.append(words)
+            print(f"fmexp: a worker was lost ({words}); its trial is run again", file=sys.stderr)
 
     def _work(self, stop: Callable[[], str]) -> None:
         try:
@@ -118,12 +202,15 @@ class WorkerPool:
         except BaseException as error:  # noqa: BLE001 -- raised again by who started the thread
             self._errors.append(error)
 
-    def _await(self, process: subprocess.Popen[str]) -> None:
+    def _await(self, process: subprocess.Popen[str]) -> int:
         assert process.stdin is not None
         assert process.stdout is not None
         with process.stdin, process.stdout:
-            self.reasons += process.stdout.read().split("\n")[:1]
-            process.wait()
+            reason = process.stdout.read().partition("\n")[0]
+            code = process.wait()
+        if not 0 < code < SIGNALLED:
+            self._take(reason, f"process {process.pid} was ended by a signal")
+        return code
 
 
 @dataclass(frozen=True)
@@ -132,9 +219,9 @@ class LaunchedWorker:
 
     job: Job
 
-    def __call__(self, _: DictConfig) -> str:
-        """Work; returns why no more trials were asked for."""
-        return worker_process.work_alone(self.job)
+    def __call__(self, _: object) -> str:
+        """Work; returns why no more trials were asked for, or why none can be."""
+        return worker_process.work_elsewhere(self.job)
 
 
 class _Watch:

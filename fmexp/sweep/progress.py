@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fmexp.record.environment import program
 from fmexp.sweep.samplers import searches_all
 from fmexp.sweep.space import in_words as point_in_words
+from fmexp.sweep.total import LOST
 from fmexp.sweep.trial_status import REASON, outcome_of
 from fmexp.sweep.worker import DONE, EXHAUSTED, FAILURES, TIMEOUT
 
@@ -162,17 +163,24 @@ def so_far(search: Search, study: SweepStudy) -> str:
     return text + (f"; {len(counted) - done} begun or planned" if len(counted) > done else "")
 
 
-def summary(search: Search, study: SweepStudy, reason: str, delivery: Delivery) -> str:
-    """How it ended, the best five, and the commands to see and to continue it."""
+def summary(
+    search: Search, study: SweepStudy, reason: str, delivery: Delivery, losses: str = ""
+) -> str:
+    """How it ended, the best five, and the commands to see and to continue it.
+
+    `losses` are workers that were lost, in words.
+    """
     options, done = search.options, len(study.ended())
     endings = {
         DONE: "done",
         EXHAUSTED: f"done: all {search.space.size() or done:,} points of the space were tried",
         TIMEOUT: f"stopped after {options.timeout:g} s" if options.timeout else "stopped",
         "interrupted": "interrupted",
+        LOST: f"no worker is left (hydra.sweeper.relaunch={options.relaunch})",
         FAILURES: f"too many failures (hydra.sweeper.max_failure_rate={options.max_failure_rate})",
     }
     lines = [f"{endings.get(reason, reason)}; {so_far(search, study)}"]
+    lines += [f"workers  {losses}"] if losses else []
     lines += _best_table(study)
     lines += _reasons(study)
     if delivery.store:

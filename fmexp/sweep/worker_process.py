@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from fmexp.sweep.task import Task
 
 LOOK_SECONDS = 0.25
+STOPPED, FAILED = "stopped", "failed: "
+"""What a worker says that a signal has stopped, and how it begins to say that it cannot work."""
+
 CURVE_POINTS = 320
 """Points of a trial's curve: as many as MLflow's UI asks for."""
 
@@ -101,14 +104,28 @@ def work(
 
 
 def work_alone(job: Job) -> str:
-    """Be a worker process: storage, task, tracker and signals of its own."""
+    """Be a worker process: storage, task, tracker and signals of its own.
+
+    The signals are also those by which a scheduler announces the end of a job's time, or that the
+    job must make room: the trial ends as interrupted, and others run it again.
+    """
     from fmexp.sweep.interrupt import stop_on_signals
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if threading.current_thread() is not threading.main_thread():  # only there are signals heard
         return _work_alone(job, lambda: "")
-    with stop_on_signals() as asked:
-        return _work_alone(job, lambda: "interrupted" if asked else "")
+    with stop_on_signals(patient=(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)) as asked:
+        return _work_alone(job, lambda: STOPPED if asked else "")
+
+
+def work_elsewhere(job: Job) -> str:
+    """The same in a job of a launcher; what keeps it from working is returned, not raised."""
+    from fmexp.errors import FmexpError
+
+    try:
+        return work_alone(job)
+    except FmexpError as error:
+        return f"{FAILED}{error}"
 
 
 def _work_alone(job: Job, stop: Callable[[], str]) -> str:

@@ -1,0 +1,148 @@
+"""Workers as jobs of a real Slurm of two nodes: killed, cancelled, requeued, out of time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.slurm_support import slurm, two_nodes, why_not
+from tests.sweep_support import SOAK, assert_in_agreement, has_begun, left_in, until
+
+SWEEP = (
+    "run", "-m", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=2",
+    "data=planted", "data.rows=40000", "training.epochs=40",
+)  # fmt: skip
+ENDLESS = "training.epochs=10000000"
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[dict[str, str]]:
+    """The environment of its commands; a machine without it skips, unless FMEXP_SLURM=required."""
+    if reason := why_not():
+        (pytest.fail if os.environ.get("FMEXP_SLURM") == "required" else pytest.skip)(reason)
+    with two_nodes() as environment:
+        yield environment
+
+
+@pytest.fixture
+def on_slurm(fmexp, nodes):
+    """The command, with Slurm's environment."""
+    fmexp.env |= nodes | {"PYTHONWARNINGS": "ignore"}
+    fmexp.use_made_store()
+    return fmexp
+
+
+def jobs(nodes: dict[str, str], *options: str) -> list[str]:
+    """The ids of the jobs that wait or run."""
+    return slurm(nodes, "squeue", "-h", "-r", "-o", "%i", *options).split()
+
+
+def worker_of(job: str) -> int:
+    """The process of a job's worker; 0 while there is none."""
+    array, _, task = job.partition("_")
+    wanted = {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={task}"}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            words = (entry / "cmdline").read_text().split("\0")
+            is_worker = "submitit.core._submit" in words and "python" in words[0]
+            if is_worker and wanted <= {*(entry / "environ").read_text().split("\0")}:
+                return int(entry.name)
+    return 0
+
+
+def next_job(nodes: dict[str, str], but: set[str]) -> str:
+    """A job whose worker runs, other than these."""
+    found = []
+
+    def look() -> bool:
+        found[:] = [job for job in jobs(nodes, "-t", "R") if job not in but and worker_of(job)]
+        return bool(found)
+
+    until(look)
+    but.add(found[0])
+    return found[0]
+
+
+def test_jobs_that_are_requeued_stopped_killed_or_cancelled_cost_no_trial(on_slurm, nodes):
+    command = on_slurm.start(*SWEEP, "hydra.sweeper.n_jobs=4", "hydra.sweeper.n_trials=12")
+    until(lambda: has_begun(on_slurm.folder, trials=2))
+    hit: set[str] = set()
+    requeued = next_job(nodes, hit)
+    slurm(nodes, "scontrol", "requeue", requeued)
+    slurm(nodes, "scancel", "--signal=USR2", next_job(nodes, hit))  # as when its time is over
+    os.kill(worker_of(next_job(nodes, hit)), signal.SIGKILL)
+    slurm(nodes, "scancel", next_job(nodes, hit))
+    out, err = command.communicate(timeout=120)
+    assert command.returncode == 0, out + err
+    assert "Traceback" not in err
+    assert "3 workers were lost\n" in out
+    (log,) = on_slurm.folder.glob(f".fmexp/hydra/.submitit/{requeued}/*_log.out")
+    assert log.read_text().count("Starting with") == 2  # it goes on
+    left = left_in(on_slurm.folder)
+    assert len(left.counted) == len(set(left.points)) == 12
+    assert_in_agreement(left)
+    assert jobs(nodes) == []
+
+
+def test_ctrl_c_in_the_command_cancels_its_jobs(on_slurm, nodes):
+    command = on_slurm.start(*SWEEP, ENDLESS, "hydra.sweeper.n_jobs=3")
+    until(lambda: has_begun(on_slurm.folder, trials=2))
+    assert len(jobs(nodes)) == 3
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert jobs(nodes) == []
+    left = left_in(on_slurm.folder)
+    assert left.running == []
+    assert {run.tags["fmexp.outcome"] for run in left.children.values()} == {"interrupted"}
+
+
+@pytest.mark.skipif(not SOAK, reason="Slurm looks at time limits twice a minute: make soak waits")
+def test_jobs_whose_time_is_over_end_their_trials_and_new_ones_go_on(on_slurm, nodes):
+    command = on_slurm.start(
+        *SWEEP, ENDLESS, "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=50",
+        "hydra.sweeper.n_trials=1", "hydra.sweeper.relaunch=1",
+    )  # fmt: skip
+    out, err = command.communicate(timeout=240)
+    assert command.returncode == 1, out + err
+    assert "no worker is left (hydra.sweeper.relaunch=1)" in out
+    assert "2 workers were lost, new ones were started 1 time" in out
+    left = left_in(on_slurm.folder)
+    assert [t.user_attrs.get("mark") for t in left.trials] == ["interrupted", "interrupted", None]
+    assert {run.tags["fmexp.outcome"] for run in left.children.values()} == {"interrupted"}
+
+
+@pytest.mark.skipif(not SOAK, reason="takes minutes: make soak")
+@pytest.mark.parametrize("seed", range(3))
+def test_two_hundred_trials_are_exact_while_twenty_jobs_are_killed_or_cancelled(
+    on_slurm, nodes, seed
+):
+    command = on_slurm.start(
+        *SWEEP, "hydra.launcher.timeout_min=30", "hydra/sweeper/sampler=random",
+        "hydra.sweeper.n_jobs=8", "hydra.sweeper.n_trials=200",
+    )  # fmt: skip
+    chance, hit = random.Random(seed), set()
+    while len(hit) < 20:
+        victim = next_job(nodes, hit)
+        time.sleep(chance.uniform(0, 4))  # into its start, a trial, or the end of one
+        if chance.random() < 0.5:
+            slurm(nodes, "scancel", victim)
+        elif worker := worker_of(victim):
+            os.kill(worker, signal.SIGKILL)
+    out, err = command.communicate(timeout=600)
+    assert command.returncode == 0, out + err
+    assert "Traceback" not in err
+    print(out, file=sys.stderr)
+    left = left_in(on_slurm.folder)
+    assert len(left.counted) == len(set(left.points)) == 200
+    assert_in_agreement(left)
+    assert jobs(nodes) == []
