@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
-from fmexp.application.task import OBJECTIVE, HydraTask, as_yaml, params, payload, tags
+from fmexp.application.description import as_yaml, params, tags
+from fmexp.application.outcome import OBJECTIVE
+from fmexp.application.task import HydraTask, payload
 from fmexp.application.trees import lasting_leaves, leaves
 from fmexp.errors import ConfigError
 from fmexp.record.locate import locate_store
@@ -56,8 +58,7 @@ def prepare(jobs: HydraJobs, other_launcher: bool, returned: deque[JobReturn]) -
         )
     choices = cast("dict[str, Any]", OmegaConf.to_container(config.hydra.runtime.choices))
     default = leaves(config) | choices
-    overrides = [each for each in jobs.parsed if not each.is_delete()]
-    space, excluded = read_space(options.params, overrides, options.conditions, default)
+    space, excluded = read_space(options.params, jobs.parsed, options.conditions, default)
     points = space.checked_points(options.enqueue, "hydra.sweeper.enqueue")
     make_sampler(options.sampler, space)  # refuses what it cannot search
     composed = space.default_point({f: x for f, x in default.items() if x != "???"})

@@ -6,23 +6,20 @@ import base64
 import logging
 import os
 import pickle
-import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 from hydra.core.singleton import Singleton
 from hydra.core.utils import configure_log, setup_globals
-from omegaconf import OmegaConf
 from optuna import TrialPruned
 
-from fmexp.application.trees import leaves
-from fmexp.application.trial import Trial, as_number, running
+from fmexp.application.description import params, tags
+from fmexp.application.outcome import evaluation
+from fmexp.application.trial import Trial, running
 from fmexp.errors import UserError
-from fmexp.record.environment import environment_tags, user
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.task import Evaluation
 
@@ -31,14 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hydra.core.utils import JobReturn
-    from omegaconf import DictConfig
 
     from fmexp.application.jobs import HydraJobs
     from fmexp.sweep.space import Point
     from fmexp.sweep.task import Reporter
-
-OBJECTIVE = "objective"
-"""What the objective is called where neither option nor function names it."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,53 +82,6 @@ class HydraTask:
         return tags(self.jobs.config)
 
 
-def evaluation(returned: Any, objective: str | None) -> Evaluation:
-    """What a function's value makes of its trial.
-
-    Args:
-        returned: a number, or numbers by name.
-        objective: the name of the one that counts; None where there is one only.
-
-    Raises:
-        TypeError: it is neither, or does not hold the objective.
-    """
-    if isinstance(returned, dict):
-        metrics = {str(name): as_number(str(name), x) for name, x in returned.items()}
-        name = objective or (next(iter(metrics)) if len(metrics) == 1 else None)
-        if name not in metrics:
-            raise TypeError(
-                f"the function returned {', '.join(metrics) or 'no metrics'}; set "
-                f"hydra.sweeper.objective to one of its names"
-                + (f" (it is {objective})" if objective else "")
-            )
-    elif returned is None:
-        raise TypeError(
-            "the function returned None; a sweep needs a number, or a dictionary of numbers"
-        )
-    else:
-        name = objective or OBJECTIVE
-        metrics = {name: as_number(name, returned)}
-    value = metrics[name]
-    finite = {each: x for each, x in metrics.items() if isfinite(x)}
-    if not isfinite(value):
-        return Evaluation(Outcome.DIVERGED, reason=f"{name} is {value}", metrics=finite)
-    return Evaluation(Outcome.COMPLETED, value, metrics=finite | {objective or OBJECTIVE: value})
-
-
-def params(config: DictConfig) -> dict[str, str]:
-    """A run's params: every leaf of the job's configuration, without Hydra's own."""
-    return {re.sub(r"[^\w\-. /:]", "_", key)[:250]: str(x) for key, x in leaves(config).items()}
-
-
-def tags(config: DictConfig) -> dict[str, str]:
-    """Where a run comes from."""
-    return environment_tags() | {
-        "mlflow.source.name": sys.argv[0] or config.hydra.job.name,
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": user(),
-    }
-
-
 def payload(task: HydraTask, n_jobs: int) -> str:
     """All that a worker process needs to be given of a task.
 
@@ -180,10 +126,3 @@ def _share_cores(n_jobs: int) -> None:
     """Have libraries that are loaded from now on use this worker's share of the cores."""
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // n_jobs)))
-
-
-def as_yaml(config: DictConfig) -> str:
-    """A configuration as text, without Hydra's own and with its references."""
-    return OmegaConf.to_yaml(
-        OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
-    )

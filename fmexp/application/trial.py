@@ -19,13 +19,14 @@ class Recording(Protocol):
     """Where a trial's curves and files go; `fmexp.sweep.task.Reporter` is one.
 
     Attributes:
-        number: the trial's number in its sweep.
+        number: the trial's number in its sweep; None outside one.
         should_stop: whether the user wants to stop.
     """
 
-    number: int
-    should_stop: Callable[[], bool]
-
+    @property
+    def number(self) -> int | None: ...  # noqa: D102
+    @property
+    def should_stop(self) -> Callable[[], bool]: ...  # noqa: D102
     @property
     def folder(self) -> Path | None: ...  # noqa: D102
     def log(self, step: int, metrics: dict[str, float]) -> None: ...  # noqa: D102

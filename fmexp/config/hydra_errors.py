@@ -22,7 +22,7 @@ def in_config_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ConfigError("; ".join(lines[:3])) from error
+        raise ConfigError("; ".join(lines[:3]).replace(".; ", "; ")) from error
 
 
 @contextmanager
