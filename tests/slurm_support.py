@@ -90,6 +90,15 @@ def two_nodes() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[dict[str, str]]:
+    """The environment of its commands; a machine without it skips, unless FMEXP_SLURM=required."""
+    if reason := why_not():
+        (pytest.fail if os.environ.get("FMEXP_SLURM") == "required" else pytest.skip)(reason)
+    with two_nodes() as environment:
+        yield environment
+
+
 def slurm(environment: dict[str, str], *command: str) -> str:
     """What one of Slurm's commands prints; "" where it fails."""
     done = subprocess.run(

@@ -7,13 +7,12 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.slurm_support import slurm, two_nodes, why_not
+from tests.slurm_support import slurm
 from tests.sweep_support import SOAK, assert_in_agreement, has_begun, left_in, until
 
 SWEEP = (
@@ -21,15 +20,6 @@ SWEEP = (
     "data=planted", "data.rows=40000", "training.epochs=40",
 )  # fmt: skip
 ENDLESS = "training.epochs=10000000"
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[dict[str, str]]:
-    """The environment of its commands; a machine without it skips, unless FMEXP_SLURM=required."""
-    if reason := why_not():
-        (pytest.fail if os.environ.get("FMEXP_SLURM") == "required" else pytest.skip)(reason)
-    with two_nodes() as environment:
-        yield environment
 
 
 @pytest.fixture
