@@ -170,11 +170,11 @@ def has_begun(folder: Path, trials: int = 1) -> bool:
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Every process that works in a folder: command, workers, recorders."""
+    """Every process that works in a folder or below: command, workers, recorders."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (entry / "cwd").readlink() == folder.resolve():
+            if (entry / "cwd").readlink().is_relative_to(folder.resolve()):
                 found.append(int(entry.name))
     return found
 

@@ -58,7 +58,7 @@ def test_a_dictionary_gives_all_metrics_and_the_named_one_ranks(app, tmp_path):
 
     named = ("hydra.sweeper.objective=auc", "hydra.sweeper.direction=maximize")
     runs = app.sweep(function, "x=0.1,0.5", *named)
-    assert runs[1].metrics == {"auc": 0.5, "seconds": 2.0}
+    assert runs[1].metrics == {"auc": 0.5, "seconds": 2.0, "objective": 0.5}
     assert app.parent.links["fmexp.winner"] == runs[1].key
     best = OmegaConf.load(tmp_path / "jobs" / "optimization_results.yaml")
     assert best == {"name": "fmexp", "best_params": {"x": 0.5}, "best_value": 0.5}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
 
 from fmexp.application.description import as_yaml, params, tags
 from fmexp.application.outcome import numbers
@@ -46,15 +47,16 @@ class TrackedRun(Callback):
         """Begin."""
         if current_trial().number is not None:
             return
-        store = locate_store(None, self._uri, os.environ)
-        job = config.hydra.job
+        job, folder = config.hydra.job, Path(config.hydra.runtime.cwd)  # not the job's own
+        store = locate_store(None, self._uri, os.environ, folder)
         experiment = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or job.name
-        tracker = open_tracker(store.uri, str(experiment), Path.cwd())
+        tracker = open_tracker(store.uri, str(experiment), folder)
         name = job.override_dirname or job.name
         run = tracker.start_run(RunStart(str(name), params(config), tags(config)))
         if run.folder is not None:
             (run.folder / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
-        trial = self._ending.enter_context(running(Trial(_OneRun(run))))
+        objective = OmegaConf.select(config, "hydra.sweeper.objective")
+        trial = self._ending.enter_context(running(Trial(_OneRun(run), objective)))
         self._open = tracker, run, trial
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
@@ -76,7 +78,7 @@ class TrackedRun(Callback):
 class _OneRun:
     """A run without a sweep, as a trial's recording."""
 
-    number = None
+    number, prunes = None, False
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -107,6 +109,6 @@ def _outcome(
         metrics = numbers(returned)
     except TypeError:  # without a sweep a function may return what it likes
         return Outcome.COMPLETED, "", {}
-    finite = {name: x for name, x in metrics.items() if isfinite(x)}
-    odd = [f"{name} is {x}" for name, x in metrics.items() if name not in finite]
+    finite = {k: x for k, x in metrics.items() if isfinite(x) and k not in trial.curves}
+    odd = [f"{name} is {x}" for name, x in metrics.items() if not isfinite(x)]
     return Outcome.DIVERGED if odd else Outcome.COMPLETED, ", ".join(odd), finite

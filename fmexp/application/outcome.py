@@ -10,7 +10,7 @@ from fmexp.record.tracker import Outcome
 from fmexp.sweep.task import Evaluation
 
 OBJECTIVE = "objective"
-"""What the objective is called where neither option nor function names it."""
+"""Metric of each trial: the value by which it is ranked, under whatever further name."""
 
 
 def numbers(returned: Any, name: str | None = None) -> dict[str, float]:
@@ -53,4 +53,4 @@ def evaluation(returned: Any, objective: str | None) -> Evaluation:
     value, finite = metrics[name], {each: x for each, x in metrics.items() if isfinite(x)}
     if not isfinite(value):
         return Evaluation(Outcome.DIVERGED, reason=f"{name} is {value}", metrics=finite)
-    return Evaluation(Outcome.COMPLETED, value, metrics={objective or OBJECTIVE: value} | finite)
+    return Evaluation(Outcome.COMPLETED, value, metrics=finite | {OBJECTIVE: value})

@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,9 @@ class HydraTask:
             return Evaluation(Outcome.PRUNED, reason=str(error))
         if trial.ended is not None:
             return Evaluation(trial.ended, reason=trial.reason)
-        return evaluation(value, self.objective)
+        ended = evaluation(value, self.objective)
+        rest = {k: x for k, x in ended.metrics.items() if k not in trial.curves}
+        return replace(ended, metrics=rest)  # a curve keeps its own last point
 
     def complete(self, memo: dict[str, Any], folder: Path) -> None:
         """The winner's record has nothing that others have not."""

@@ -21,12 +21,15 @@ class Recording(Protocol):
     Attributes:
         number: the trial's number in its sweep; None outside one.
         should_stop: whether the user wants to stop.
+        prunes: whether `should_prune` can say yes.
     """
 
     @property
     def number(self) -> int | None: ...  # noqa: D102
     @property
     def should_stop(self) -> Callable[[], bool]: ...  # noqa: D102
+    @property
+    def prunes(self) -> bool: ...  # noqa: D102
     @property
     def folder(self) -> Path | None: ...  # noqa: D102
     def log(self, step: int, metrics: dict[str, float]) -> None: ...  # noqa: D102
@@ -40,6 +43,7 @@ class Trial:
         number: of the trial in its sweep; None outside a sweep.
         ended: why the function was told to stop, if it was and has logged nothing since.
         reason: the same in words.
+        curves: names of what was logged.
     """
 
     def __init__(self, recording: Recording | None, objective: str | None = None) -> None:
@@ -51,7 +55,7 @@ class Trial:
         self.ended: Outcome | None = None
         self.reason = ""
         self._recording, self._objective = recording, objective
-        self._names: set[str] = set()
+        self.curves: set[str] = set()
         self._last: tuple[int, float] | None = None
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -63,8 +67,8 @@ class Trial:
         """
         numbers = {name: as_number(name, x) for name, x in metrics.items()}
         self.ended = None
-        self._names |= numbers.keys()
-        watched = self._objective or (next(iter(self._names)) if len(self._names) == 1 else "")
+        self.curves |= numbers.keys()
+        watched = self._objective or (next(iter(self.curves)) if len(self.curves) == 1 else "")
         if watched in numbers:
             self._last = (step, numbers[watched])
         finite = {name: x for name, x in numbers.items() if isfinite(x)}
@@ -85,9 +89,9 @@ class Trial:
         if self._recording.should_stop():
             self.ended, self.reason = Outcome.INTERRUPTED, "interrupted"
         elif self._last is None:
-            if len(self._names) > 1:
+            if len(self.curves) > 1 and self._recording.prunes:
                 raise ConfigError(
-                    f"pruning looks at one metric, and {', '.join(sorted(self._names))} were "
+                    f"pruning looks at one metric, and {', '.join(sorted(self.curves))} were "
                     "logged; set hydra.sweeper.objective to the one that counts"
                 )
         elif not isfinite(self._last[1]):
@@ -117,7 +121,7 @@ class Trial:
 
     @property
     def _watched(self) -> str:
-        return self._objective or next(iter(self._names))
+        return self._objective or next(iter(self.curves))
 
 
 _current: list[Trial] = []

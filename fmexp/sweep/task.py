@@ -78,6 +78,7 @@ class Reporter:
         number: the trial's.
         is_best: whether a value is at least as good as all that the study has.
         should_stop: whether the user wants to stop; to be asked often.
+        prunes: whether a pruner asks for reports.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Reporter:
         should_stop: Callable[[], bool],
     ) -> None:
         """Args: `trial` is None where no pruner asks; the others are as above."""
-        self.is_best, self.should_stop = is_best, should_stop
+        self.is_best, self.should_stop, self.prunes = is_best, should_stop, trial is not None
         self.number = int(start.tags["fmexp.trial"])
         self._start, self._tracker, self._trial = start, tracker, trial
         self._run: Run | None = None
