@@ -11,7 +11,15 @@ import pytest
 from fmexp.sweep.launch import run
 from fmexp.sweep.worker_process import FAILED, STOPPED
 from tests.parabola import search
-from tests.sweep_support import SOAK, assert_in_agreement, has_begun, left_in, processes_in, until
+from tests.sweep_support import (
+    SLOW,
+    SOAK,
+    assert_in_agreement,
+    has_begun,
+    left_in,
+    processes_in,
+    until,
+)
 
 KILLED = {"joblib": "loky", **({"submitit_local": "submitit.core._submit"} if SOAK else {})}
 
@@ -41,6 +49,28 @@ def test_a_killed_worker_of_a_launcher_costs_no_trial_and_shows_no_traceback(
     left = left_in(fmexp.folder)
     assert len(left.counted) == len(set(left.points)) == 12
     assert_in_agreement(left)
+
+
+@pytest.mark.skipif(not SOAK, reason="for each launcher: make soak")
+@pytest.mark.parametrize("launcher", KILLED)
+def test_ctrl_c_in_a_terminal_ends_the_workers_of_a_launcher_and_shows_no_traceback(
+    fmexp, launcher
+):
+    """A terminal sends the signal to all processes of the command."""
+    fmexp.env["PYTHONWARNINGS"] = "ignore"
+    command = fmexp.start(
+        "run", "-m", *SLOW, "tracking=none", f"hydra/launcher={launcher}",
+        "hydra.sweeper.n_jobs=2", start_new_session=True,
+    )  # fmt: skip
+    until(lambda: has_begun(fmexp.folder, trials=2))
+    os.killpg(command.pid, signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 130, out + err
+    assert "Traceback" not in err
+    left = left_in(fmexp.folder)
+    assert left.running == []
+    ended = [t for t in left.trials if t.state.is_finished()]
+    assert [t.user_attrs["mark"] for t in ended] == ["interrupted"] * 2
 
 
 def test_new_workers_are_started_for_those_that_were_lost(tmp_path, capsys):

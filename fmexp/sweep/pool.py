@@ -154,7 +154,7 @@ class WorkerPool:
                         jobs.cancel(waiting_only=not self.asked())
                     time.sleep(worker_process.LOOK_SECONDS)
             finally:
-                jobs.cancel()
+                jobs.abandon()
 
     @property
     def losses(self) -> str:

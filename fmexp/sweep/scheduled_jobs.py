@@ -7,7 +7,10 @@ kept and the jobs submitted through submitit itself; their states come from `squ
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -56,8 +59,12 @@ class _Scheduler(Protocol):
         """The jobs among these that will not run again: what is said of each, by id."""
         ...
 
+    def submit(self, executor: Any, worker: Callable[[object], str], number: int) -> list[Any]:
+        """Submit a number of jobs."""
+        ...
+
     def cancel(self, jobs: list[Any], waiting_only: bool) -> None:
-        """Cancel these jobs: all of them, or those that have not begun."""
+        """Cancel these jobs: all of them, or those that have not begun. May be repeated."""
         ...
 
 
@@ -100,7 +107,7 @@ class ScheduledJobs:
         """
         try:
             executor = _executor(self._launcher, "slurm" if self._on_slurm else "local")
-            jobs = executor.map_array(worker, range(number))
+            jobs = self._scheduler.submit(executor, worker, number)
         except Exception as error:  # submitit and Slurm refuse with errors of many kinds
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise FmexpError(f"hydra.launcher: the jobs were not accepted: {cause}") from error
@@ -121,6 +128,11 @@ class ScheduledJobs:
         """Cancel what has not ended: all of it, or what has not begun."""
         if self._jobs:
             self._scheduler.cancel(self._jobs, waiting_only)
+
+    def abandon(self) -> None:
+        """Cancel all of it and do not wait for its end."""
+        self.cancel()
+        self._jobs.clear()
 
 
 def _executor(launcher: dict[str, Any], cluster: str) -> Any:
@@ -166,6 +178,11 @@ class _Slurm:
 
     def __init__(self) -> None:
         self._ask_at = 0.0
+        self._known: dict[str, str] = {}
+        self._cancelled: set[str] = set()
+
+    def submit(self, executor: Any, worker: Callable[[object], str], number: int) -> list[Any]:
+        return list(executor.map_array(worker, range(number)))
 
     def ended(self, jobs: list[Any]) -> dict[str, str]:
         began = time.monotonic()
@@ -176,13 +193,19 @@ class _Slurm:
         self._ask_at = began + min(max(_LEAST_PAUSE, _OF_ANSWER * took), _MOST_PAUSE)
         if known is None:
             return {}
+        self._known = known
         states = {job.job_id: known.get(job.job_id, "no longer known to Slurm") for job in jobs}
         return {k: state for k, state in states.items() if state in _ENDED or k not in known}
 
     def cancel(self, jobs: list[Any], waiting_only: bool) -> None:
-        only = ["--state=PENDING"] if waiting_only else []
-        ids = sorted({job.job_id for job in jobs})
-        subprocess.run(["scancel", *only, *ids], check=False, capture_output=True)  # noqa: S603, S607
+        ids = {job.job_id for job in jobs} - self._cancelled
+        if waiting_only:
+            ids = {job_id for job_id in ids if self._known.pop(job_id, "") == "PENDING"}
+        if ids:
+            only = ["--state=PENDING"] if waiting_only else []
+            subprocess.run(["scancel", *only, *sorted(ids)], check=False, capture_output=True)  # noqa: S603, S607
+        if not waiting_only:
+            self._cancelled |= ids
 
     def _states(self, ids: set[str]) -> dict[str, str] | None:
         """The states of jobs and of an array's tasks by id; None where Slurm does not answer."""
@@ -194,12 +217,22 @@ class _Slurm:
 
 
 class _Local:
-    """Processes that submitit starts on this machine."""
+    """Processes that submitit starts on this machine: one for each job, which starts the worker.
+
+    They do not hear Ctrl-C, of which they would die before their workers have ended.
+    """
+
+    def submit(self, executor: Any, worker: Callable[[object], str], number: int) -> list[Any]:
+        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new process inherits that
+        try:
+            return list(executor.map_array(worker, range(number)))
+        finally:
+            signal.signal(signal.SIGINT, heard)
 
     def ended(self, jobs: list[Any]) -> dict[str, str]:
         return {job.job_id: "failed" for job in jobs if job.done()}  # where it returned nothing
 
     def cancel(self, jobs: list[Any], waiting_only: bool) -> None:
-        if not waiting_only:
-            for job in jobs:
-                job.cancel(check=False)
+        for job in jobs if not waiting_only else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)  # which it hands on to its worker
