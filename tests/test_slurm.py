@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -94,6 +95,31 @@ def test_ctrl_c_in_the_command_cancels_its_jobs(on_slurm, nodes):
     left = left_in(on_slurm.folder)
     assert left.running == []
     assert {run.tags["fmexp.outcome"] for run in left.children.values()} == {"interrupted"}
+
+
+APP = """
+import hydra
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg):
+    return (cfg.x - 0.3) ** 2
+main()
+"""
+
+
+@pytest.mark.skipif(not SOAK, reason="make soak")
+def test_another_hydra_application_goes_to_slurm_with_the_same_words(nodes, tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("x: 1.0")
+    done = subprocess.run(
+        [
+            sys.executable, "app.py", "-m", "hydra/sweeper=fmexp", "+cluster=slurm",
+            "hydra.launcher.mem_gb=1", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=6",
+            "hydra/sweeper/tracking=none", "x=interval(0,1)",
+        ],
+        cwd=tmp_path, env=os.environ | nodes, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "done; 6 of 6 trials: 6 completed" in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(not SOAK, reason="Slurm looks at time limits twice a minute: make soak waits")

@@ -28,6 +28,8 @@ Optuna. The same command again goes on where it stopped:
   fmexp run -m 'model.k=choice(2,4,8)' 'training.learning_rate=tag(log,interval(0.001,0.1))'
   fmexp run -m hydra/sweeper/sampler=random hydra/sweeper/pruner=median
 
+On several machines: +cluster=slurm | ray | hosts; docs/scale.md goes there step by step.
+
 Hydra's flags work:
   --cfg job              show the configuration, run nothing
   --info defaults-tree   how it is put together
