@@ -183,12 +183,10 @@ def child(path: Path) -> None:
 
 def csv_config(path: Path) -> object:
     from fmexp.config.schema import CsvConfig
+    from fmexp.config.shipped import shipped
 
-    return CsvConfig(
-        name="csv", path=str(path), standardize=True, target="y", drop=[], dates=None,
-        categorical=[f"c{j}" for j in range(5)], numeric=None, min_count=1, missing="error",
-        missing_target="error", delimiter=None, encoding="utf-8", quoting=True, names=None,
-    )  # fmt: skip
+    keys = {"path": str(path), "target": "y", "categorical": [f"c{j}" for j in range(5)]}
+    return CsvConfig(**(shipped(data="csv")["data"] | keys))
 
 
 def run_config(path: Path) -> object:

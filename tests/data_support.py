@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig, SplitConfig
+from fmexp.config.shipped import shipped
 from fmexp.data.loading import load
 
 if TYPE_CHECKING:
@@ -16,16 +17,11 @@ WHOLE = SplitConfig(0, 0, None, 0)
 PARTS = SplitConfig(0.2, 0.2, None, 0)
 
 
-COLUMNS = {"standardize": True, "target": "y", "categorical": None, "numeric": None, "drop": [],
-           "dates": None, "min_count": 1, "missing": "error",
-           "missing_target": "error"}  # fmt: skip
-TEXT = {"delimiter": None, "encoding": "utf-8", "quoting": True, "names": None}
-
-
 def load_csv(
     path: Path, split: SplitConfig = WHOLE, task: str = "regression", **keys: Any
 ) -> Dataset:
-    return load(CsvConfig(name="csv", path=str(path), **(COLUMNS | TEXT | keys)), split, task)
+    tree = shipped(data="csv")["data"] | {"path": str(path), "target": "y"} | keys
+    return load(CsvConfig(**tree), split, task)
 
 
 def load_libsvm(path: Path, split: SplitConfig = WHOLE) -> Dataset:
@@ -33,8 +29,8 @@ def load_libsvm(path: Path, split: SplitConfig = WHOLE) -> Dataset:
 
 
 def load_parquet(path: Path, split: SplitConfig = WHOLE, **keys: Any) -> Dataset:
-    config = ParquetConfig(name="parquet", path=str(path), **(COLUMNS | keys))
-    return load(config, split, "regression")
+    tree = shipped(data="parquet")["data"] | {"path": str(path), "target": "y"} | keys
+    return load(ParquetConfig(**tree), split, "regression")
 
 
 def lines(*rows: str) -> bytes:

@@ -49,7 +49,7 @@ def test_the_command_that_it_prints_trains(fmexp: Any) -> None:
     said = fmexp("data", "t.csv")
     words = shlex.split(said.splitlines()[-1])
     assert words[:4] == ["fmexp", "run", "data=csv", "data.path=t.csv"]
-    assert "'data.categorical=[user,item]'" in said
+    assert words[4:] == []  # the rest is inferred alike
     assert "completed" in fmexp(*words[1:], "training.epochs=2", "tracking=none")
 
 
@@ -79,7 +79,10 @@ def test_sample_cells_are_shown_whole(tmp_path: Path) -> None:
         ([f"{10**9 if i == 7 else i % 9}.5,{i}" for i in range(2000)], "standard deviations from"),
         ([f"{2**60 + i * 77},{i % 7}" for i in range(30)], "beyond 2^53"),
         ([f"n{i if i < 28 else 1},{i}" for i in range(30)], "27 of 28 categories occur once"),
-        ([f"'1,{i % 9}',{i}".replace("'", '"') for i in range(30)], "a: decimal commas?"),
+        (
+            [f"'1,{i % 9}',{i}".replace("'", '"') for i in range(30)],
+            "data.decimal=,: a: '1,0' is read as 1.0",
+        ),
         ([f"{'x' * (i % 3)},{i}" for i in range(30)], "a: 10 empty cells are a category"),
         ([f"{'x' * (i % 3)},{i}" for i in range(30)], "3 categories: (empty), x, xx"),
         (

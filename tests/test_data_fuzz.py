@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fmexp.data import csv, quotes
-from fmexp.data.cells import MISSING
+from fmexp.data import delimited, quotes
+from fmexp.data.cells import MISSING, TextFormat
 from fmexp.errors import DataError
 from tests.data_support import WHOLE, load_csv, load_libsvm
 
@@ -71,8 +71,11 @@ def damaged(table: bytes, draw: random.Random) -> bytes:
 
 def check_cells(path: Path, data: Dataset, missing: str) -> None:
     """Every cell of the table is the one that the csv module reads."""
-    dialect = csv.sniff(path, None, "utf-8", quoting=True, names=None)
-    names, rows = csv.header(path, dialect), [cells for _, cells, _ in csv._rows(path, dialect)]
+    dialect = delimited.sniff(path, TextFormat())
+    (names, _), rows = (
+        delimited.header(path, dialect),
+        [cells for _, cells, _ in delimited.rows_of(path, dialect)],
+    )
     for name, column in data.table.cells(np.arange(len(data.table))).items():
         expected = [row[names.index(name)] for row in rows]
         if isinstance(column, np.ndarray):
@@ -99,13 +102,13 @@ def test_damaged_text_is_refused_or_read_exactly(tmp_path: Path, seed: int) -> N
 
 
 def test_quotes_that_pair_around_a_delimiter_are_never_overlooked(tmp_path: Path) -> None:
-    draw, found, path, dialect = random.Random(0), 0, tmp_path / "t.csv", csv.Dialect()
+    draw, found, path, dialect = random.Random(0), 0, tmp_path / "t.csv", delimited.Dialect()
     cells = ["", "1", '"a,"', '",b"', '"a ""b"""', '"a\nb"', 'c "d', 'd"', 'e "f" g', '""', ' "h"']
     for _ in range(2000):
         rows = [",".join(draw.choices(cells, k=draw.randrange(1, 5))) for _ in range(3)]
         path.write_text("\n".join(rows))
         try:
-            records = list(csv._records(path, dialect, with_text=True))
+            records = list(delimited.records(path, dialect, with_text=True))
         except DataError:
             continue
         if any(quotes.paired(record, ",") for record in records):

@@ -119,7 +119,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "html": (b"<!DOCTYPE html><html><body>404</body></html>", {}, "this file is an HTML page"),
     "json": (b'{"a": [1, 2], "y": [3, 4]}', {}, "this file is JSON"),
     "json rows": (b'[{"a": 1, "y": 2}]', {}, "this file is JSON"),
-    "spreadsheet": (b"PK\x03\x04abc", {}, "a zip archive or a spreadsheet"),
+    "spreadsheet": (b"PK\x03\x04abc", {}, "a zip archive and no workbook"),
     "parquet named csv": (b"PAR1abc", {}, "this file is Parquet .use data=parquet"),
     "gzip cut short": (gzip.compress(b"a,y\n" + b"1,2\n3,4\n" * 9000)[:-20], {}, "cut short"),
     "gzip of nothing": (gzip.compress(b""), {}, "is empty"),

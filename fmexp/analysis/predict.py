@@ -41,7 +41,9 @@ def find_model(run: str, uri: str) -> Model:
         return load(records.artifact(records.find_trained(run), "model"))
 
 
-def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str = "utf-8") -> int:
+def predict_file(
+    run: str, data: str, out: Path | None, uri: str, encoding: str | None = None
+) -> int:
     """Write a prediction for every row of a file, in the file's order; returns the exit code.
 
     The output is CSV: `y_pred` (in classification the probability of the second label, with
@@ -53,7 +55,7 @@ def predict_file(run: str, data: str, out: Path | None, uri: str, encoding: str 
         data: CSV, Parquet or libsvm text with the model's columns, in any order.
         out: the file to write; None for standard output.
         uri: see `find_model`.
-        encoding: of delimited text.
+        encoding: of delimited text; None: as in the table that the model learned from.
 
     Raises:
         UserError: no such run, or the data lack a column or hold what is no number.

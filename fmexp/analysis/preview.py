@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.analysis import text_keys
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
+from fmexp.config.shipped import shipped
 from fmexp.data import budget, csv, dates, files, parquet, schema
 from fmexp.data.cells import MISSING, is_number
 from fmexp.data.features import CHUNK_ROWS, CSR, Features, chunks
@@ -33,14 +35,12 @@ class Options:
     Attributes:
         target: the column to predict; None: by its name.
         delimiter: of text; None: found out.
-        encoding: of text.
-        missing: error, or mean.
+        encoding: of text; None: found out.
     """
 
     target: str | None = None
     delimiter: str | None = None
-    encoding: str = "utf-8"
-    missing: str = "error"
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Look:
         notes: what was inferred.
         features: encoded rows of the first block.
         target: encoded, of all rows.
+        keys: of `data`, that differ from what is inferred or the default.
     """
 
     table: Table
@@ -60,6 +61,7 @@ class Look:
     notes: tuple[str, ...]
     features: Features
     target: np.ndarray
+    keys: dict[str, Any]
 
 
 def inspect(path: str, options: Options) -> str:
@@ -68,50 +70,56 @@ def inspect(path: str, options: Options) -> str:
     Raises:
         DataError: it cannot be read as a table, or the target is not to be told.
     """
-    config = _config(path, options)
-    if isinstance(config, LibsvmConfig):
-        return _report(config, _look(config, options, "regression"), options, "regression")
+    file = files.find(path)[0]
+    start = files.head(file)
+    if not start.startswith(b"PAR1") and _looks_like_libsvm(start):
+        config: Files = LibsvmConfig("libsvm", True, path)
+        return _report(config, _look(config, "regression", {}), {}, "regression")
+    found: text_keys.Found = {}
+    keys: dict[str, Any] = {"target": options.target} if options.target else {}
+    if not start.startswith(b"PAR1"):
+        found = text_keys.find(file, options.delimiter, options.encoding)
+        given = {"delimiter": options.delimiter, "encoding": options.encoding}
+        keys |= {key: value for key, value in given.items() if value}
+        keys |= {key: value for key, (value, _) in found.items()}
+    kind = "parquet" if start.startswith(b"PAR1") else "csv"
+    config = _config(kind, path, keys)
     sample = _sample(config)
+    seen = {key: why for key, (_, why) in found.items()}
     try:
         target = options.target or schema.find_target(list(sample), path)
     except DataError:
         return _columns_only(path, sample)
     if target not in sample:
         raise DataError(f"{path} has no column {target!r}; there are {', '.join(sample)}")
-    config.target = options.target
     task = _task(target, sample[target], path)
-    return _report(config, _look(config, options, task), options, task)
+    return _report(config, _look(config, task, keys), seen, task)
 
 
-def _look(config: Files, options: Options, task: str) -> Look:
+def _look(config: Files, task: str, keys: dict[str, Any]) -> Look:
     """Read all rows and learn the encoding from all of them."""
     source = read(config, SplitBy(), task)
     table = source.table
     encoder = learn(
         lambda: map(table.take, chunks(len(table))),
         source.schema,
-        Learning(task, fill_missing=options.missing == "mean"),
+        Learning(task, fill_missing=True),
         source.first,
     )
+    if table.left_out:
+        keys = keys | {"missing_target": "drop"}
+    if any(column.marked for column in encoder.numeric):
+        keys = keys | {"missing": "mean"}
     first = table.take(slice(0, min(len(table), CHUNK_ROWS)))
     notes = tuple(source.schema.notes)
-    return Look(table, encoder, notes, encoder.features(first), encoder.target(table))
+    return Look(table, encoder, notes, encoder.features(first), encoder.target(table), keys)
 
 
-def _config(path: str, options: Options) -> Files:
-    first = files.find(path)[0]
-    start = files.head(first)
-    columns: dict[str, Any] = {"target": None, "categorical": None, "numeric": None, "drop": []}
-    columns |= {"dates": None, "min_count": 1, "missing": options.missing}
-    columns |= {"standardize": True, "missing_target": "drop"}
-    if start.startswith(b"PAR1"):
-        return ParquetConfig(name="parquet", path=path, **columns)
-    if _looks_like_libsvm(start):
-        return LibsvmConfig("libsvm", True, path)
-    return CsvConfig(
-        name="csv", path=path, delimiter=options.delimiter, encoding=options.encoding,
-        quoting=True, names=None, **columns,
-    )  # fmt: skip
+def _config(kind: str, path: str, keys: dict[str, Any]) -> CsvConfig | ParquetConfig:
+    """The configuration of a first look, which takes in what a run refuses: missing cells."""
+    tree = shipped(data=kind)["data"] | keys | {"path": path}
+    tree |= {"missing": "mean", "missing_target": "drop"}
+    return CsvConfig(**tree) if kind == "csv" else ParquetConfig(**tree)
 
 
 def _looks_like_libsvm(start: bytes) -> bool:
@@ -155,7 +163,7 @@ def _columns_only(path: str, sample: dict[str, list[str]]) -> str:
 
 def _examples(cells: Sequence[str], width: int) -> str:
     """As many different cells as fit, each of them whole; "..." where there are more."""
-    distinct = list(dict.fromkeys(cell or "(empty)" for cell in cells))
+    distinct = list(dict.fromkeys(cell.replace("\n", "\\n") or "(empty)" for cell in cells))
     shown = ""
     for cell in distinct:
         if shown and len(shown) + len(cell) + 2 > width:
@@ -164,12 +172,14 @@ def _examples(cells: Sequence[str], width: int) -> str:
     return shown
 
 
-def _report(config: Files, data: Look, options: Options, task: str) -> str:
+def _report(config: Files, data: Look, seen: dict[str, str], task: str) -> str:
     suspicious = _suspicious(data)
     size = budget.size(_size(config.path))
     return "\n".join(
         [
             f"{config.path}: {config.name}, {size}, {len(data.table):,} rows",
+            *(f"  data.{key}={data.keys[key]}: {why}" for key, why in seen.items()),
+            *([""] if seen else []),
             *_contract_lines(data),
             "",
             *_size_lines(data),
@@ -177,7 +187,7 @@ def _report(config: Files, data: Look, options: Options, task: str) -> str:
             *(f"  {line}" for line in suspicious),
             "",
             "Train on it:",
-            f"  {_command(config, data, options, task)}",
+            f"  {_command(config, data, task)}",
         ]
     )
 
@@ -252,9 +262,6 @@ def _suspicious(data: Look) -> list[str]:
                 f"{field.name}: {once:,} of {n_names:,} categories occur once; "
                 f"data.min_count=2 lets them share one feature"
             )
-        commas = sum(is_number(name.replace(",", ".", 1)) for name in text.names)
-        if commas > 0.9 * len(text.names) and any("," in name for name in text.names):
-            found.append(f"{field.name}: decimal commas? Numbers need a point")
         if forms := dates.fitting(text.names):
             found.append(
                 f"{field.name}: dates, each a category of its own, and new ones will be unknown; "
@@ -269,10 +276,15 @@ def _suspicious(data: Look) -> list[str]:
 
 def _suspicious_numbers(name: str, x: np.ndarray, y: np.ndarray) -> list[str]:
     present = ~np.isnan(x)
+    n_missing = len(x) - int(present.sum())
     x, y = x[present], y[present]
     if len(x) == 0 or x.min() == x.max():
         return [f"{name}: the same number in all rows tells nothing; data.drop=[{name}]"]
     spread, found = x.std(), []
+    if n_missing:
+        found.append(
+            f"{name}: {n_missing:,} missing numbers; data.missing=mean fills and marks them"
+        )
     furthest = float(np.abs(x - x.mean()).max() / spread)
     if furthest > 30:
         found.append(f"{name}: a number lies {furthest:.0f} standard deviations from the mean")
@@ -285,39 +297,24 @@ def _suspicious_numbers(name: str, x: np.ndarray, y: np.ndarray) -> list[str]:
     return found
 
 
-def _command(config: Files, data: Look, options: Options, task: str) -> str:
-    """The `fmexp run` that uses the file so."""
+def _command(config: Files, data: Look, task: str) -> str:
+    """The `fmexp run` that uses the file so, with only what is not found out."""
     words = ["fmexp", "run", f"data={config.name}", f"data.path={_value(config.path)}"]
-    if not isinstance(config, LibsvmConfig):
-        words.append(f"data.target={_value(data.encoder.target_name)}")
-        for key, columns in (
-            ("categorical", data.encoder.categorical),
-            ("numeric", data.encoder.numeric),
-        ):
-            names = ",".join(_value(column.name) for column in columns)
-            words.append(f"data.{key}=[{names}]")
-        dropped = [n.partition(": ")[2].partition(" (")[0] for n in data.notes if "dropped:" in n]
-        if dropped:
-            words.append(f"data.drop=[{','.join(map(_value, dropped))}]")
-    if options.delimiter is not None:
-        words.append(f"data.delimiter={_value(options.delimiter)}")
-    if options.encoding != "utf-8":
-        words.append(f"data.encoding={options.encoding}")
-    if data.table.left_out:
-        words.append("data.missing_target=drop")
-    if options.missing != "error":
-        words.append(f"data.missing={options.missing}")
+    words += [f"data.{key}={_value(value)}" for key, value in data.keys.items()]
     if task != "regression":
         words.append(f"task={task}")
     return " ".join(shlex.quote(word) for word in words)
 
 
-def _value(text: str) -> str:
-    """A text as Hydra's override grammar takes it."""
+def _value(value: Any) -> str:
+    """A text, a number or a list of texts as Hydra's override grammar takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    text = str(value)
     if text and all((c.isalnum() and c.isascii()) or c in "_-./" for c in text):
         return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    quote = "'" if '"' in text else '"'  # the shell quotes with ' too
+    return quote + text.replace("\\", "\\\\").replace(quote, f"\\{quote}") + quote
 
 
 def _size(path: str) -> int:

@@ -15,15 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a file, a folder of files, or a glob")
     parser.add_argument("--target", help="the column to predict (default: by its name)")
     parser.add_argument("--delimiter", help="of text (default: found out)")
-    add_encoding(parser)
-    parser.add_argument("--missing", choices=["error", "mean"], default="error",
-                        help="what becomes of missing numbers (default: %(default)s)")  # fmt: skip
+    add_encoding(parser, "found out")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the report; returns the exit code."""
     from fmexp.analysis.preview import Options, inspect
 
-    options = Options(arguments.target, arguments.delimiter, arguments.encoding, arguments.missing)
+    options = Options(arguments.target, arguments.delimiter, arguments.encoding)
     print(inspect(arguments.file, options))
     return 0

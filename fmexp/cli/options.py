@@ -23,9 +23,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="the table, if it is not where the run found it")
 
 
-def add_encoding(parser: argparse.ArgumentParser) -> None:
+def add_encoding(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """How delimited text is encoded."""
-    parser.add_argument("--encoding", default="utf-8", help="of text (default: %(default)s)")
+    parser.add_argument("--encoding", help=f"of text (default: {otherwise})")
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, ", or a folder")
     parser.add_argument("--data", required=True, help="CSV, Parquet or libsvm text")
     parser.add_argument("--out", type=Path, help="the CSV to write (default: standard output)")
-    add_encoding(parser)
+    add_encoding(parser, "the training table's")
     add_store(parser)
 
 

@@ -20,7 +20,14 @@ from typing import (
 )
 
 from fmexp.config.meaning import filled
-from fmexp.config.schema import Config, GibbsConfig, NotebookConfig, PlantedConfig, flatten
+from fmexp.config.schema import (
+    Config,
+    CsvConfig,
+    GibbsConfig,
+    NotebookConfig,
+    PlantedConfig,
+    flatten,
+)
 from fmexp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,6 +85,8 @@ def _contradictions(config: Config) -> list[str]:
         )
     if isinstance(data, NotebookConfig) and data.minimum > data.maximum:
         found.append(f"data.minimum must be <= data.maximum, got {data.minimum} > {data.maximum}")
+    if isinstance(data, CsvConfig) and data.thousands == data.decimal:
+        found.append(f"data.thousands must differ from data.decimal, got {data.decimal!r} for both")
     if isinstance(data, PlantedConfig) and data.fields > data.columns:
         found.append(f"data.fields must be <= data.columns, got {data.fields} > {data.columns}")
     return found

@@ -203,6 +203,10 @@ class CsvConfig(ColumnsConfig):
     encoding: str
     quoting: bool
     names: list[str] | None
+    skip_rows: Annotated[int, Bounds(0, 10**9)]
+    decimal: Literal[".", ","]
+    thousands: Literal[",", ".", " ", "'", "_"] | None
+    missing_values: list[str]
 
 
 @dataclass

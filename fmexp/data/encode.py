@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.cells import id_text
+from fmexp.data.cells import TextFormat, id_text
 from fmexp.data.features import CSR, Features
 from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
@@ -30,6 +30,7 @@ class Numeric:
             where training rows had missing cells.
         date: of a column of dates how they are written (strptime's format); x is then the days
             since 1970-01-01.
+        sign: the percent or currency sign that text has beside each number.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Numeric:
     fill: float | None = None
     marked: bool = False
     date: str | None = None
+    sign: str | None = None
 
     @property
     def width(self) -> int:
@@ -128,6 +130,7 @@ class Encoder:
         categorical: in the order of their features.
         block: features without names, instead of columns; else None.
         sparse: whether feature rows are CSR.
+        text: how the text was written that the table came from; new text is read the same way.
     """
 
     target_name: str
@@ -139,6 +142,7 @@ class Encoder:
     categorical: tuple[Categorical, ...]
     block: Block | None
     sparse: bool
+    text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
 
     @cached_property
     def feature_names(self) -> list[str]:
@@ -183,6 +187,11 @@ class Encoder:
     def dates(self) -> dict[str, str]:
         """The numeric columns that hold dates, and how these are written."""
         return {column.name: column.date for column in self.numeric if column.date}
+
+    @property
+    def signs(self) -> dict[str, str]:
+        """The numeric columns whose numbers stand with a sign in text, and that sign."""
+        return {c.name: c.sign for c in self.numeric if c.sign is not None}
 
     def features(self, table: Table) -> Features:
         """Feature rows of a table, shape (n_rows, n_features); further columns are ignored.
@@ -251,6 +260,7 @@ class Encoder:
             ),
             block=_block_of_json(stored["block"]) if stored["block"] else None,
             sparse=stored["sparse"],
+            text=_text_of_json(stored.get("text", {})),
         )
 
     def _dense_rows(self, table: Table) -> np.ndarray:
@@ -352,6 +362,10 @@ def _block_of_json(stored: dict[str, Any]) -> Block:
     return Block(
         stored["first"], stored["n_features"], stored["sparse"], tuple(scales) if scales else None
     )
+
+
+def _text_of_json(stored: dict[str, Any]) -> TextFormat:
+    return TextFormat(**(stored | {"missing": tuple(stored.get("missing", ()))}))
 
 
 def _label_codes(name: str, column: Column, labels: tuple[str, str]) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from fmexp.data.cells import THOUSANDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,6 +30,10 @@ def check(encoder: Encoder) -> None:
         _scales(f"scale of {column.name}", [column.scale])
     for field in encoder.categorical:
         _texts("a column and its categories", [field.name, *field.categories])
+    text = encoder.text
+    _texts("what text says of cells", [text.encoding, text.decimal, *text.missing])
+    if text.decimal not in (".", ",") or text.thousands not in THOUSANDS or not text.encoding:
+        raise ValueError(f"text must have a decimal sign and a separator that are known: {text}")
     block = encoder.block
     if block is not None:
         if not 0 <= block.n_features < 2**31 or block.first not in (0, 1):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import io
 import stat
 import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from fmexp.data import workbook
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -70,17 +72,24 @@ def _check(file: Path) -> None:
 
 
 def open_bytes(file: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where it is gzipped."""
-    with file.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    return cast("IO[bytes]", gzip.open(file)) if zipped else file.open("rb")
+    """The file's bytes, unpacked where it is gzipped; of a workbook its sheet as text."""
+    if _is_gzipped(file):
+        return cast("IO[bytes]", gzip.open(file))
+    if workbook.is_workbook(file):
+        return io.BytesIO(workbook.text_of(file))
+    return file.open("rb")
 
 
 def unpacked_size(file: Path) -> int:
     """Bytes of the file; for a gzipped one what text usually unpacks to."""
+    if workbook.is_workbook(file):
+        return len(workbook.text_of(file))
+    return file.stat().st_size * (4 if _is_gzipped(file) else 1)
+
+
+def _is_gzipped(file: Path) -> bool:
     with file.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    return file.stat().st_size * (4 if zipped else 1)
+        return raw.read(2) == b"\x1f\x8b"
 
 
 def chunks(file: Path, size: int = 1 << 17) -> Iterator[bytes]:
@@ -131,7 +140,7 @@ def head_of_text(file: Path) -> bytes:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     kinds = {
         "Parquet (use data=parquet)": start.startswith(b"PAR1"),
-        "a zip archive or a spreadsheet (save it as CSV)": start.startswith(b"PK\x03\x04"),
+        "a zip archive and no workbook (unpack it)": start.startswith(b"PK\x03\x04"),
         "an HTML page (a download that went wrong?)": text.startswith((b"<!doctype", b"<html")),
         "JSON (save it as CSV or Parquet)": text.startswith((b"{", b"[{", b"[[")),
         "empty": not text,

@@ -71,6 +71,7 @@ def learn(
             replace(
                 _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not schema.categorical),
                 date=schema.dates.get(name),
+                sign=schema.signs.get(name),
             )
             for name, x in numbers.items()
         ),
@@ -80,6 +81,7 @@ def learn(
         ),
         block=block,
         sparse=sparse,
+        text=schema.text,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fmexp.data import files
@@ -15,14 +16,17 @@ if TYPE_CHECKING:
     from fmexp.data.table import Table
 
 
-def batches(path: str | Path, encoder: Encoder, encoding: str = "utf-8") -> Iterator[Table]:
+def batches(path: str | Path, encoder: Encoder, encoding: str | None = None) -> Iterator[Table]:
     """The rows, some at a time, with the columns that the encoder needs.
+
+    Text is read as the table was that the model learned from. Lines before the one that names the
+    columns are skipped.
 
     Args:
         path: Parquet, delimited text with a header, or, for a model of libsvm text, that; one
             file, a folder or a glob.
         encoder: the model's.
-        encoding: of delimited text.
+        encoding: of delimited text; None: the model's.
 
     Raises:
         DataError: a column is missing, or a cell is not what the schema says.
@@ -31,8 +35,8 @@ def batches(path: str | Path, encoder: Encoder, encoding: str = "utf-8") -> Iter
         yield from _batches(file, encoder, encoding)
 
 
-def _batches(file: Path, encoder: Encoder, encoding: str) -> Iterator[Table]:
-    from fmexp.data import csv, libsvm, parquet
+def _batches(file: Path, encoder: Encoder, encoding: str | None) -> Iterator[Table]:
+    from fmexp.data import csv, delimited, libsvm, parquet
 
     if encoder.block is not None:
         yield from libsvm.batches(file)
@@ -41,11 +45,13 @@ def _batches(file: Path, encoder: Encoder, encoding: str) -> Iterator[Table]:
         {column.name: column.fill is not None for column in encoder.numeric},
         [column.name for column in encoder.categorical],
         encoder.dates,
+        signs=encoder.signs,
     )
     if files.head(file).startswith(b"PAR1"):
         encoder.check_columns(parquet.names(file), str(file))
         yield from parquet.batches(file, plan)
         return
-    dialect = csv.sniff(file, None, encoding, quoting=True, names=None)
-    encoder.check_columns(csv.header(file, dialect), str(file))
+    text = replace(encoder.text, encoding=encoding or encoder.text.encoding)
+    dialect = delimited.with_header(file, delimited.sniff(file, text), encoder.column_names)
+    encoder.check_columns(delimited.header(file, dialect)[0], str(file))
     yield from csv.batches(file, dialect, plan)

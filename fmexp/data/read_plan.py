@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.cells import TextFormat
 from fmexp.data.table import Dictionary, Table, Text
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class TableFiles:
         how: what decides how their text is cut into cells.
         names_of: the columns of one of the files.
         batches: reads a file: the columns that are asked for, some rows at a time.
+        text: how their characters and numbers are written, where they are text.
+        signs: as `ReadPlan.signs`, of all columns of numbers.
     """
 
     found: list[Path]
@@ -39,6 +42,8 @@ class TableFiles:
     how: str
     names_of: Callable[[Path], list[str]]
     batches: Callable[[Path, ReadPlan], Iterator[Table]]
+    text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
+    signs: Mapping[str, str] = field(default_factory=dict)
 
 
 class ReadPlan:
@@ -51,6 +56,8 @@ class ReadPlan:
         target: the target's column; "" where there is none.
         missing_labels: rows without a target are left out, whose text is one of these or whose
             number is missing; None: they are kept.
+        signs: percent or currency sign of the numbers that text has beside one; "" where only
+            their digits are grouped.
         dictionaries: the distinct texts of each.
     """
 
@@ -61,8 +68,10 @@ class ReadPlan:
         dates: Mapping[str, str] | None = None,
         target: str = "",
         missing_labels: frozenset[str] | None = None,
+        signs: Mapping[str, str] | None = None,
     ) -> None:
         self.numbers = numbers
+        self.signs = {n: sign for n, sign in (signs or {}).items() if n in numbers}
         self.texts = list(texts)
         self.dates = {n: form for n, form in (dates or {}).items() if n in numbers}
         self.target, self.missing_labels = target, missing_labels
@@ -71,7 +80,7 @@ class ReadPlan:
     def key(self) -> list[Any]:
         """All that decides what is read, as JSON knows it."""
         labels = self.missing_labels and sorted(self.missing_labels)
-        return [self.numbers, self.texts, self.dates, self.target, labels]
+        return [self.numbers, self.texts, self.dates, self.target, labels, self.signs]
 
     def accepts(self, table: Table) -> bool:
         """Whether all numbers are finite, or missing where they may be."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import dates
-from fmexp.data.cells import MISSING, is_number
+from fmexp.data.cells import MISSING, TYPO_SHARE, TextFormat, is_number
 from fmexp.data.read_plan import ReadPlan
 from fmexp.errors import DataError
 
@@ -25,9 +25,6 @@ TARGETS = ("target", "y", "label", "rating")
 
 REPEATS = 5
 """An integer column whose values come back this often, on average, is taken for names (ids)."""
-
-TYPO_SHARE = 0.1
-"""A column with fewer texts than this share among its numbers is numeric; the texts are errors."""
 
 _INTEGER = re.compile(r"[0-9]+")
 _PADDED = re.compile(r"0[0-9]+")
@@ -47,6 +44,8 @@ class Schema:
         split_by: the column that decides the parts, if one does.
         split_by_text: whether that column is read as texts, not as numbers.
         missing_labels: texts of the target that stand for a missing label.
+        text: how characters and numbers are written, where the table is text.
+        signs: the percent or currency sign beside the numbers of a column; see `ReadPlan`.
     """
 
     target: str
@@ -58,6 +57,8 @@ class Schema:
     split_by: str | None = None
     split_by_text: bool = True
     missing_labels: frozenset[str] = MISSING
+    text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
+    signs: Mapping[str, str] = field(default_factory=dict)
 
     def read_plan(self, task: str, fill_missing: bool, drop_missing_targets: bool) -> ReadPlan:
         """What a reader is to read.
@@ -79,7 +80,7 @@ class Schema:
             else:
                 numbers[self.split_by] = False
         labels = self.missing_labels if drop_missing_targets else None
-        return ReadPlan(numbers, texts, self.dates, self.target, labels)
+        return ReadPlan(numbers, texts, self.dates, self.target, labels, self.signs)
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,22 @@ class ColumnOptions:
 
 
 def infer(
-    sample: dict[str, list[str]], n_rows: float, options: ColumnOptions, where: str, task: str
+    sample: dict[str, list[str]],
+    n_rows: float,
+    options: ColumnOptions,
+    where: str,
+    task: str,
+    signs: Mapping[str, str] | None = None,
 ) -> Schema:
     """The schema of a table, from its first rows.
 
     Args:
-        sample: the cells of the first rows as texts, by column.
+        sample: the cells of the first rows as texts, by column; numbers without their signs.
         n_rows: how many rows the whole table has, about.
         options: what the user said.
         where: the table, for messages.
         task: regression or classification.
+        signs: as `Schema.signs`, of every column of numbers.
 
     Raises:
         DataError: a column that was named is not there or named twice, there is no target, or
@@ -128,16 +135,21 @@ def infer(
     said |= dict.fromkeys(options.drop, "dropped")
     decides = options.split_by[1] if options.split_by else None
     said = dict.fromkeys((n for n in options.dates if n != decides), "numeric") | said
+    signs = signs or {}
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
     for name in names:
         if name == target:
             continue
         role, why = _role(name, sample[name], n_rows, said.get(name), options.split_by)
+        if name in signs and name not in said and role != "dropped":
+            role, why = "numeric", f"numbers with {signs[name] or 'grouped digits'}"
         roles[role].append(name)
         if why:
             notes.append(f"{role}: {name} ({why})")
     if not roles["numeric"] and not roles["categorical"]:
-        raise DataError(f"{where}: no column is left to predict {target!r} from")
+        raise DataError(
+            "\n".join([f"{where}: no column is left to predict {target!r} from", *notes])
+        )
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
     kind, column = options.split_by or ("", None)
@@ -145,12 +157,15 @@ def infer(
     labels = {cell.strip() for cell in set(sample[target])} - {""}
     return Schema(
         target,
-        **roles,
-        notes=notes,
+        roles["numeric"],
+        roles["categorical"],
+        roles["dropped"],
+        notes,
         dates=dict(options.dates),
         split_by=column,
         split_by_text=not as_number,
         missing_labels=MISSING if len(labels) > 2 else frozenset([""]),
+        signs=signs,
     )
 
 
@@ -177,9 +192,9 @@ def _guess(name: str, cells: list[str], n_rows: float) -> tuple[str, str]:
     if TYPO_SHARE > 1 - share > 0:
         return "numeric", f"{share:.1%} of its cells are numbers"
     if share < 1:
-        if len(distinct) == len(present) >= 20:
-            return "dropped", "every row has another text"
-        return "categorical", ""
+        unlike = len(distinct) == len(present) >= 20
+        why = _numbers_written_otherwise(present) or "every row has another text" * unlike
+        return "dropped" if unlike else "categorical", why
     if any(map(_PADDED.fullmatch, distinct)):
         return "categorical", "numbers with leading zeros are names"
     if (
@@ -195,6 +210,16 @@ def _guess(name: str, cells: list[str], n_rows: float) -> tuple[str, str]:
         about = f"{'about ' if len(present) < n_rows else ''}{n_distinct:,.0f} integers"
         return "categorical", f"{about} that repeat; if they are quantities, data.numeric=[{name}]"
     return "numeric", ""
+
+
+def _numbers_written_otherwise(cells: list[str]) -> str:
+    """What to do where texts are numbers with commas; "" for other texts."""
+    forms = TextFormat(decimal=",", thousands="."), TextFormat(thousands=",")
+    for form in forms:
+        n = sum(form.plain(cell, form.sign_of(cells) or "") is not None for cell in cells[:1000])
+        if n > (1 - TYPO_SHARE) * len(cells[:1000]):
+            return f"such as {cells[0]!r}; if these are numbers, `fmexp data` finds the keys"
+    return ""
 
 
 def _distinct_in_all(n_distinct: int, n_drawn: int) -> float:
@@ -281,5 +306,6 @@ def _check_numeric_target(target: str, cells: list[str], where: str) -> None:
     if wrong and len(wrong) == len(present):
         raise DataError(
             f"{where}: the target {target!r} holds text such as {wrong[0]!r}; regression needs "
-            f"numbers (for two names: task=classification)"
+            f"numbers (for two names: task=classification; for numbers that are written otherwise: "
+            f"`fmexp data` finds the keys)"
         )

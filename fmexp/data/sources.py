@@ -79,7 +79,8 @@ def _of_columns(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Sour
     options = ColumnOptions(
         data.target, data.numeric, data.categorical, data.drop, split_by, data.dates or {}
     )
-    schema = infer(opened.sample, opened.n_rows, options, str(found[0]), task)
+    schema = infer(opened.sample, opened.n_rows, options, str(found[0]), task, opened.signs)
+    schema = replace(schema, text=opened.text)
     plan = schema.read_plan(task, data.missing == "mean", data.missing_target == "drop")
 
     def read_file(file: Path) -> Iterator[Table]:
