@@ -175,7 +175,7 @@ def test_no_function_takes_more_than_seven_parameters_in_the_sweep():
 INSIDES = {
     "fmexp.record.bulk_insert": {"mlflow.store", "mlflow.utils", "_tracking_client"},
     "fmexp.backends.adam_step": {"_fused_adam_"},
-    "fmexp.data.csv": {"_is_text_encoding"},
+    "fmexp.data.delimited": {"_is_text_encoding"},
 }
 """What reaches into another library, guarded, with a public way beside it; tests hold both."""
 

@@ -130,12 +130,7 @@ def infer(
     target = options.target or find_target(names, where)
     _check_names(names, target, options, where)
     notes = [] if options.target else [f"target: {target} (by its name)"]
-    said = dict.fromkeys(options.numeric or (), "numeric")
-    said |= dict.fromkeys(options.categorical or (), "categorical")
-    said |= dict.fromkeys(options.drop, "dropped")
-    decides = options.split_by[1] if options.split_by else None
-    said = dict.fromkeys((n for n in options.dates if n != decides), "numeric") | said
-    signs = signs or {}
+    said, signs = _said(options), signs or {}
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
     for name in names:
         if name == target:
@@ -167,6 +162,15 @@ def infer(
         missing_labels=MISSING if len(labels) > 2 else frozenset([""]),
         signs=signs,
     )
+
+
+def _said(options: ColumnOptions) -> dict[str, str]:
+    """The role of each column that the user named."""
+    decides = options.split_by[1] if options.split_by else None
+    said = dict.fromkeys((n for n in options.dates if n != decides), "numeric")
+    said |= dict.fromkeys(options.numeric or (), "numeric")
+    said |= dict.fromkeys(options.categorical or (), "categorical")
+    return said | dict.fromkeys(options.drop, "dropped")
 
 
 def _role(
