@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fmexp.sweep.failover.leases import Lease, is_alive, leases, process_start, this_process
-from fmexp.sweep.failover.recovery import give_up_dead
+from fmexp.sweep.failover.leases import Lease, LeaseWatch, leases, process_start, this_process
+from fmexp.sweep.failover.recovery import give_up_dead, of_dead_workers
 from fmexp.sweep.space import Dimension, Space
 from tests.sweep_support import make_study
 
@@ -60,61 +60,103 @@ def until(condition, seconds=30):
         time.sleep(0.02)
 
 
+def holders(study, watch=None):
+    """The workers that hold a lease, as a process sees it that looks for the first time."""
+    return (watch or LeaseWatch()).look(leases(study))
+
+
 def test_worker_lives_until_it_says_that_it_ends(study):
     with Lease(study) as lease:
-        assert is_alive(leases(study)[lease.id], time.time())
-    assert not is_alive(leases(study)[lease.id], time.time())
+        assert holders(study) == {lease.id}
+    assert holders(study) == set()
 
 
 def test_killed_worker_is_dead_at_once_though_its_lease_runs(study, start_worker):
     child, worker = start_worker(600)
-    assert is_alive(leases(study)[worker], time.time())
+    assert holders(study) == {worker}
     child.send_signal(signal.SIGKILL)
-    until(lambda: not is_alive(leases(study)[worker], time.time()))  # still a zombie
+    until(lambda: not holders(study))  # still a zombie
     assert child.wait() == -signal.SIGKILL
-    assert not is_alive(leases(study)[worker], time.time())
-    assert leases(study)[worker]["until"] > time.time() + 300
+    assert holders(study) == set()
+    assert not leases(study)[worker]["has_ended"]
 
 
 def test_stopped_worker_loses_its_lease_and_has_it_again_when_it_goes_on(study, start_worker):
-    child, worker = start_worker(1.5)
+    child, _ = start_worker(1.5)
+    watch = LeaseWatch()
     child.send_signal(signal.SIGSTOP)
-    until(lambda: not is_alive(leases(study)[worker], time.time()))
+    until(lambda: not holders(study, watch))
     child.send_signal(signal.SIGCONT)
-    until(lambda: is_alive(leases(study)[worker], time.time()))
+    until(lambda: holders(study, watch))
 
 
 def test_lease_is_renewed_before_it_runs_out(study, start_worker):
     _, worker = start_worker(3)
-    written = set()
+    watch = LeaseWatch()
 
-    def note():
-        lease = leases(study)[worker]
-        written.add(lease["until"])
-        return len(written) == 4 or not is_alive(lease, time.time())
+    def is_renewed():
+        assert holders(study, watch) == {worker}
+        return leases(study)[worker]["renewals"] == 4
 
-    until(note)
-    assert len(written) == 4
+    until(is_renewed)
 
 
 def test_process_number_that_is_somebody_elses_now_is_no_life():
-    now = time.time()
-    mine = {**this_process(), "started": process_start(this_process()["pid"]), "until": now + 30}
-    assert is_alive(mine, now)
-    assert not is_alive({**mine, "started": "12345"}, now)
-    assert not is_alive({**mine, "pid": 2**22 + 1, "started": ""}, now)
-    assert not is_alive(mine, now + 30)
+    mine = {**this_process(), "started": process_start(this_process()["pid"])}
+    assert LeaseWatch().look({"a": mine})
+    assert not LeaseWatch().look({"a": {**mine, "started": "12345"}})
+    assert not LeaseWatch().look({"a": {**mine, "pid": 2**22 + 1, "started": ""}})
 
 
-@pytest.mark.parametrize("foreign", [{"host": "other"}, {"boot": "before"}])
-def test_worker_of_another_machine_is_judged_by_time_alone(foreign):
-    lease = {**this_process(), "pid": 2**22 + 1, "started": "1", "until": 1000.0, **foreign}
-    assert is_alive(lease, 999.9)
-    assert not is_alive(lease, 1000.0)
+@pytest.fixture
+def clock(monkeypatch):
+    """The observer's monotonic clock, to be set; a lease lasts 30 s."""
+    now = SimpleNamespace(seconds=1000.0)
+    fake = SimpleNamespace(monotonic=lambda: now.seconds)
+    monkeypatch.setattr("fmexp.sweep.failover.leases.time", fake)
+    return now
 
 
-def test_nobody_is_dead():
-    assert not is_alive(None, 0.0)
+FOREIGN = {"host": "other", "boot": "b", "pid": 1, "started": "1", "folder": ""}
+
+
+def looks(watch, clock, seconds, leases):
+    """Who holds a lease at each of these moments."""
+    held = []
+    for clock.seconds in seconds:
+        held.append(watch.look({"a": leases}))
+    return held
+
+
+def test_worker_of_another_machine_is_judged_by_whether_its_lease_moves(clock):
+    watch, lease = LeaseWatch(), {**FOREIGN, "renewals": 1}
+    assert looks(watch, clock, (1000, 1010, 1020, 1029), lease) == [{"a"}] * 4
+    assert looks(watch, clock, (1030,), lease) == [set()]
+    assert looks(watch, clock, (1040, 1050, 1060, 1069), {**lease, "renewals": 2}) == [{"a"}] * 4
+    assert looks(watch, clock, (1070,), {**lease, "renewals": 2}) == [set()]
+
+
+def test_no_lease_is_over_because_nobody_could_look(clock):
+    """The storage was away for an hour: its workers could not renew, we could not look."""
+    watch, lease = LeaseWatch(), {**FOREIGN, "renewals": 1}
+    assert looks(watch, clock, (1000, 4600, 4610, 4620), lease) == [{"a"}] * 4
+    assert looks(watch, clock, (4630,), lease) == [set()]
+
+
+def test_clocks_an_hour_apart_lose_no_trial_and_keep_none(study, monkeypatch):
+    """The worker's clock is an hour ahead: a dead one's trial would have been kept that long."""
+    with monkeypatch.context() as ahead:
+        ahead.setattr("time.time", lambda now=time.time: now() + 3600)
+        trial = study.ask("a")
+        study.set_attribute("worker:a", {**FOREIGN, "renewals": 1})
+    monkeypatch.setenv("FMEXP_LEASE_SECONDS", "0.4")
+    watch, lives = LeaseWatch(), lambda: not of_dead_workers(study, watch)
+    for renewals in range(2, 8):
+        study.set_attribute("worker:a", {**FOREIGN, "renewals": renewals})
+        assert lives()
+        time.sleep(0.1)
+    until(lambda: not lives())
+    assert [t.number for t in give_up_dead(study, watch, lambda _: {})] == [trial.number]
 
 
 def test_start_of_a_process_is_read_past_any_name(tmp_path):
@@ -138,7 +180,7 @@ def test_renewal_goes_on_after_the_store_was_away(monkeypatch):
 
     with Lease(SimpleNamespace(set_attribute=write)):
         until(lambda: len(written) >= 4)
-    assert written[-1]["until"] == 0
+    assert written[-1]["has_ended"]
 
 
 def test_threads_that_share_a_storage_each_have_their_lease(study, monkeypatch):
@@ -154,12 +196,23 @@ def test_threads_that_share_a_storage_each_have_their_lease(study, monkeypatch):
     assert leases(study).keys() == {lease.id for lease in held}
     for lease in held:
         lease.__exit__()
-    assert {lease["until"] for lease in leases(study).values()} == {0}
+    assert all(lease["has_ended"] for lease in leases(study).values())
 
 
-def test_trial_that_nobody_living_can_have_asked_for_is_reclaimed_at_once(study):
+def test_trial_that_nobody_signed_is_reclaimed_at_once_where_nobody_lives(study):
     study.optuna.ask()  # by a worker that died before it could sign it
+    (lost,) = give_up_dead(study, LeaseWatch(), lambda _: {})
+    assert lost.number == 0
+
+
+def test_trial_that_nobody_signed_is_reclaimed_after_a_lease_where_somebody_lives(study, clock):
+    study.optuna.ask()
+    watch = LeaseWatch()
     with Lease(study) as lease:
         mine = study.ask(lease.id)
-        (lost,) = give_up_dead(study, lambda _: {})
+        for clock.seconds in (1000, 1010, 1020, 1029):
+            assert give_up_dead(study, watch, lambda _: {}) == []
+        clock.seconds = 1030
+        study.set_attribute(f"worker:{lease.id}", {**FOREIGN, "renewals": 2})
+        (lost,) = give_up_dead(study, watch, lambda _: {})
         assert (lost.number, mine.number) == (0, 1)

@@ -38,13 +38,17 @@ _LONGEST_URI = 200
 
 
 class Tables:
-    """Those of one experiment's store."""
+    """Those of one experiment's store.
+
+    Attributes:
+        usable: whether they are as we know them.
+    """
 
     def __init__(self, client: Any, experiment_id: str, artifact_location: str) -> None:
         self._store: Any = getattr(getattr(client, "_tracking_client", None), "store", None)
         self._experiment_id = experiment_id
         self._location = artifact_location
-        self._usable = _is_known(self._store)
+        self.usable = _is_known(self._store)
 
     def insert(
         self,
@@ -62,7 +66,7 @@ class Tables:
         Returns:
             Its id; "" when that is a case for MLflow's API.
         """
-        if not self._usable:
+        if not self.usable:
             return ""
         run_id = uuid.uuid5(uuid.NAMESPACE_OID, key).hex
         uri = append_to_uri_path(self._location, run_id, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -74,6 +75,8 @@ class RunRecord:
     started: int
     curves: dict[str, Curve] = field(default_factory=dict)
     end: End | None = None
+    confirmed: str = ""
+    """See `Run.confirm`."""
 
 
 class EventWriter:
@@ -97,6 +100,12 @@ class EventWriter:
         self._append({"end": asdict(end)})
         if not end.provisional:
             os.close(self._file)
+
+    def confirm(self, run_id: str) -> None:
+        """See `Run.confirm`; also after the run's end."""
+        with contextlib.suppress(FileNotFoundError):  # it is whole in the store
+            self._file = os.open(self.artifacts.parent / EVENTS, os.O_WRONLY | os.O_APPEND)
+            self._append({"confirmed": run_id})
 
     def settle(self, accepted: bool) -> None:
         """Make a provisional end final."""
@@ -162,6 +171,8 @@ class RunReader:
             return
         if self.record is None:
             raise ValueError("the first event is no start")
+        if "confirmed" in event:
+            self.record.confirmed = _text(event["confirmed"])
         if "end" in event and self.record.end is None:  # the first one counts
             self.record.end = _end(event["end"])
         elif "settled" in event and self.record.end:
@@ -215,6 +226,12 @@ def _whole(milliseconds: Any) -> int:
     if not isinstance(milliseconds, int) or not 0 <= milliseconds < 1 << 62:
         raise ValueError(f"a time must be milliseconds since the epoch, got {milliseconds!r}")
     return milliseconds
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a run id must be a text")
+    return value
 
 
 def _settled(end: End, accepted: bool) -> End:

@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -20,7 +20,11 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 
 from fmexp.errors import StoreError
 from fmexp.record import safe_files
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from fmexp.record.tracker import Content, RunStart
 
 RUN_KEY_TAG = "fmexp.run_key"
+CANDIDATE_TAG = "fmexp.candidate"
 _NAMES = 100  # params, and tags, in one log_batch
 _POINTS = 800  # so that all three together stay below 1000
 _LONGEST_PARAM = 6000
@@ -86,6 +91,57 @@ class Store:
             max_results=1,
         )
         return found[0].info.run_id if found else None
+
+    @property
+    def ids_follow_keys(self) -> bool:
+        """Whether a run's id is made from its key, so that none can be there twice."""
+        return self._tables.usable
+
+    def make_candidate(self, key: str, owner: str, start: RunStart, started: int) -> str:
+        """Make a run that may become the one of a key: `find` does not find it; its id.
+
+        One that this owner made is found again, as the answer to the first call may be lost.
+        """
+        mine = [run_id for run_id, maker in self.candidates(key).items() if maker == owner]
+        if mine:
+            return mine[0]
+        tags = _all_tags(key, start, {CANDIDATE_TAG: f"{key} {owner}"}, None)
+        del tags[RUN_KEY_TAG]
+        made = self._client.create_run(
+            self.experiment_id, start_time=started, run_name=start.name, tags=tags
+        )
+        run_id: str = made.info.run_id
+        return run_id
+
+    def candidates(self, key: str) -> dict[str, str]:
+        """The owners of a key's candidates, by run id."""
+        found = self._client.search_runs(
+            [self.experiment_id], f"tags.`{CANDIDATE_TAG}` LIKE '{key} %'"
+        )
+        return {r.info.run_id: r.data.tags[CANDIDATE_TAG].rpartition(" ")[2] for r in found}
+
+    def elect(self, run_id: str, key: str) -> bool:
+        """Make a candidate the run of its key; False where this store does not have it."""
+        try:
+            self._client.set_tag(run_id, RUN_KEY_TAG, key)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return False
+        return True
+
+    def remove_candidates(self, key: str, owner: str = "") -> None:
+        """Delete the candidates of a key that were not elected: they hold nothing.
+
+        Args:
+            key: theirs.
+            owner: only this owner's.
+        """
+        elected = self.find(key)
+        for run_id, maker in self.candidates(key).items():
+            if run_id != elected and owner in ("", maker):
+                with suppress(MlflowException):  # somebody else has
+                    self._client.delete_run(run_id)
 
     def children(self, parent_id: str) -> dict[str, tuple[str, str]]:
         """Id and status of each run under a parent, by key."""
@@ -194,6 +250,14 @@ class Store:
             metrics, all_params, all_tags = (
                 metrics[_POINTS:], all_params[_NAMES:], all_tags[_NAMES:],
             )  # fmt: skip
+
+    def log_params_once(self, run_id: str, params: dict[str, str]) -> None:
+        """Add params to a run that may have them, where they may have other values: they stay."""
+        try:
+            self.log(run_id, params)
+        except MlflowException as error:
+            if not self.refuses(error):
+                raise
 
     def log_dataset(self, run_id: str, dataset: dict[str, str]) -> None:
         """Log the dataset input."""

@@ -4,7 +4,8 @@ It obeys only its stdin. The first line is its order: a JSON list of the folder,
 how many seconds to wait for a store that does not answer, and the owner. After that a byte means
 that there is something new, the end that nothing more will come. Signals to the trainer's terminal
 do not stop it. It answers on stdout in JSON lines:
-{"ready": experiment id}, {"run": key, "id": run id}, {"mended": run id} (a dead trainer's),
+{"ready": experiment id}, {"run": key, "id": run id} (it is whole), {"made": key, "id": run id} (a
+sweep's own, which has begun), {"mended": run id} (a dead trainer's),
 {"trouble": text} (it goes on trying), {"note": text} (something to know) and, before it exits with
 GAVE_UP, {"lost": text}.
 With "" for the owner it sends what dead trainers left for this store, and ends. What is meant for
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
 GAVE_UP = 3
 _POLL_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
+_ORPHAN_PAUSE_SECONDS = 1.0
 _TROUBLE_SECONDS = 10.0
 """How long trouble must last before it is said; at the end the tracker says what is lost."""
 
-_PARENT_SECONDS = 15.0
+_PARENT_SECONDS = 60.0
 """How long a parent may take to show in the store before that is said."""
 
 
@@ -100,7 +102,7 @@ class Recorder:
         self._mended = True
         until = (self._ended_at or time.monotonic()) + self._patience * wait
         busy = [o for o in spool.owners(self._spool) if self._is_left(o)]
-        while busy := [owner for owner in busy if not self._mend(owner)]:
+        while busy := [owner for owner in busy if not self._mend(owner, wait)]:
             if time.monotonic() >= until:
                 break
             time.sleep(0.05)
@@ -115,7 +117,7 @@ class Recorder:
         except (FmexpError, OSError):
             return False  # `fmexp doctor` tells of it
 
-    def _mend(self, owner: Path) -> bool:
+    def _mend(self, owner: Path, tells_orphans: bool) -> bool:
         """Send a dead owner's runs; False when somebody else is about to."""
         try:
             lock = spool.try_lock(owner / spool.RECORDER_LOCK)
@@ -125,7 +127,7 @@ class Recorder:
             return False
         try:
             if spool.runs(owner):
-                self._mend_runs(self._open(owner))
+                self._mend_runs(self._open(owner), tells_orphans)
             if not spool.runs(owner):
                 spool.remove(owner)
         except Exception as error:  # noqa: BLE001 -- a dead trainer's store must not stop our own
@@ -134,11 +136,11 @@ class Recorder:
             os.close(lock)
         return True
 
-    def _mend_runs(self, sender: Sender) -> None:
+    def _mend_runs(self, sender: Sender, tells_orphans: bool) -> None:
         for key, result in sender.send(last=True):
             if isinstance(result, str):
                 self._say(mended=result)
-            else:
+            elif tells_orphans or not isinstance(result, ParentUnknownError):
                 self._say(trouble=f"the run {key} cannot be sent: {_in_words(result)}")
         self._say_left_out(sender)
 
@@ -169,6 +171,9 @@ class Recorder:
             elif key not in sender.refused:
                 orphaned = isinstance(result, ParentUnknownError)
                 trouble = f"the run {key} cannot be sent: {_in_words(result)}"
+        while sender.made:
+            key, run_id = sender.made.popitem()
+            self._say(made=key, id=run_id)
         self._say_left_out(sender)
         self._orphan_since = (self._orphan_since or time.monotonic()) if orphaned else 0.0
         return trouble
@@ -184,7 +189,8 @@ class Recorder:
             self._trouble = trouble
         if not trouble:
             self._trouble = ""
-        self._pause = min(2 * self._pause + 0.25, _LONGEST_PAUSE_SECONDS) if trouble else 0.0
+        longest = _ORPHAN_PAUSE_SECONDS if self._orphan_since else _LONGEST_PAUSE_SECONDS
+        self._pause = min(2 * self._pause + 0.25, longest) if trouble else 0.0
         time.sleep(self._pause)
         news = not self._ended_at and select.select([0], [], [], _POLL_SECONDS)[0]
         if news and not os.read(0, 1 << 16):
@@ -203,7 +209,7 @@ def _in_words(error: Exception) -> str:
     """An exception on one line; its traceback goes to the log."""
     traceback.print_exception(error)
     if isinstance(error, ParentUnknownError):
-        return f"its parent run {error} is not in the store"
+        return f"its sweep's own run {error} is not in the store; the sweep's command makes it"
     return in_words(error)
 
 

@@ -39,6 +39,8 @@ class _Sending:
     run_id: str = ""
     is_logged: bool = False
     """Whether it was made with all that belongs to it but a dataset."""
+    candidate: str = ""
+    """Made by us, but perhaps not elected."""
 
 
 class Sender:
@@ -47,6 +49,7 @@ class Sender:
     Attributes:
         refused: runs that the store will never take as they are, and why.
         left_out: artifacts that are links, pipes or the like and were not sent.
+        made: run ids of sweeps' own runs that were begun since this was last emptied.
         wait_for_links: whether a run is held back while another that its end links to lies in the
             spool of somebody else, who may be dead.
         holds_back: whether one was, in the last `send`.
@@ -61,6 +64,7 @@ class Sender:
         self._parents: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.left_out: list[str] = []
+        self.made: dict[str, str] = {}
         self.wait_for_links = wait_for_parents
         self.holds_back = False
 
@@ -113,22 +117,44 @@ class Sender:
                 self._show(run, record, news)
             return False
         killed = record.end.reason == KILLED
-        if killed and record.start.reopens and self._goes_on(run):
+        if killed and record.start.reopens and (self._goes_on(run) or self._is_undecided(run)):
             return True
-        look = killed or record.end.reason == events.REFUSED  # somebody else may have closed it
+        # somebody else may have closed it, or sent it in our place
+        look = killed or record.end.reason == events.REFUSED or not self._wait_for_parents
+        if _only_closes(record.start) and not self._store.ids_follow_keys:
+            run.run_id = run.run_id or self._store.find(run.folder.name) or ""
+            if not run.run_id:
+                return True
         fresh = self._find_or_create(run, record, look)  # others' runs may need it as their parent
+        if killed and not fresh and not self._store.is_live(run.run_id):
+            return True
         if self.wait_for_links and self._links_lie_elsewhere(record.end):
             self.holds_back = True
             return False
         if fresh or record.start.reopens or self._store.is_live(run.run_id):
-            tags = {} if fresh else _end_tags(record)
             self._mend_children(run, record.end)
-            self._send_whole(run, record, record.end, tags | self._linked(record.end))
+            self._send_whole(run, record, record.end, fresh)
+            if self._is_elected(record):
+                self._store.remove_candidates(run.folder.name)  # of commands that died
             self.left_out += safe_files.remove_special(run.folder / spool.ATTACHED)
             for files in (run.folder / spool.ATTACHED).glob("*"):
                 if other := self._store.find(files.name):
                     self._store.log_artifacts(other, files)
         return True
+
+    def _is_undecided(self, run: _Sending) -> bool:
+        """Whether it was never known which run of the store this is: then others will make it."""
+        record = run.reader.record
+        if not record or not self._is_elected(record) or record.confirmed:
+            return False
+        if self._store.find(run.folder.name):
+            return False
+        self._store.remove_candidates(run.folder.name, self.owner.name)
+        return True
+
+    def _is_elected(self, record: events.RunRecord) -> bool:
+        """Whether the run must be confirmed before it is written to."""
+        return record.start.elected and not self._store.ids_follow_keys
 
     def _goes_on(self, run: _Sending) -> bool:
         """Whether another owner has taken this run up."""
@@ -163,16 +189,27 @@ class Sender:
         fresh = self._find_or_create(run, record, look=record.start.study is not None)
         params = record.start.params if fresh else {}
         points = [(name, *curve.last()) for name, curve in record.curves.items()]
-        if fresh or (news and self._store.is_live(run.run_id)):
+        if not (fresh or news):
+            return
+        is_live = fresh or self._store.is_live(run.run_id)
+        if not is_live and record.start.reopens:  # closed for a command that died, and not for us
+            self._store.reopen(run.run_id)
+            is_live = True
+        if is_live:
             self._store.log(run.run_id, params, points)
 
     def _send_whole(
-        self, run: _Sending, record: events.RunRecord, end: events.End, tags: dict[str, str]
+        self, run: _Sending, record: events.RunRecord, end: events.End, fresh: bool
     ) -> None:
         start = record.start
+        tags = ({} if fresh else _end_tags(record)) | self._linked(end)
         self.left_out += safe_files.remove_special(run.folder / "artifacts")
         if not run.is_logged:
-            self._store.log(run.run_id, start.params, self._points(record, end), tags)
+            params = start.params
+            if start.reopens and not fresh:
+                self._store.log_params_once(run.run_id, params)
+                params = {}
+            self._store.log(run.run_id, params, self._points(record, end), tags)
             if end.reason != KILLED:  # a killed trainer may have left half a file
                 self._store.log_artifacts(run.run_id, run.folder / "artifacts")
         dataset = _kept_dataset(run, start)
@@ -199,16 +236,17 @@ class Sender:
         """
         if run.run_id:
             return False
+        if self._is_elected(record):
+            self._elect(run, record)
+            return False
         tried = run.folder / "tried"
         look = look or tried.exists() or record.start.may_exist
         found = self._store.find(run.folder.name) if look else None
         if found:
-            run.run_id = found
-            if record.start.reopens:
-                self._store.reopen(found)
+            self._take_up(run, record, found)
             return False
         parent = record.start.parent
-        parent_id = self._parent_id(parent) if parent else None
+        parent_id = self._parent_id(parent, _is_shared(record.start)) if parent else None
         os.close(safe_files.open_lock(tried))
         try:
             run.run_id, run.is_logged = self._store.create(
@@ -221,7 +259,43 @@ class Sender:
             )
         except RunExistsError:  # another command on the same sweep was faster
             return self._find_or_create(run, record, look=True)
+        if record.start.reopens:
+            self.made[run.folder.name] = run.run_id
         return True
+
+    def _take_up(self, run: _Sending, record: events.RunRecord, run_id: str) -> None:
+        """Go on with a run that is in the store."""
+        run.run_id = run_id
+        if not record.start.reopens:
+            return
+        self.made[run.folder.name] = run_id
+        if record.end is None or record.end.reason != KILLED:
+            self._store.reopen(run_id)
+            self._store.log_params_once(run_id, record.start.params)
+
+    def _elect(self, run: _Sending, record: events.RunRecord) -> None:
+        """Find or make the run that other machines may want to make, too.
+
+        Their commands agree on one through the study, and ours confirms it. Nothing is written to
+        a candidate before that: where another is elected, ours is empty, and goes.
+
+        Raises:
+            ParentUnknownError: none is elected yet.
+        """
+        key = run.folder.name
+        found = self._store.find(key)
+        if not found and record.confirmed and self._store.elect(record.confirmed, key):
+            found = record.confirmed
+        if found:
+            self._take_up(run, record, found)
+            if run.candidate:
+                self._store.remove_candidates(key, self.owner.name)
+            return
+        if not run.candidate and spool.lives(self.owner):
+            start, began = record.start, record.started
+            run.candidate = self._store.make_candidate(key, self.owner.name, start, began)
+            self.made[key] = run.candidate
+        raise ParentUnknownError(key)
 
     def _content(self, run: _Sending, record: events.RunRecord) -> Content | None:
         """All that there is of a run that has ended; None when more is to be known first."""
@@ -257,17 +331,34 @@ class Sender:
         others = (spool.waits(self.owner.parent, key, but=self.owner) for key in end.links.values())
         return any(others)
 
-    def _parent_id(self, key: str) -> str:
-        """The parent's id; "" when there is no such run and nobody is left to make it."""
+    def _parent_id(self, key: str, shared: bool) -> str:
+        """The parent's id; "" when there is no such run and nobody is left to make it.
+
+        Args:
+            key: the parent's.
+            shared: whether other machines may make it.
+        """
         if key not in self._parents:
             ours = self._open.get(key)
             if ours and ours.reader.record:
                 self._find_or_create(ours, ours.reader.record)
             found = ours.run_id if ours else self._store.find(key)
-            if not found and (self._wait_for_parents or spool.waits(self.owner.parent, key)):
+            waits = self._wait_for_parents or spool.waits(self.owner.parent, key)
+            if not found and (waits or (shared and not self._store.ids_follow_keys)):
                 raise ParentUnknownError(key)
             self._parents[key] = found or ""
         return self._parents[key]
+
+
+def _only_closes(start: RunStart) -> bool:
+    """Whether the run is another worker's, which died: it is closed where it is there."""
+    return start.may_exist and not start.reopens
+
+
+def _is_shared(start: RunStart) -> bool:
+    """Whether a trial's study lies in a database, so that other machines may work on it."""
+    storage = (start.study or {}).get("storage", "")
+    return bool(storage) and not storage.startswith(("journal:", "sqlite:"))
 
 
 def _kept_dataset(run: _Sending, start: RunStart) -> dict[str, str] | None:

@@ -24,9 +24,10 @@ from fmexp.record import events, spool
 from fmexp.record.locate import as_option
 from fmexp.record.passwords import without_password, without_passwords
 from fmexp.record.patience import patience
-from fmexp.record.tracker import Delivery, Outcome
+from fmexp.record.tracker import Delivery, Outcome, nothing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from fmexp.record.tracker import Run, RunStart, Tracker
@@ -136,6 +137,7 @@ class _SpoolTracker:
         self._heard_at = 0.0
         self._experiment_id = ""
         self._run_ids: dict[str, str] = {}
+        self._made: dict[str, str] = {}
         self._recorder = self._start_recorder()
         self._listener = threading.Thread(target=self._listen, name="fmexp-recorder", daemon=True)
         self._listener.start()
@@ -154,6 +156,9 @@ class _SpoolTracker:
             self, events.EventWriter(self._owner, start.key or spool.new_key(), start)
         )
 
+    def run_id(self, key: str) -> str:
+        return self._made.get(key, "")
+
     def wake(self) -> None:
         """Tell the recorder that there is something new."""
         with self._lock:
@@ -162,12 +167,12 @@ class _SpoolTracker:
                 with contextlib.suppress(BlockingIOError, BrokenPipeError):
                     os.write(self._recorder.stdin.fileno(), b"\n")
 
-    def close(self) -> Delivery:
+    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:
         if self._delivery is None:
             with self._lock:
                 self._closing = True
                 self._end_of_news()
-            self._wait_for_recorder()
+            self._wait_for_recorder(meanwhile)
             os.close(self._owner_lock)
             self._delivery = Delivery(
                 without_password(self._uri),
@@ -183,12 +188,13 @@ class _SpoolTracker:
             )
         return self._delivery
 
-    def _wait_for_recorder(self) -> None:
+    def _wait_for_recorder(self, meanwhile: Callable[[], None]) -> None:
         """Until it has sent everything, or given up; end one that makes no progress any more."""
         self._heard_at = time.monotonic()
         try:
             while self._listener.is_alive():
                 self._listener.join(0.1)
+                meanwhile()
                 silent = time.monotonic() - self._heard_at
                 if silent > self._patience + _MARGIN and not self._lost:
                     self._lost = f"it has not answered within {self._patience:g} s"
@@ -234,6 +240,8 @@ class _SpoolTracker:
         self._heard_at = time.monotonic()
         if "run" in answer:
             self._run_ids[answer["run"]] = answer["id"]
+        elif "made" in answer:
+            self._made[answer["made"]] = answer["id"]
         elif answer.get("owner") == self._owner.name:
             self._experiment_id = answer["ready"]
         elif "lost" in answer:
@@ -303,6 +311,10 @@ class _SpooledRun:
         _open_runs.discard(self)
         if not provisional:
             self._tracker.wake()
+
+    def confirm(self, run_id: str) -> None:
+        self._writer.confirm(run_id)
+        self._tracker.wake()
 
     def attach(self, key: str) -> Path | None:
         folder = self._writer.artifacts.with_name(spool.ATTACHED) / key

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fmexp.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -50,6 +51,7 @@ class RunStart:
         key: the run's unique name; "" for a new one.
         may_exist: the store may have a run of this key already: it is taken up.
         reopens: such a run is opened again when it had ended.
+        elected: other machines may want to make it too: it counts once it is confirmed.
         study: where to ask whether a provisional end counts (a sweep's trials); never sent.
     """
 
@@ -61,6 +63,7 @@ class RunStart:
     key: str = ""
     may_exist: bool = False
     reopens: bool = False
+    elected: bool = False
     study: dict[str, str] | None = None
 
 
@@ -126,6 +129,14 @@ class Run(Protocol):
         """
         ...
 
+    def confirm(self, run_id: str) -> None:
+        """Say which run of the store this is, where several may have been made.
+
+        Args:
+            run_id: the store's id, which all who may make it have agreed on.
+        """
+        ...
+
     def attach(self, key: str) -> Path | None:
         """A folder whose files become artifacts of another run when this run's end is sent.
 
@@ -156,6 +167,10 @@ class Delivery:
     option: str = ""
 
 
+def nothing() -> None:
+    """What there is to do while a tracker closes, mostly."""
+
+
 class Tracker(Protocol):
     """Where runs go."""
 
@@ -163,8 +178,15 @@ class Tracker(Protocol):
         """Open a run; returns at once."""
         ...
 
-    def close(self) -> Delivery:
+    def run_id(self, key: str) -> str:
+        """The store's id of an open run that may be made by others too; "" while it has none."""
+        ...
+
+    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:
         """Wait until the store has accepted everything.
+
+        Args:
+            meanwhile: called a few times a second.
 
         Raises:
             StoreError: it has not; what it lacks stays in the spool for the next command.
@@ -175,6 +197,8 @@ class Tracker(Protocol):
 class _NullRun:
     key = ""
     folder: Path | None = None
+
+    def confirm(self, run_id: str) -> None: ...
 
     def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None: ...
 
@@ -198,7 +222,10 @@ class _NullTracker:
     def start_run(self, start: RunStart) -> Run:  # noqa: ARG002
         return _NullRun()
 
-    def close(self) -> Delivery:
+    def run_id(self, key: str) -> str:  # noqa: ARG002
+        return "none"
+
+    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:  # noqa: ARG002
         return Delivery()
 
 
@@ -221,6 +248,9 @@ class MemoryRun:
         self.links: dict[str, str] = {}
         self.children: dict[str, dict[str, Any]] = {}
         self.accepted: bool | None = None
+
+    def confirm(self, run_id: str) -> None:
+        """See `Run.confirm`."""
 
     def log(self, step: int, metrics: dict[str, float], at: float | None = None) -> None:  # noqa: ARG002
         """See `Run.log`."""
@@ -278,15 +308,21 @@ class MemoryTracker:
         self.runs.append(run)
         return run
 
-    def close(self) -> Delivery:
+    def run_id(self, key: str) -> str:
+        """See `Tracker.run_id`."""
+        return key
+
+    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:  # noqa: ARG002
         """See `Tracker.close`."""
         return Delivery(run_ids={run.key: run.key for run in self.runs})
 
 
-def close(tracker: Tracker) -> tuple[Delivery, StoreError | None]:
+def close(
+    tracker: Tracker, meanwhile: Callable[[], None] = nothing
+) -> tuple[Delivery, StoreError | None]:
     """What became of the runs, and what went wrong: for commands that first say how it ended."""
     try:
-        return tracker.close(), None
+        return tracker.close(meanwhile), None
     except StoreError as error:
         return Delivery(), error
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,28 +11,34 @@ from typing import TYPE_CHECKING
 import optuna
 
 from fmexp.errors import UserError
-from fmexp.record import safe_files
 from fmexp.record.locate import sqlite_path
 from fmexp.record.passwords import without_password
 from fmexp.record.spool import new_key
-from fmexp.record.tracker import Outcome, close
+from fmexp.record.tracker import Outcome, close, nothing
 from fmexp.sweep import interrupt, progress
 from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.open_study import open_study
 from fmexp.sweep.pool import WorkerPool
-from fmexp.sweep.storage import answering, locate_storage, open_storage
+from fmexp.sweep.storage import (
+    answering,
+    is_shared,
+    locate_storage,
+    open_storage,
+    stop_waiting_when,
+)
 from fmexp.sweep.sweep_run import SweepRun
 from fmexp.sweep.total import work_to_the_end
 from fmexp.sweep.worker import DONE, EXHAUSTED, TIMEOUT
 from fmexp.sweep.worker_process import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from optuna.storages import BaseStorage
 
     from fmexp.errors import StoreError
     from fmexp.record.tracker import Delivery, RunStart
+    from fmexp.sweep.election import Election
     from fmexp.sweep.search import Search
     from fmexp.sweep.study import SweepStudy
 
@@ -74,11 +77,12 @@ def run(search: Search, folder: Path, launch: Work | None = None) -> int:
         print(progress.estimate(search, application.seconds_per_trial()))
         return 0
     with answering(job.storage):
-        with _one_at_a_time(folder):
-            storage = open_storage(job.storage, folder)
-            job = replace(job, study=open_study(search, storage))
+        storage = open_storage(job.storage, folder, options.patience)
+        name, election = open_study(search, storage)
+        job = replace(job, study=name)
         study = job.open_study(storage)
-        ended = _run(search, job, storage, study, launch or _workers_here(search))
+        with contextlib.closing(election):
+            ended = _run(search, job, storage, study, election, launch or _workers_here(search))
         print(progress.summary(search, study, ended.reason, ended.delivery, ended.losses))
         if (winner := study.winner()) and winner.value is not None and application.take_winner:
             application.take_winner(study.space.point(winner), winner.value)
@@ -128,29 +132,36 @@ def _job(search: Search, folder: Path) -> Job:
     )
 
 
-def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work: Work) -> _Ended:
+def _run(
+    search: Search,
+    job: Job,
+    storage: BaseStorage,
+    study: SweepStudy,
+    election: Election,
+    work: Work,
+) -> _Ended:
     """Work on the study until its total is complete, or there is a reason to stop."""
     failover = Failover(study, job)
     if saved := failover.settle():
         print(f"{saved} results of workers that died were saved")
-    tracker = job.open_tracker()
+    tracker, meanwhile = job.open_tracker(), nothing
     try:
         task = search.application.open_here(study.plan.settings)
-        sweep_run = SweepRun(study, task, tracker, _start(search, study))
-        if sweep_run.folder is not None:
-            files = {**search.application.files, "space.json": study.space.to_json()}
-            for name, text in files.items():
-                (sweep_run.folder / name).write_text(text, encoding="utf-8")
+        files = {**search.application.files, "space.json": study.space.to_json()}
+        start = _start(search, study)
+        sweep_run = SweepRun(study, task, tracker, start, files, election, job)
         line = progress.Progress(search, study)
 
         def look() -> None:
             failover.recover_if_due(tracker)
+            sweep_run.take_part()
             sweep_run.show_progress()
             line.show()
 
         try:
             with interrupt.stop_on_signals() as stop:
                 asked = lambda: "interrupted" if stop else ""  # noqa: E731
+                stop_waiting_when(storage, lambda: bool(stop))
                 pool = WorkerPool(job, storage, tracker, task, look, asked)
                 reason = work_to_the_end(pool, failover, study, work, search.options.relaunch)
         except BaseException as error:
@@ -161,8 +172,9 @@ def _run(search: Search, job: Job, storage: BaseStorage, study: SweepStudy, work
         outcome = _outcome(study, reason)
         words = progress.in_words(search, study)
         sweep_run.finish(outcome, reason, words, failover.children())
+        meanwhile = sweep_run.take_part
     finally:
-        delivery, lost = close(tracker)
+        delivery, lost = close(tracker, meanwhile)
         Path(job.stop_file).unlink(missing_ok=True)
     _analyze(job.uri)
     return _Ended(reason, outcome, delivery, lost, pool.losses)
@@ -198,6 +210,7 @@ def _start(search: Search, study: SweepStudy) -> RunStart:
         key=study.plan.sweep_key,
         may_exist=True,
         reopens=True,
+        elected=is_shared(study.url),
     )
 
 
@@ -220,15 +233,3 @@ def _analyze(uri: str) -> None:
         sqlite3.connect(database, timeout=5) as connection,
     ):
         connection.execute("ANALYZE")
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two commands that make the same study at once would each enqueue its first points."""
-    (folder / ".fmexp").mkdir(exist_ok=True)
-    descriptor = safe_files.open_lock(folder / ".fmexp" / "study.lock")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

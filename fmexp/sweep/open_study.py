@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from optuna.exceptions import DuplicatedStudyError
+from optuna.study import StudyDirection
 
 from fmexp import __version__
 from fmexp.errors import ConfigError
 from fmexp.record.spool import new_key
 from fmexp.sweep import progress
+from fmexp.sweep.election import Election, is_auxiliary
 from fmexp.sweep.study import VERSION, SweepStudy, as_stored
 from fmexp.sweep.trial_status import IDENTITY, PLAN
 
@@ -18,28 +24,61 @@ if TYPE_CHECKING:
     from fmexp.sweep.search import Search
 
 
-def open_study(search: Search, storage: BaseStorage) -> str:
+def open_study(search: Search, storage: BaseStorage) -> tuple[str, Election]:
     """Make or find the study, with all that workers need in it; returns its name.
+
+    Of commands that begin at the same moment, be it on different machines, one makes it; where
+    that one dies, another. The election goes on to the study's own run, see `SweepRun`.
 
     Raises:
         ConfigError: the study of the name that was given is of another sweep.
     """
-    name, known = search.name, {each.study_name: each for each in storage.get_all_studies()}
-    if not search.options.resume:
-        base, number = name, 2
-        while name in known:
-            name, number = f"{base}-{number}", number + 1
-    if name in known and PLAN in known[name].system_attrs:
-        with as_stored(name):
-            _go_on(search, SweepStudy(storage, name))
-        return name
-    identities = {each: s.system_attrs.get(IDENTITY) for each, s in known.items()}
-    if any(identities.values()):
-        print(progress.newness({k: v for k, v in identities.items() if v}, search.identity))
+    name = search.name if search.options.resume else _new_name(search, storage)
+    election = Election(storage, name)
+    while not _is_made(storage, name):
+        if not election.is_won():
+            time.sleep(random.uniform(0.05, 0.2))
+        elif not _is_made(storage, name):  # the leader before us may have been slow only
+            _make(search, storage, name)
+            return name, election
+    with as_stored(name):
+        _go_on(search, SweepStudy(storage, name))
+    return name, election
+
+
+def _new_name(search: Search, storage: BaseStorage) -> str:
+    """A name that no study has; taken by making the study."""
+    direction = StudyDirection[search.plan.direction.upper()]
+    name, number = search.name, 2
+    while True:
+        try:
+            storage.create_new_study([direction], name)
+        except DuplicatedStudyError:
+            name, number = f"{search.name}-{number}", number + 1
+        else:
+            return name
+
+
+def _is_made(storage: BaseStorage, name: str) -> bool:
+    """Whether the study has its plan, which is written last."""
+    try:
+        return PLAN in storage.get_study_system_attrs(storage.get_study_id_from_name(name))
+    except KeyError:
+        return False
+
+
+def _make(search: Search, storage: BaseStorage, name: str) -> None:
+    known = storage.get_all_studies()
+    identities = {
+        each.study_name: identity
+        for each in known
+        if not is_auxiliary(each.study_name) and (identity := each.system_attrs.get(IDENTITY))
+    }
+    if identities:
+        print(progress.newness(identities, search.identity))
     plan = replace(search.plan, sweep_key=new_key())
     study = SweepStudy.make(storage, name, search.space, plan, search.points, search.identity)
     study.optuna.set_user_attr(VERSION, __version__)
-    return name
 
 
 def _go_on(search: Search, study: SweepStudy) -> None:

@@ -120,6 +120,7 @@ class SweepOptions:
         n_jobs: workers at a time.
         max_failure_rate: the sweep ends when more than this share of `n_trials` failed.
         timeout: seconds after which this command asks for no more trials.
+        patience: seconds for which a study's database may be away.
         seeds: trainings per point, at seed, seed + 1, ...
         direction: null: as the objective asks (errors fall; accuracy, auc and r2 rise), else
             minimize.
@@ -142,6 +143,7 @@ class SweepOptions:
     params: dict[str, Any]
     conditions: dict[str, Any]
     timeout: Positive | None
+    patience: Positive
     seeds: Annotated[int, Bounds(1, 1000)]
     objective: str | None
     enqueue: list[dict[str, Any]]

@@ -244,7 +244,9 @@ class _Watch:
             try:
                 self._pool.look()
                 if self._pool.asked():
-                    Path(self._pool.job.stop_file).touch()
+                    stop = Path(self._pool.job.stop_file)
+                    stop.parent.mkdir(exist_ok=True)
+                    stop.touch()
             except Exception as error:  # noqa: BLE001 -- a storage that is away may come back
                 print(f"fmexp: the study cannot be read just now: {error}", file=sys.stderr)
                 self._over.wait(5)

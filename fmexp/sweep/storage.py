@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from fmexp.record.locate import sqlite_path
 from fmexp.record.passwords import without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from optuna.storages import BaseStorage
 
@@ -31,6 +32,9 @@ _ALLOWED = (
     "null (the file optuna.journal), journal:///path/to/file, a path that ends in .journal, "
     "sqlite:///study.db or postgresql://user@host/database"
 )
+_TABLES_LOCK = 0x666D657870
+"""Key of the advisory lock of PostgreSQL under which Optuna's tables are made."""
+
 _log = logging.getLogger("fmexp")
 _POSTGRES = {"postgresql+psycopg": "psycopg", "postgresql+psycopg2": "psycopg2"}
 
@@ -67,8 +71,16 @@ def locate_storage(url: str | None, folder: Path, workers: int = 1) -> str:
     return f"{'sqlite:///' if scheme == 'sqlite' else 'journal://'}{absolute}"
 
 
-def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """An Optuna storage; made where there is none (by one process, before any other opens it).
+def open_storage(
+    url: str | None, folder: Path, patience: float = 0.0, waits: bool = False
+) -> BaseStorage:
+    """An Optuna storage; made where there is none, also by several at once.
+
+    Args:
+        url: `hydra.sweeper.storage`.
+        folder: what a relative path starts from.
+        patience: seconds for which each call waits for a database that is away.
+        waits: whether opening it does, too.
 
     Raises:
         UserError: no study can be kept there; the file cannot be written, or is something else.
@@ -78,7 +90,25 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     located = locate_storage(url, folder)
     if located.startswith("journal://"):
         return _open_journal(Path(located.removeprefix("journal://")))
-    return _open_database(located)
+    storage = _open_database(located, patience if waits else 0.0)
+    if not patience or located.startswith("sqlite"):
+        return storage
+    from fmexp.sweep.patient_storage import PatientStorage
+
+    return PatientStorage(storage, located, patience)  # type: ignore[abstract] # made at import
+
+
+def is_shared(located: str) -> bool:
+    """Whether a located URL is that of a database, which commands on other machines may use."""
+    return not located.startswith(("journal:", "sqlite:"))
+
+
+def stop_waiting_when(storage: BaseStorage, asked: Callable[[], bool]) -> None:
+    """Have calls that wait for a database give up as soon as the user wants to stop."""
+    from fmexp.sweep.patient_storage import PatientStorage
+
+    if isinstance(storage, PatientStorage):
+        storage.should_stop = asked
 
 
 @contextlib.contextmanager
@@ -236,7 +266,7 @@ def _open_journal(path: Path) -> BaseStorage:
         ) from error
 
 
-def _open_database(url: str) -> BaseStorage:
+def _open_database(url: str, patience: float) -> BaseStorage:
     driver = _POSTGRES.get(url.partition("://")[0])
     if driver and importlib.util.find_spec(driver) is None:
         package = "psycopg[binary]" if driver == "psycopg" else driver
@@ -244,12 +274,10 @@ def _open_database(url: str) -> BaseStorage:
             f"hydra.sweeper.storage={without_password(url)} needs {driver}: pip install '{package}'"
         )
     from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(url, engine_kwargs=options)
+        return _connect(url, patience)
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         if url.startswith("sqlite"):
@@ -261,6 +289,37 @@ def _open_database(url: str) -> BaseStorage:
             f"the study's storage {without_password(url)} cannot be opened: {cause}; is it "
             "running, and are address, user and database right?"
         ) from error
+
+
+def _connect(url: str, patience: float) -> BaseStorage:
+    """The storage; where the server is away it is waited for."""
+    from fmexp.sweep.patient_storage import lost_connection
+
+    began = time.monotonic()
+    while True:
+        try:
+            return _make_tables(url)
+        except Exception as error:
+            if time.monotonic() - began >= patience or not lost_connection(error):
+                raise
+        time.sleep(random.uniform(0.5, 2))
+
+
+def _make_tables(url: str) -> BaseStorage:
+    """The storage, with its tables, which only one of several at a time makes.
+
+    Optuna does not lock: all but the first that make them would fail. A session that holds
+    PostgreSQL's advisory lock and dies gives it back. `alembic_version` is made last.
+    """
+    from optuna.storages import RDBStorage, get_storage
+    from sqlalchemy import NullPool, create_engine, text
+
+    if url.startswith("sqlite"):
+        return get_storage(RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}}))
+    with create_engine(url, poolclass=NullPool).connect() as session:
+        if session.scalar(text("select to_regclass('alembic_version')")) is None:
+            session.execute(text("select pg_advisory_lock(:key)"), {"key": _TABLES_LOCK})
+        return get_storage(RDBStorage(url))
 
 
 def _path(url: str) -> Path | None:

@@ -120,7 +120,9 @@ class SweepStudy:
         points: list[Point],
         identity: dict[str, Any],
     ) -> SweepStudy:
-        """Make a study; if its maker died half-way, make the rest. By one process at a time.
+        """Make a study; if its maker died half-way, make the rest.
+
+        By one process at a time: see `Election`. The plan is written last.
 
         Args:
             storage: where.

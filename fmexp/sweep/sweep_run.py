@@ -2,40 +2,104 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
+from fmexp.sweep.failover import leases
 from fmexp.sweep.space import in_words
 from fmexp.sweep.trial_record import WINNER
-from fmexp.sweep.trial_status import COMPLETED_WINNER, MEMO, outcome_of
+from fmexp.sweep.trial_status import COMPLETED_WINNER, MEMO, PARENT, WORKER, outcome_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from optuna.trial import FrozenTrial
 
-    from fmexp.record.tracker import RunStart, Tracker
+    from fmexp.record.tracker import Run, RunStart, Tracker
+    from fmexp.sweep.election import Election
     from fmexp.sweep.study import SweepStudy
     from fmexp.sweep.task import Task
+    from fmexp.sweep.worker_process import Job
 
 
 class SweepRun:
-    """The parent run while a command works on its sweep."""
+    """The parent run while a command works on its sweep.
 
-    def __init__(self, study: SweepStudy, task: Task, tracker: Tracker, start: RunStart) -> None:
-        """Begin the run, or go on with it."""
-        self._study, self._task = study, task
-        self._run = tracker.start_run(start)
+    Of several commands on one study one begins the run, and tells the others its id through the
+    study; they take it up. Which one, is a matter of the study's election.
+    """
+
+    def __init__(
+        self,
+        study: SweepStudy,
+        task: Task,
+        tracker: Tracker,
+        start: RunStart,
+        files: dict[str, str],
+        election: Election,
+        job: Job,
+    ) -> None:
+        """Begin the run if that is up to us, or it is there.
+
+        Args:
+            study: the sweep's.
+            task: completes the winner's record.
+            tracker: where the run goes.
+            start: the run as it begins, or goes on.
+            files: texts to keep with it, by name.
+            election: decides who begins it.
+            job: says where the store is, and this command's spool.
+        """
+        self._study, self._task, self._tracker = study, task, tracker
+        self._start, self._files, self._election, self._job = start, files, election, job
+        store = hashlib.sha256(f"{without_password(job.uri)} {job.experiment}".encode())
+        self._attribute = f"{PARENT}:{store.hexdigest()[:8]}"
+        self._run: Run | None = None
+        self._is_agreed = False
+        self._end: Callable[[Run], None] | None = None
         self._points = 0
+        self.take_part()
 
-    @property
-    def folder(self) -> Path | None:
-        """Where the run's files go."""
-        return self._run.folder
+    def take_part(self) -> None:
+        """Begin the run when that is up to us or it is there; to be called until the end."""
+        if self._is_agreed:
+            return
+        if not self._job.uri:
+            self._begin()
+            self._agree()
+            return
+        parent = self._study.attributes().get(self._attribute, "")
+        if self._run is None and (parent or self._election.is_won()):
+            self._begin()
+        if self._run is None:
+            return
+        if not parent and (made := self._tracker.run_id(self._start.key)):
+            self._study.set_attribute(self._attribute, made)
+            parent = self._study.attributes()[self._attribute]
+        if parent:
+            if self._start.elected:
+                self._run.confirm(parent)
+            self._agree()
+
+    def _agree(self) -> None:
+        self._is_agreed = True
+        self._election.tidy()
+
+    def _begin(self) -> None:
+        self._run = self._tracker.start_run(self._start)
+        if self._run.folder is not None:
+            for name, text in self._files.items():
+                (self._run.folder / name).write_text(text, encoding="utf-8")
+        if self._end:
+            self._end(self._run)
 
     def show_progress(self) -> None:
         """Continue the curve of the best value so far over the trials that ended, in order."""
+        if self._run is None:
+            return
         ended = self._study.ended()
         best: float | None = None
         for number, trial in enumerate(ended, start=1):
@@ -68,19 +132,35 @@ class SweepRun:
             words += f"\n\nWinner: [trial {winner.number}, {point}]({{{WINNER}}})"
             self._complete(winner)
         tags = {"mlflow.note.content": words}
-        self._run.finish(outcome, reason, metrics, tags, links, children=children)
-        if winner is not None:
+        self._finish(
+            lambda run: run.finish(outcome, reason, metrics, tags, links, children=children)
+        )
+        if winner is not None and self._is_ours(winner):
             self._study.set_attribute(COMPLETED_WINNER, winner.number)
 
     def fail(self, reason: str) -> None:
         """Close the run though the study cannot be read."""
-        self._run.finish(Outcome.FAILED, reason)
+        self._finish(lambda run: run.finish(Outcome.FAILED, reason))
+
+    def _finish(self, end: Callable[[Run], None]) -> None:
+        """End the run, now or when it is begun: who leads may not have made it yet."""
+        self._end = end
+        if self._run is not None:
+            end(self._run)
 
     def _complete(self, winner: FrozenTrial) -> None:
         """Add to the winner's record what only the winner has; on disk with the run's end."""
         memo = winner.system_attrs.get(MEMO)
-        if memo is None or self._study.attributes().get(COMPLETED_WINNER) == winner.number:
+        completed = self._study.attributes().get(COMPLETED_WINNER)
+        if memo is None or self._run is None or completed == winner.number:
             return
         folder = self._run.attach(self._study.plan.trial_key(winner.number))
         if folder is not None:
             self._task.complete(memo, folder)
+
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        """Whether its record went through our spool: another's may wait there for us no more."""
+        worker = f"{leases.PREFIX}{trial.user_attrs.get(WORKER)}"
+        return self._run is not None and leases.is_of(
+            self._study.attributes().get(worker), self._job.folder
+        )

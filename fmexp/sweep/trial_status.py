@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 PLAN, SPACE, IDENTITY = "fmexp:plan", "fmexp:space", "fmexp:identity"
 """Study attributes: what all workers share, what is searched, what makes two sweeps the same."""
 
+PARENT = "fmexp:parent"
+"""Study attribute, with a digest of the store: the run id of the sweep's own run."""
+
 COMPLETED_WINNER = "fmexp:completed_winner"
 """Study attribute: the trial whose record has all that only a winner's has."""
 

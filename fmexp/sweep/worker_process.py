@@ -20,7 +20,7 @@ from fmexp.sweep.failover.leases import Lease
 from fmexp.sweep.interrupt import end_on_sigterm
 from fmexp.sweep.options import NoPrunerOptions, read_options
 from fmexp.sweep.samplers import make_pruner, make_sampler
-from fmexp.sweep.storage import answering, open_storage
+from fmexp.sweep.storage import answering, open_storage, stop_waiting_when
 from fmexp.sweep.study import SweepStudy
 from fmexp.sweep.task import open_task
 from fmexp.sweep.worker import Limits, Worker
@@ -99,7 +99,7 @@ def work(
         prunes=not isinstance(options.pruner, NoPrunerOptions),
         deadline=job.deadline,
     )
-    with Lease(study) as lease:
+    with Lease(study, job.folder) as lease:
         return Worker(study, task, tracker, lease, limits, _Stop(job, stop)).run()
 
 
@@ -134,7 +134,9 @@ def _work_alone(job: Job, stop: Callable[[], str]) -> str:
     tracker = job.open_tracker()
     try:
         with answering(job.storage):
-            storage = open_storage(job.storage, Path(job.folder))
+            patience = read_options(job.options).patience
+            storage = open_storage(job.storage, Path(job.folder), patience, waits=True)
+            stop_waiting_when(storage, lambda: bool(stop()))
             settings = SweepStudy(storage, job.study).plan.settings
             return work(job, storage, tracker, open_task(job.task, settings, job.payload), stop)
     finally:

@@ -40,6 +40,7 @@ class Failover:
         self._folder = Path(job.folder)
         self._before = {trial.number for trial in study.trials()}
         self._lost: set[int] = set()
+        self._watch = leases.LeaseWatch()
         self._next = 0.0
 
     def settle(self) -> int:
@@ -51,16 +52,16 @@ class Failover:
 
         Safe at any time, and when several do it.
         """
-        self._next = time.monotonic() + leases.lease_seconds() / 3
+        self._next = time.monotonic() + leases.lease_seconds() / 6
         self.settle()
-        for trial in recovery.give_up_dead(self._study, self._ended_in_store):
+        for trial in recovery.give_up_dead(self._study, self._watch, self._ended_in_store):
             self._lost.add(trial.number)
             if self._is_unsent(trial):
                 start = replace(self._start(trial), may_exist=True)
                 tracker.start_run(start).finish(Outcome.INTERRUPTED, LOST_WORDS)
 
     def recover_if_due(self, tracker: Tracker) -> None:
-        """The same, three times in the length of a lease; called often."""
+        """The same, six times in the length of a lease; called often."""
         if time.monotonic() >= self._next:
             self.recover(tracker)
 
@@ -70,18 +71,21 @@ class Failover:
         By run key; see `fmexp.record.tracker.Run.finish`. Those of a worker that lives are its own
         affair.
         """
-        known, now = leases.leases(self._study), time.time()
+        known = leases.leases(self._study)
+        held = self._watch.look(known)
         return {
-            self._study.plan.trial_key(t.number): self._child(t)
+            self._study.plan.trial_key(t.number): self._child(
+                t, leases.is_of(known.get(t.user_attrs.get(WORKER, "")), self._job.folder)
+            )
             for t in self._study.trials()
             if (t.number in self._before or t.number in self._lost)
             and t.state.is_finished()
             and t.user_attrs.get(MARK) not in (DISCARD, REPEAT)
-            and not leases.is_alive(known.get(t.user_attrs.get(WORKER, "")), now)
+            and t.user_attrs.get(WORKER, "") not in held
         }
 
-    def _child(self, trial: FrozenTrial) -> dict[str, Any]:
-        """What the study knows of a trial."""
+    def _child(self, trial: FrozenTrial, is_ours: bool) -> dict[str, Any]:
+        """What the study knows of a trial; its run waits in another spool where it is not ours."""
         start, tags = self._start(trial), {}
         reason = trial.user_attrs.get(REASON, "")
         outcome = Outcome(trial.user_attrs.get(OUTCOME, Outcome.INTERRUPTED))
@@ -99,7 +103,7 @@ class Failover:
             "metrics": {} if value is None else {self._study.plan.objective: value},
             "started": _milliseconds(trial.datetime_start),
             "ended": _milliseconds(trial.datetime_complete),
-            "is_wanted": counts(trial),
+            "is_wanted": counts(trial) and is_ours,
         }
 
     def _start(self, trial: FrozenTrial) -> RunStart:

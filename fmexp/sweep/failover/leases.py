@@ -10,13 +10,23 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fmexp.sweep.study import SweepStudy
 
 PREFIX = "worker:"
 """Study attributes that begin so are leases."""
+
+
+class Attributes(Protocol):
+    """What a lease is written to."""
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Write one; `value` as JSON knows it."""
+        ...
 
 
 def lease_seconds() -> float:
@@ -27,23 +37,26 @@ def lease_seconds() -> float:
 class Lease:
     """Says in the study, again and again while it is open, that this process works on it.
 
+    What it writes is a count that grows, and no time: clocks of two machines may be hours apart.
+
     Attributes:
         id: the worker's; its trials and runs carry it.
         seconds: how long it lasts without a renewal.
     """
 
-    def __init__(self, study: SweepStudy) -> None:
+    def __init__(self, study: Attributes, folder: str = "") -> None:
+        """Args: `study` keeps it; `folder` is where this worker's spool lies."""
         self.id = uuid.uuid4().hex[:12]
         self.seconds = lease_seconds()
         self._study = study
-        self._who = {**this_process(), "started": process_start(os.getpid())}
-        self._who["since"] = time.time()
+        self._who = {**this_process(), "started": process_start(os.getpid()), "folder": folder}
+        self._renewals = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease-{self.id}", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin: the lease is in the study when this returns."""
-        self._write(time.time() + self.seconds)
+        self._write()
         self._thread.start()
         return self
 
@@ -51,38 +64,76 @@ class Lease:
         """End: what this worker has not finished is up for reclaim at once."""
         self._ended.set()
         self._thread.join()  # so that no renewal comes after the end
-        self._write(0.0)
+        self._write(has_ended=True)
 
     def _renew(self) -> None:
         while not self._ended.wait(self.seconds / 3):
             with contextlib.suppress(Exception):  # a store that is away now may be back in time
-                self._write(time.time() + self.seconds)
+                self._write()
 
-    def _write(self, until: float) -> None:
-        self._study.set_attribute(f"{PREFIX}{self.id}", {**self._who, "until": until})
+    def _write(self, has_ended: bool = False) -> None:
+        self._renewals += 1
+        lease = {**self._who, "renewals": self._renewals, "has_ended": has_ended}
+        self._study.set_attribute(f"{PREFIX}{self.id}", lease)
 
 
-def is_alive(attribute: dict[str, Any] | None, now: float) -> bool:
-    """Whether the worker that wrote this lease still has it.
+class LeaseWatch:
+    """Judges leases by whether they move, on this process's own monotonic clock.
 
-    On this machine its process must run too, so that a killed worker is known at once; of another
-    machine only the time is known.
-
-    Args:
-        attribute: the study attribute `worker:<id>`; None where there is none.
-        now: seconds since the epoch.
+    A lease that does not move for its length is over. It may not have moved because the storage
+    was away, or because it was us who stood still: after a gap between two looks nothing is
+    counted that was seen before it.
     """
-    if attribute is None or now >= attribute["until"]:
+
+    def __init__(self) -> None:
+        self._seconds = lease_seconds()
+        self._seen: dict[str, tuple[Any, float]] = {}
+        self._looked = 0.0
+
+    def look(self, found: Mapping[str, Any]) -> set[str]:
+        """Those of these leases, by name, that are still held.
+
+        Of a process on this machine the process must run too, so a killed one is known at once.
+
+        Args:
+            found: what each says now; whatever is given must change within the length of a lease.
+        """
+        now = time.monotonic()
+        if now - self._looked > self._seconds / 2:
+            self._seen.clear()
+        self._looked = now
+        for name, said in found.items():
+            if name not in self._seen or self._seen[name][0] != said:
+                self._seen[name] = said, now
+        return {
+            name
+            for name, said in found.items()
+            if now - self._seen[name][1] < self._seconds and not _is_over(said)
+        }
+
+
+def _is_over(said: Any) -> bool:
+    """Whether a lease says so itself, or its process is of this machine and does not run."""
+    if not isinstance(said, dict) or "pid" not in said:
         return False
-    if any(attribute[key] != value for key, value in this_process().items() if key != "pid"):
+    if said.get("has_ended"):
         return True
-    return bool(process_start(attribute["pid"]) == attribute["started"] != "")
+    if any(said[key] != value for key, value in this_process().items() if key != "pid"):
+        return False
+    return not process_start(said["pid"]) == said["started"] != ""
 
 
 def leases(study: SweepStudy) -> dict[str, dict[str, Any]]:
     """Every lease of a study by worker id."""
     found = study.attributes().items()
     return {key.removeprefix(PREFIX): value for key, value in found if key.startswith(PREFIX)}
+
+
+def is_of(lease: Mapping[str, Any] | None, folder: str) -> bool:
+    """Whether a worker's spool lies in this folder of this machine, or it is not known where."""
+    if not lease or not lease.get("folder"):
+        return True
+    return (lease["host"], lease["folder"]) == (platform.node(), folder)
 
 
 def this_process() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,12 +99,14 @@ def _study(storage: str, name: str, folder: Path) -> SweepStudy | None:
         return SweepStudy(opened, name, storage) if name in known else None
 
 
-def give_up_dead(study: SweepStudy, ended_in_store: EndedInStore) -> list[FrozenTrial]:
+def give_up_dead(
+    study: SweepStudy, watch: leases.LeaseWatch, ended_in_store: EndedInStore
+) -> list[FrozenTrial]:
     """Give up every running trial whose worker is dead, and enqueue its point again.
 
     Safe at any time and from several processes at once. Returns the trials that we gave up.
     """
-    dead = of_dead_workers(study)
+    dead = of_dead_workers(study, watch)
     # a run begins when its point is whole: only then may MLflow know more than the study
     begun = [t.number for t in dead if study.space.is_whole(study.space.point(t))]
     known = ended_in_store(begun) if begun else {}
@@ -137,21 +138,18 @@ def _take(study: SweepStudy, trial: FrozenTrial, ended: Evaluation) -> bool:
     return has_taken(trial, ended.outcome, ended.value)
 
 
-def of_dead_workers(study: SweepStudy) -> list[FrozenTrial]:
+def of_dead_workers(study: SweepStudy, watch: leases.LeaseWatch) -> list[FrozenTrial]:
     """Running trials that nobody will finish."""
-    now = time.time()
+    running = [t for t in study.trials() if t.state is TrialState.RUNNING]
+    if not running:
+        return []
     known = leases.leases(study)
-    dead = []
-    for trial in study.trials():
-        if trial.state is not TrialState.RUNNING:
-            continue
-        worker = trial.user_attrs.get(WORKER)
-        began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        if worker is None and now < began + leases.lease_seconds():
-            # asked for just now, so by one of those who lived then
-            if not any(x.get("since", 0.0) <= began and leases.is_alive(x, now)
-                       for x in known.values()):  # fmt: skip
-                dead.append(trial)
-        elif not leases.is_alive(known.get(worker or ""), now):
-            dead.append(trial)
-    return dead
+    unsigned = {f"trial {t.number}": None for t in running if WORKER not in t.user_attrs}
+    held = watch.look(known | unsigned)
+    # who asks for a trial has a lease, and signs at once: an unsigned one has as long as a lease
+    lives = bool(held & known.keys())
+    return [
+        t
+        for t in running
+        if t.user_attrs.get(WORKER, f"trial {t.number}" if lives else None) not in held
+    ]

@@ -6,7 +6,6 @@ that is alive is left alone.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -14,6 +13,7 @@ import optuna
 from fmexp.errors import FmexpError
 from fmexp.record import spool
 from fmexp.record.query_status import close_running, ended_in_store
+from fmexp.sweep.election import is_auxiliary
 from fmexp.sweep.failover import leases, recovery
 from fmexp.sweep.storage import JOURNAL, answering, is_torn, open_storage
 from fmexp.sweep.study import SweepStudy
@@ -44,7 +44,8 @@ def look_at_studies(folder: Path, uri: str, fix: bool) -> list[str]:
     try:
         with answering(url):
             storage = open_storage(url, folder)
-            for name in optuna.get_all_study_names(storage):
+            names = optuna.get_all_study_names(storage)
+            for name in (each for each in names if not is_auxiliary(each)):
                 said += _look_at(SweepStudy(storage, name, url), folder, uri, fix)
     except (FmexpError, KeyError, TypeError) as error:  # a study of another program has no plan
         said.append(f"{JOURNAL} cannot be used: {error}; move it away, or name another storage")
@@ -52,27 +53,25 @@ def look_at_studies(folder: Path, uri: str, fix: bool) -> list[str]:
 
 
 def _look_at(study: SweepStudy, folder: Path, uri: str, fix: bool) -> list[str]:
-    dead = recovery.of_dead_workers(study)
+    watch = leases.LeaseWatch()
+    dead = recovery.of_dead_workers(study, watch)
     if dead and not fix:
         words = f"study {study.name}: {len(dead)} trials are running whose workers are dead"
         return [f"{words}: {FIX} gives them up, and so does the sweep's next command"]
     said = []
     if dead:
         recovery.settle_spool(study, folder)
-        lost = recovery.give_up_dead(study, lambda numbers: _ended(study, folder, uri, numbers))
+        lost = recovery.give_up_dead(
+            study, watch, lambda numbers: _ended(study, folder, uri, numbers)
+        )
         said.append(f"study {study.name}: {len(lost)} trials of dead workers were given up")
-    if fix and not _is_worked_on(study):
+    if fix and not watch.look(leases.leases(study)):
         waiting = {run.key for run in spool.spooled_runs(folder)}
         keys = {study.plan.trial_key(t.number) for t in study.ended()} | {study.plan.sweep_key}
         ours = sorted(keys - waiting)
         closed = close_running(uri, _experiment(study), folder, study.plan.sweep_key, ours)
         said += [f"study {study.name}: the run {run} was RUNNING without owner" for run in closed]
     return said
-
-
-def _is_worked_on(study: SweepStudy) -> bool:
-    now = time.time()
-    return any(leases.is_alive(lease, now) for lease in leases.leases(study).values())
 
 
 def _ended(

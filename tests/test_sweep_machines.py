@@ -1,0 +1,130 @@
+"""One sweep by commands in folders of their own, as on several machines, on real servers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+
+from fmexp.sweep.storage import open_storage
+from tests.conftest import Command
+from tests.record_support import stored
+from tests.servers_support import MlflowServer, Postgres
+
+TINY = ("data=planted", "training.epochs=5", "hydra/sweeper/sampler=random")
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A server that stays."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> list[Command]:
+    """Commands in four folders with a home of their own."""
+    return [host(tmp_path / f"host{i}") for i in range(4)]
+
+
+def host(folder: Path) -> Command:
+    (folder / "home").mkdir(parents=True)
+    return Command(folder, {"HOME": str(folder / "home"), "FMEXP_LEASE_SECONDS": "5"})
+
+
+def all_at_once(hosts: list[Command], *overrides: str) -> list[str]:
+    """The same sweep by all of them, from the same moment; what each prints."""
+    commands = [host.start("run", "-m", *TINY, *overrides) for host in hosts]
+    printed = ["\n".join(command.communicate(timeout=300)) for command in commands]
+    assert [command.returncode for command in commands] == [0] * len(hosts), "\n\n".join(printed)
+    return printed
+
+
+def assert_each_once(database: Path, trials: int) -> None:
+    """One parent, and under it each trial that counts, once."""
+    runs = stored(database)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.tags]
+    children = [run for run in runs if run is not parent]
+    assert {run.status for run in runs} <= {"FINISHED", "KILLED"}
+    assert {run.tags["mlflow.parentRunId"] for run in children} == {parent.run_id}
+    numbers = [int(run.tags["fmexp.trial"]) for run in children]
+    assert len(numbers) == len(set(numbers))
+    assert parent.status == "FINISHED"
+    assert [run.status for run in children].count("FINISHED") == trials
+
+
+def test_four_machines_that_start_at_once_do_one_sweep_exactly(hosts, postgres, tmp_path):
+    server = MlflowServer(tmp_path)
+    server.start()
+    try:
+        storage = f"hydra.sweeper.storage={postgres.database('study')}"
+        trials = "hydra.sweeper.n_trials=24"
+        printed = all_at_once(hosts, storage, f"tracking.uri={server.uri}", trials)
+    finally:
+        server.kill()
+    assert all("24 of 24 trials: 24 completed" in each for each in printed), printed
+    assert_each_once(tmp_path / "mlflow.db", 24)
+
+
+@pytest.fixture
+def opened():
+    """Opens storages, and closes their connections at the end."""
+    storages = []
+
+    def open_it(url, **options):
+        storages.append(open_storage(url, Path(), **options))
+        return storages[-1]
+
+    yield open_it
+    for storage in storages:
+        getattr(storage, "_inner", storage)._backend.engine.dispose()
+
+
+def test_tables_that_eight_make_at_once_are_made(postgres, opened):
+    url, together = postgres.database("tables"), threading.Barrier(8)
+
+    def open_it(_):
+        together.wait()
+        return optuna.get_all_study_names(opened(url))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(open_it, range(8))) == [[]] * 8
+
+
+def test_calls_wait_for_a_database_that_is_restarted_and_it_is_told(
+    postgres, opened, caplog, monkeypatch
+):
+    monkeypatch.setattr("fmexp.sweep.patient_storage._TELL_AFTER", 0.0)
+    storage = opened(postgres.database("restarted"), patience=60)
+    study = optuna.create_study(storage=storage, study_name="s")
+    postgres.stop()
+    restart = threading.Timer(1.5, postgres.start)
+    restart.start()
+    try:
+        study.set_user_attr("a", 1)
+    finally:
+        restart.join()
+    assert study.user_attrs == {"a": 1}
+    told = [each.getMessage() for each in caplog.records if each.name == "fmexp"]
+    assert ["does not answer" in told[0], "is back" in told[1]] == [True, True]
+
+
+def test_patience_ends_and_so_it_does_when_the_user_wants_to_stop(postgres, opened):
+    url = postgres.database("gone")
+    storage, patient = (opened(url, patience=seconds) for seconds in (0.5, 600))
+    postgres.stop()
+    try:
+        with pytest.raises(StorageInternalError):
+            storage.get_all_studies()
+        patient.should_stop = lambda: True
+        with pytest.raises(StorageInternalError):
+            patient.get_all_studies()
+    finally:
+        postgres.start()
