@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmexp.cli.parser import main
 from fmexp.record.tracker import MemoryTracker
+from fmexp.sweep.election import is_auxiliary
 from fmexp.sweep.space import Space
 from fmexp.sweep.storage import open_storage
 from fmexp.sweep.study import SweepPlan, SweepStudy
@@ -118,7 +119,7 @@ def recorded_here(folder: Path, monkeypatch, capsys, *overrides: str, code: int 
 def sweep_in(folder: Path) -> SweepStudy:
     """The only study of a folder's journal."""
     storage = open_storage(None, folder)
-    (name,) = optuna.get_all_study_names(storage)
+    (name,) = [n for n in optuna.get_all_study_names(storage) if not is_auxiliary(n)]
     return SweepStudy(storage, name)
 
 

@@ -115,15 +115,16 @@ def _application(command: Command, plan: TrialPlan, data: Dataset) -> Applicatio
         uri = locate_store(given, config.tracking.uri, os.environ).uri
         experiment = config.tracking.experiment
     path = getattr(config.data, "path", "")
+    local = {"config_tree": composed.config_tree}  # another machine's data may lie elsewhere
     return Application(
         name=one_run.data_name(config),
-        config=flatten(shared),
+        config={k: v for k, v in flatten(shared).items() if k != "data.path"},
         inputs={
             "data": {"digest": data.data_digest, "is": Path(path).name or config.data.name},
             "split": {"digest": data.split_digest, "is": ""},
         },
         opener=OPENER,
-        open_here=lambda settings: TrainingTask.of(settings, DataCache.of(config, data)),
+        open_here=lambda settings: TrainingTask.of(settings | local, DataCache.of(config, data)),
         in_threads=plan.backends == {"numpy_sgd"},
         seconds_per_trial=lambda: _seconds_per_trial(config, data, plan.seeds),
         run=one_run.describe(config, composed.config_tree, data),
@@ -134,6 +135,7 @@ def _application(command: Command, plan: TrialPlan, data: Dataset) -> Applicatio
         experiment=experiment,
         again=command_line(command.arguments),
         notes=list(data.notes),
+        local=local,
     )
 
 

@@ -126,6 +126,7 @@ def _job(search: Search, folder: Path) -> Job:
         uri=application.uri,
         experiment=application.experiment,
         options=search.raw_options,
+        local=application.local,
         deadline=None if options.timeout is None else time.time() + options.timeout,
         stop_file=str(folder.resolve() / ".fmexp" / f"stop-{new_key()}"),
         payload=application.payload,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
@@ -81,11 +81,21 @@ def _make(search: Search, storage: BaseStorage, name: str) -> None:
     study.optuna.set_user_attr(VERSION, __version__)
 
 
+def _content(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without what files are called and where they lie: their digests count."""
+    inputs = {name: each["digest"] for name, each in identity["inputs"].items()}
+    config = {key: value for key, value in identity["config"].items() if key != "data.path"}
+    return {**identity, "inputs": inputs, "config": config}
+
+
 def _go_on(search: Search, study: SweepStudy) -> None:
     """Go on with a study that is there: with its own plan, whatever the files say now."""
     theirs, mine = study.attributes()[IDENTITY], search.identity
-    if theirs != mine:
+    if _content(theirs) != _content(mine):
         unlike = progress.difference(theirs, mine)
+        there, here = (each["inputs"].get("data", {}).get("digest", "") for each in (theirs, mine))
+        if there != here:
+            unlike += f" (data of digest {there[:16]} there, {here[:16]} here)"
         raise ConfigError(
             f"the study {study.name} is of another sweep: unlike this one in {unlike}; "
             "give another hydra.sweeper.study_name, or the same configuration"

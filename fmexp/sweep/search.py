@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Application:
         payload: what `opener` needs besides its settings; goes to workers alone, into no study.
         program: the words that `again` is typed after; "" for fmexp.
         take_winner: is told the best point and its value at the end.
+        local: settings of the task that are this machine's own, such as where its data lie; they
+            take the place of those that the study keeps.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Application:
     payload: str = ""
     program: str = ""
     take_winner: Callable[[Point, float], None] | None = None
+    local: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

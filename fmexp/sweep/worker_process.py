@@ -53,6 +53,7 @@ class Job:
         uri: MLflow store; "" keeps no record.
         experiment: MLflow experiment.
         options: `hydra.sweeper` as plain values.
+        local: see `Application.local`.
         deadline: seconds since the epoch after which no trial is begun.
         stop_file: there once the user wants to stop; seen by workers wherever they run.
         payload: see `open_task`.
@@ -65,6 +66,7 @@ class Job:
     uri: str
     experiment: str
     options: dict[str, Any]
+    local: dict[str, Any]
     deadline: float | None
     stop_file: str
     payload: str = ""
@@ -137,7 +139,7 @@ def _work_alone(job: Job, stop: Callable[[], str]) -> str:
             patience = read_options(job.options).patience
             storage = open_storage(job.storage, Path(job.folder), patience, waits=True)
             stop_waiting_when(storage, lambda: bool(stop()))
-            settings = SweepStudy(storage, job.study).plan.settings
+            settings = SweepStudy(storage, job.study).plan.settings | job.local
             return work(job, storage, tracker, open_task(job.task, settings, job.payload), stop)
     finally:
         tracker.close()
