@@ -64,7 +64,8 @@ class Election:
         for study in self._storage.get_all_studies():
             if study.study_name.startswith(f"{self._name}{_MARK}"):
                 with suppress(KeyError):  # somebody else has
-                    self._storage.delete_study(study._study_id)
+                    name = study.study_name
+                    self._storage.delete_study(self._storage.get_study_id_from_name(name))
 
     def _next_is_up(self) -> bool:
         """Whether nobody leads; turns to the next number where the leader does not live."""
