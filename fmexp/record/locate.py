@@ -72,6 +72,11 @@ def locate_store(
     return StoreChoice(_checked(DEFAULT_URI, why, folder or Path.cwd()), why)
 
 
+def is_of_this_machine(url: str) -> bool:
+    """Whether a study's located storage is a file; machines share what is none."""
+    return url.startswith(("journal:", "sqlite:"))
+
+
 def as_option(uri: str, environ: Mapping[str, str], folder: Path) -> str:
     """What a command needs to find a store again: "" or ` --uri ...`, as a shell takes it.
 

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from fmexp.record import events, safe_files, spool
+from fmexp.record.locate import is_of_this_machine
 from fmexp.record.tracker import Content, Outcome, RunExistsError, RunStart
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ def _only_closes(start: RunStart) -> bool:
 def _is_shared(start: RunStart) -> bool:
     """Whether a trial's study lies in a database, so that other machines may work on it."""
     storage = (start.study or {}).get("storage", "")
-    return bool(storage) and not storage.startswith(("journal:", "sqlite:"))
+    return bool(storage) and not is_of_this_machine(storage)
 
 
 def _kept_dataset(run: _Sending, start: RunStart) -> dict[str, str] | None:

@@ -11,21 +11,16 @@ from typing import TYPE_CHECKING
 import optuna
 
 from fmexp.errors import UserError
-from fmexp.record.locate import sqlite_path
+from fmexp.record.locate import is_of_this_machine, sqlite_path
 from fmexp.record.passwords import without_password
 from fmexp.record.spool import new_key
 from fmexp.record.tracker import Outcome, close, nothing
 from fmexp.sweep import interrupt, progress
 from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.open_study import open_study
+from fmexp.sweep.patient_storage import stop_waiting_when
 from fmexp.sweep.pool import WorkerPool
-from fmexp.sweep.storage import (
-    answering,
-    is_shared,
-    locate_storage,
-    open_storage,
-    stop_waiting_when,
-)
+from fmexp.sweep.storage import answering, locate_storage, open_storage
 from fmexp.sweep.sweep_run import SweepRun
 from fmexp.sweep.total import work_to_the_end
 from fmexp.sweep.worker import DONE, EXHAUSTED, TIMEOUT
@@ -150,7 +145,7 @@ def _run(
         task = search.application.open_here(study.plan.settings)
         files = {**search.application.files, "space.json": study.space.to_json()}
         start = _start(search, study)
-        sweep_run = SweepRun(study, task, tracker, start, files, election, job)
+        sweep_run = SweepRun(study, task, tracker, start, files, election, failover)
         line = progress.Progress(search, study)
 
         def look() -> None:
@@ -211,7 +206,7 @@ def _start(search: Search, study: SweepStudy) -> RunStart:
         key=study.plan.sweep_key,
         may_exist=True,
         reopens=True,
-        elected=is_shared(study.url),
+        elected=not is_of_this_machine(study.url),
     )
 
 

@@ -97,6 +97,12 @@ class PatientStorage(BaseStorage):
                 _log.warning("the study's storage %s is back", self._url)
 
 
+def stop_waiting_when(storage: BaseStorage, asked: Callable[[], bool]) -> None:
+    """Have calls that wait for a database give up as soon as the user wants to stop."""
+    if isinstance(storage, PatientStorage):
+        storage.should_stop = asked
+
+
 def lost_connection(error: BaseException) -> str | None:
     """What happened to the connection, in words; None where waiting does not help."""
     from sqlalchemy.exc import DBAPIError, PendingRollbackError

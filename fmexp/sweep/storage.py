@@ -21,7 +21,7 @@ from fmexp.record.locate import sqlite_path
 from fmexp.record.passwords import without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from optuna.storages import BaseStorage
 
@@ -96,19 +96,6 @@ def open_storage(
     from fmexp.sweep.patient_storage import PatientStorage
 
     return PatientStorage(storage, located, patience)  # type: ignore[abstract] # made at import
-
-
-def is_shared(located: str) -> bool:
-    """Whether a located URL is that of a database, which commands on other machines may use."""
-    return not located.startswith(("journal:", "sqlite:"))
-
-
-def stop_waiting_when(storage: BaseStorage, asked: Callable[[], bool]) -> None:
-    """Have calls that wait for a database give up as soon as the user wants to stop."""
-    from fmexp.sweep.patient_storage import PatientStorage
-
-    if isinstance(storage, PatientStorage):
-        storage.should_stop = asked
 
 
 @contextlib.contextmanager

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
-from fmexp.sweep.failover import leases
 from fmexp.sweep.space import in_words
 from fmexp.sweep.trial_record import WINNER
-from fmexp.sweep.trial_status import COMPLETED_WINNER, MEMO, PARENT, WORKER, outcome_of
+from fmexp.sweep.trial_status import COMPLETED_WINNER, MEMO, PARENT, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 
     from fmexp.record.tracker import Run, RunStart, Tracker
     from fmexp.sweep.election import Election
+    from fmexp.sweep.failover.failover import Failover
     from fmexp.sweep.study import SweepStudy
     from fmexp.sweep.task import Task
-    from fmexp.sweep.worker_process import Job
 
 
 class SweepRun:
@@ -40,7 +39,7 @@ class SweepRun:
         start: RunStart,
         files: dict[str, str],
         election: Election,
-        job: Job,
+        failover: Failover,
     ) -> None:
         """Begin the run if that is up to us, or it is there.
 
@@ -51,10 +50,12 @@ class SweepRun:
             start: the run as it begins, or goes on.
             files: texts to keep with it, by name.
             election: decides who begins it.
-            job: says where the store is, and this command's spool.
+            failover: knows whose spool lies where.
         """
         self._study, self._task, self._tracker = study, task, tracker
-        self._start, self._files, self._election, self._job = start, files, election, job
+        self._start, self._files = start, files
+        self._election, self._failover = election, failover
+        job = failover.job
         store = hashlib.sha256(f"{without_password(job.uri)} {job.experiment}".encode())
         self._attribute = f"{PARENT}:{store.hexdigest()[:8]}"
         self._run: Run | None = None
@@ -67,7 +68,7 @@ class SweepRun:
         """Begin the run when that is up to us or it is there; to be called until the end."""
         if self._is_agreed:
             return
-        if not self._job.uri:
+        if not self._failover.job.uri:
             self._begin()
             self._agree()
             return
@@ -135,7 +136,7 @@ class SweepRun:
         self._finish(
             lambda run: run.finish(outcome, reason, metrics, tags, links, children=children)
         )
-        if winner is not None and self._is_ours(winner):
+        if winner is not None and self._run is not None and self._failover.is_ours(winner):
             self._study.set_attribute(COMPLETED_WINNER, winner.number)
 
     def fail(self, reason: str) -> None:
@@ -157,10 +158,3 @@ class SweepRun:
         folder = self._run.attach(self._study.plan.trial_key(winner.number))
         if folder is not None:
             self._task.complete(memo, folder)
-
-    def _is_ours(self, trial: FrozenTrial) -> bool:
-        """Whether its record went through our spool: another's may wait there for us no more."""
-        worker = f"{leases.PREFIX}{trial.user_attrs.get(WORKER)}"
-        return self._run is not None and leases.is_of(
-            self._study.attributes().get(worker), self._job.folder
-        )

@@ -19,8 +19,9 @@ from fmexp.record.plain_output import plain_output
 from fmexp.sweep.failover.leases import Lease
 from fmexp.sweep.interrupt import end_on_sigterm
 from fmexp.sweep.options import NoPrunerOptions, read_options
+from fmexp.sweep.patient_storage import stop_waiting_when
 from fmexp.sweep.samplers import make_pruner, make_sampler
-from fmexp.sweep.storage import answering, open_storage, stop_waiting_when
+from fmexp.sweep.storage import answering, open_storage
 from fmexp.sweep.study import SweepStudy
 from fmexp.sweep.task import open_task
 from fmexp.sweep.worker import Limits, Worker

@@ -20,6 +20,7 @@ from fmexp.sweep.trial_record import OBJECTIVE, trial_start
 from fmexp.sweep.trial_status import DISCARD, MARK, OUTCOME, REASON, REPEAT, WORKER, counts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from optuna.trial import FrozenTrial
@@ -32,11 +33,15 @@ LOST_WORDS = "its worker was lost; the same point is tried again by another tria
 
 
 class Failover:
-    """Keeps a study and its record right while workers die."""
+    """Keeps a study and its record right while workers die.
+
+    Attributes:
+        job: of this command's workers.
+    """
 
     def __init__(self, study: SweepStudy, job: Job) -> None:
         """Look at the study as it is before this command works on it."""
-        self._study, self._job = study, job
+        self._study, self.job = study, job
         self._folder = Path(job.folder)
         self._before = {trial.number for trial in study.trials()}
         self._lost: set[int] = set()
@@ -74,9 +79,7 @@ class Failover:
         known = leases.leases(self._study)
         held = self._watch.look(known)
         return {
-            self._study.plan.trial_key(t.number): self._child(
-                t, leases.is_of(known.get(t.user_attrs.get(WORKER, "")), self._job.folder)
-            )
+            self._study.plan.trial_key(t.number): self._child(t, known)
             for t in self._study.trials()
             if (t.number in self._before or t.number in self._lost)
             and t.state.is_finished()
@@ -84,8 +87,15 @@ class Failover:
             and t.user_attrs.get(WORKER, "") not in held
         }
 
-    def _child(self, trial: FrozenTrial, is_ours: bool) -> dict[str, Any]:
-        """What the study knows of a trial; its run waits in another spool where it is not ours."""
+    def is_ours(self, trial: FrozenTrial) -> bool:
+        """Whether its record goes through the spool of this folder: else it may wait elsewhere."""
+        return self._is_ours(trial, leases.leases(self._study))
+
+    def _is_ours(self, trial: FrozenTrial, known: Mapping[str, Any]) -> bool:
+        return leases.is_of(known.get(trial.user_attrs.get(WORKER, "")), self.job.folder)
+
+    def _child(self, trial: FrozenTrial, known: Mapping[str, Any]) -> dict[str, Any]:
+        """What the study knows of a trial."""
         start, tags = self._start(trial), {}
         reason = trial.user_attrs.get(REASON, "")
         outcome = Outcome(trial.user_attrs.get(OUTCOME, Outcome.INTERRUPTED))
@@ -103,7 +113,7 @@ class Failover:
             "metrics": {} if value is None else {self._study.plan.objective: value},
             "started": _milliseconds(trial.datetime_start),
             "ended": _milliseconds(trial.datetime_complete),
-            "is_wanted": counts(trial) and is_ours,
+            "is_wanted": counts(trial) and self._is_ours(trial, known),
         }
 
     def _start(self, trial: FrozenTrial) -> RunStart:
@@ -115,9 +125,9 @@ class Failover:
         """What MLflow knows of trials that no spool knows."""
         keys = {self._study.plan.trial_key(number): number for number in numbers}
         lost = keys.keys() - {run.key for run in spool.spooled_runs(self._folder)}
-        if not lost or not self._job.uri:
+        if not lost or not self.job.uri:
             return {}
-        found = ended_in_store(self._job.uri, self._job.experiment, self._folder, sorted(lost))
+        found = ended_in_store(self.job.uri, self.job.experiment, self._folder, sorted(lost))
         return {keys[key]: tags for key, tags in found.items()}
 
     def _is_unsent(self, trial: FrozenTrial) -> bool:
