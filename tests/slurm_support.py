@@ -37,7 +37,10 @@ KillWait=10
 MinJobAge=60
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=4000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=4000
-PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=2
+PartitionName=low Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=1
 """
 
 
@@ -79,7 +82,12 @@ def two_nodes() -> Iterator[dict[str, str]]:
                 )  # fmt: skip
             if daemon[0] == "munged":
                 _until(lambda: (folder / "munge.socket").exists())
-        _until(lambda: slurm(environment, "sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * 2)
+        _until(
+            lambda: (
+                slurm(environment, "sinfo", "-h", "-N", "-p", "main", "-o", "%T").split()
+                == ["idle"] * 2
+            )
+        )
         yield environment
     finally:
         if len(started) > 1:

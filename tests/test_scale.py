@@ -101,5 +101,8 @@ def test_the_page_leads_from_a_laptop_to_a_cluster(desk, nodes):
 @pytest.mark.skipif(not SOAK, reason="installs an environment, which takes minutes: make soak")
 def test_the_set_of_versions_that_goes_with_ray_does_a_sweep(desk):
     typed = [c.replace("install fmexp", f"install {ROOT}") for c in commands("ray")]
-    printed = follow(typed, desk, os.environ["PATH"], PIP_NO_INDEX="0")
+    try:
+        printed = follow(typed, desk, os.environ["PATH"], PIP_NO_INDEX="0", HOME=os.environ["HOME"])
+    finally:
+        subprocess.run([desk / "ray" / "bin" / "ray", "stop"], check=False)
     assert "done; 8 of 8 trials: 8 completed" in printed

@@ -137,6 +137,28 @@ def test_jobs_whose_time_is_over_end_their_trials_and_new_ones_go_on(on_slurm, n
     assert {run.tags["fmexp.outcome"] for run in left.children.values()} == {"interrupted"}
 
 
+@pytest.mark.skipif(not SOAK, reason="make soak")
+def test_jobs_that_must_make_room_for_others_are_requeued_and_go_on(on_slurm, nodes):
+    command = on_slurm.start(
+        *SWEEP, "hydra.launcher.partition=low", "hydra.sweeper.n_jobs=2",
+        "hydra.sweeper.n_trials=20",
+    )  # fmt: skip
+    until(lambda: has_begun(on_slurm.folder, trials=3))
+    slurm(nodes, "sbatch", "--wait", "--nodes=2", "--output=/dev/null", "--wrap=sleep 3")
+    out, err = command.communicate(timeout=240)
+    print(out, err, file=sys.stderr)
+    assert command.returncode == 0, out + err
+    assert "Traceback" not in err
+    left = left_in(on_slurm.folder)
+    assert len(left.counted) == len(set(left.points)) == 20
+    assert_in_agreement(left)
+    starts = [
+        log.read_text().count("Starting with")
+        for log in on_slurm.folder.glob(".fmexp/hydra/.submitit/*_*/*_log.out")
+    ]
+    assert starts == [2, 2]
+
+
 @pytest.mark.skipif(not SOAK, reason="takes minutes: make soak")
 @pytest.mark.parametrize("seed", range(3))
 def test_two_hundred_trials_are_exact_while_twenty_jobs_are_killed_or_cancelled(
