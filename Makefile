@@ -1,7 +1,7 @@
 # Two commands do all the set-up they need: make run, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := fmexp hydra_plugins tests benchmarks docs
+SOURCES := fmexp hydra_plugins tests benchmarks docs examples
 
 .DEFAULT_GOAL := help
 .PHONY: help install torch run ui test lint types unit settings wheel bench soak clean

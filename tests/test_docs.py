@@ -19,7 +19,9 @@ from fmexp.config.schema import Config
 from tests import plain_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted(
+    path for folder in (".", "docs", "examples") for path in (ROOT / folder).glob("*.md")
+)
 DIABETES = ROOT / "fmexp" / "data" / "diabetes.csv"
 CHANGING = re.compile(
     r"[0-9a-f]{32}|\([0-9a-f]{8}\)|-[0-9a-f]{10}\b|\d[\d.]* (s|MB)\b|\d+\.\d{9,}|(?<= )/\S*|:///\S*"

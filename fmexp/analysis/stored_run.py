@@ -17,6 +17,7 @@ from fmexp.config.checks import parse
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
 from fmexp.data.loading import load
 from fmexp.errors import ConfigError, DataError
+from fmexp.record.tracker import APPLICATION
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
@@ -50,6 +51,9 @@ def read_config(records: StoredRuns, record: StoredRun) -> Config:
     Raises:
         ConfigError: it is missing, or not one that this fmexp knows.
     """
+    if APPLICATION in record.tags:
+        raise ConfigError(f"{record} is of the application {record.tags[APPLICATION]}, of whose "
+                          "data and model fmexp knows nothing")  # fmt: skip
     try:
         return parse(read_tree(records, record))
     except ConfigError as error:

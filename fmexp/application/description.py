@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from fmexp.application.trees import leaves
 from fmexp.record.environment import environment_tags, user
+from fmexp.record.tracker import APPLICATION
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,7 +24,8 @@ def params(config: DictConfig) -> dict[str, str]:
 def tags(config: DictConfig) -> dict[str, str]:
     """Where a run comes from."""
     return environment_tags() | {
-        "mlflow.source.name": sys.argv[0] or config.hydra.job.name,
+        APPLICATION: str(config.hydra.job.name),
+        "mlflow.source.name": sys.argv[0] or str(config.hydra.job.name),
         "mlflow.source.type": "LOCAL",
         "mlflow.user": user(),
     }

@@ -112,8 +112,10 @@ def prepare(host: str, port: int) -> None:
         metrics = {m["key"] for run in ours for m in run["data"].get("metrics", [])}
         if not ours or _PRIMARY in there or _NOTE in there:
             continue
-        best = "best/val_logloss" if "best/val_logloss" in metrics else "best/val_mse"
-        tags = {_NOTE: NOTE, _PRIMARY: best, _GREATER_IS_BETTER: "False", _KIND: _MODELS}
+        known = ("best/val_logloss", "best/val_mse", "objective")
+        best = next((name for name in known if name in metrics), "best/val_mse")
+        note = NOTE if best != "objective" else f"Trials of {experiment['name']}, by fmexp's sweep."
+        tags = {_NOTE: note, _PRIMARY: best, _GREATER_IS_BETTER: "False", _KIND: _MODELS}
         for key, value in tags.items():
             tag = {"experiment_id": experiment["experiment_id"], "key": key, "value": value}
             _ask(host, port, "experiments/set-experiment-tag", tag)
@@ -135,10 +137,10 @@ def addresses(host: str, port: int) -> list[tuple[str, str]]:
         run = f"{runs}/{newest[0]['info']['run_id']}?{_TRAINING}"
         return [("the newest run", run), ("all runs side by side", charts), everything]
     parent = _tags(child[0])["mlflow.parentRunId"]
-    metric, run_ids = _best_children(host, port, experiment, parent)
+    metric, rises, run_ids = _best_children(host, port, experiment, parent)
     best = quote(json.dumps(run_ids))
     # without an order of its own the page would fold all trials into their sweep
-    order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc=true"
+    order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc={str(not rises).lower()}"
     trials = f"{charts}&searchFilter={quote(_OF_PARENT.format(parent))}&{order}"
     compared = f"{base}/compare-runs?runs={best}&experiments={quote(json.dumps([experiment]))}"
     return [
@@ -150,16 +152,26 @@ def addresses(host: str, port: int) -> list[tuple[str, str]]:
     ]
 
 
-def _best_children(host: str, port: int, experiment: str, parent: str) -> tuple[str, list[str]]:
-    """The validation loss that the sweep's trials have, and the run ids of the best by it."""
+def _best_children(
+    host: str, port: int, experiment: str, parent: str
+) -> tuple[str, bool, list[str]]:
+    """By what the sweep's trials are ordered, whether it rises, and the run ids of the best by it.
+
+    A validation loss, or what another application's function returned.
+    """
     of_parent = _OF_PARENT.format(parent)
-    for metric in ("best/val_mse", "best/val_logloss"):
-        some = f"{of_parent} and metrics.`{metric}` >= 0 and tags.`fmexp.outcome` = 'completed'"
-        best = _runs(host, port, [experiment], some, _BEST, f"metrics.`{metric}` ASC")
+    sweeps = f"tags.`fmexp.direction` = 'maximize' and attributes.run_id = '{parent}'"
+    rises = bool(_runs(host, port, [experiment], sweeps, 1))
+    for metric, order in (
+        ("best/val_mse", "ASC"), ("best/val_logloss", "ASC"),
+        ("objective", "DESC" if rises else "ASC"),
+    ):  # fmt: skip
+        some = f"{of_parent} and metrics.`{metric}` < 1e300 and tags.`fmexp.outcome` = 'completed'"
+        best = _runs(host, port, [experiment], some, _BEST, f"metrics.`{metric}` {order}")
         if best:
-            return metric, [run["info"]["run_id"] for run in best]
+            return metric, order == "DESC", [run["info"]["run_id"] for run in best]
     some_trials = _runs(host, port, [experiment], of_parent, _BEST)
-    return "best/val_mse", [run["info"]["run_id"] for run in some_trials]
+    return "best/val_mse", False, [run["info"]["run_id"] for run in some_trials]
 
 
 def _runs(

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+APPLICATION = "fmexp.application"
+"""Tag of a run of another application than `fmexp run`: its name."""
+
+
 class RunExistsError(Exception):
     """Somebody else has made the run meanwhile."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmexp.analysis import significance, text_plot
 from fmexp.analysis.compare.choose import differing, loss_of
+from fmexp.record.tracker import APPLICATION
 
 if TYPE_CHECKING:
     from fmexp.analysis.compare.candidates import Candidate
@@ -43,7 +44,9 @@ class Comparison:
         part = "val" if f"val/{self._loss}" in shown[0].metrics else "train"
         lines = [f"{each.letter}  {each.record}" for each in self.candidates]
         lines += ["", *_table([each.letter for each in self.candidates], self._rows())]
-        lines += ["", f"{part}/{self._loss} by epoch", text_plot.draw(self.curves), ""]
+        if any(self.curves.values()):
+            lines += ["", f"{part}/{self._loss} by epoch", text_plot.draw(self.curves)]
+        lines.append("")
         lines += self._sentences()
         if self.trouble:
             lines.append(f"Whether one is really better cannot be told: {self.trouble}")
@@ -102,7 +105,8 @@ class Comparison:
         results = [_results(each, self._loss) for each in self.candidates]
         names = dict.fromkeys(name for each in results for name in each)
         rows = {name: [_short(each.get(name, "")) for each in results] for name in names}
-        rows["epochs"] = [str(curve[-1][0]) if curve else "" for curve in self.curves.values()]
+        if any(self.curves.values()):
+            rows["epochs"] = [str(curve[-1][0]) if curve else "" for curve in self.curves.values()]
         params = differing([each.record for each in self.candidates])
         return {name: shorter(values) for name, values in params.items()} | rows
 
@@ -113,6 +117,8 @@ def _results(candidate: Candidate, loss: str) -> dict[str, Any]:
     names = [f"best/val_{loss}", f"best/val_{loss}_stdev", "best/epoch", f"val/{loss}"]
     names += [f"train/{loss}", f"test/{loss}", "time/fit_seconds"]
     shown: dict[str, Any] = {"outcome": record.outcome or record.status.lower()}
+    if APPLICATION in record.tags:
+        names = sorted(record.metrics)
     shown |= {name: record.metrics[name] for name in names if name in record.metrics}
     for model in list(candidate.models.values())[:1]:
         shown["parameters"] = 1 + model.parameters.w.size + model.parameters.V.size

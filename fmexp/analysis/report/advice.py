@@ -24,12 +24,12 @@ _NOTHING = (
 def advice(sweep: Sweep) -> list[str]:
     """Sentences, the most useful first, commands in backticks; never none."""
     if not sweep.best:
-        return [_NOTHING]
+        return [_NOTHING if sweep.is_ours else "No trial completed. The outcomes say why."]
     winner = sweep.best[0]
     sentences = [on_edge(d, winner.point[d.key]) for d in sweep.space.dimensions
              if d.key in winner.point]  # fmt: skip
     outcomes = Counter(t.record.outcome for t in sweep.trials)
-    if outcomes["diverged"] > _MANY * len(sweep.trials):
+    if sweep.is_ours and outcomes["diverged"] > _MANY * len(sweep.trials):
         sentences.append(
             f"{outcomes['diverged']} of {len(sweep.trials)} trials diverged: lower the upper end "
             "of training.learning_rate, and the trials go where they can win."
@@ -40,6 +40,8 @@ def advice(sweep: Sweep) -> list[str]:
             f"The winner was still getting better in its last epoch: training.epochs={epochs} is "
             f"too few; try `training.epochs={2 * int(epochs)}`."
         )
+    if not sweep.is_ours:
+        return [s for s in sentences if s] or ["The space's edges are far from the best trial."]
     sentences.append(
         f"Is the winner really better than the next? `fmexp compare --sweep {sweep.name}` says "
         "whether chance would do the same."

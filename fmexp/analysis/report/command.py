@@ -75,5 +75,7 @@ def _facts(sweep: Sweep, model: Model | None) -> dict[str, str]:
         "data": Path(params["data.path"]).name if "data.path" in params else params.get("data", ""),
         "target": "" if target == "None" else target,
         "rows": f"{sweep.parent.n_rows:,}" if sweep.parent.n_rows else "",
-        f"{sweep.loss} of predicting the mean": f"{float(baseline):.6g}" if baseline else "",
+        f"{sweep.curve.rpartition('/')[2]} of predicting the mean": f"{float(baseline):.6g}"
+        if baseline
+        else "",
     }

@@ -155,12 +155,14 @@ def _winner(sweep: Sweep) -> str:
         f"fmexp refit {run}                       # train it on all rows\n"
         f"fmexp reproduce {run}                   # train it again, compare bit by bit"
     )
+    seconds = best.record.metrics.get("time/fit_seconds")
     return (
         f'<h2>Winner</h2><p class="big">{escape(in_words(best.point))}</p>'
         f"<p>trial {best.number}, run <code>{escape(best.record.run_id)}</code>: "
-        f"<b>{escape(sweep.objective)} {best.value:.6g}</b>, "
-        f"{best.record.metrics.get('time/fit_seconds', 0.0):.3g} s of training</p>"
-        f"<pre>{escape(use)}</pre>"
+        f"<b>{escape(sweep.objective)} {best.value:.6g}</b>"
+        + ("" if seconds is None else f", {seconds:.3g} s of training")
+        + "</p>"
+        + (f"<pre>{escape(use)}</pre>" if sweep.is_ours else "")
     )
 
 

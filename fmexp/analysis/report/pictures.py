@@ -115,12 +115,13 @@ def _curves(records: StoredRuns, sweep: Sweep) -> Any:
 
     figure = PlotlyFigure()
     for trial in sweep.best[:SHOWN_CURVES]:
-        curve = records.curve(trial.record, f"val/{sweep.loss}")
+        curve = records.curve(trial.record, sweep.curve)
         curve = curve[:: -(-len(curve) // MOST_POINTS) or 1]
         xs, ys = [epoch for epoch, _ in curve], [loss for _, loss in curve]
         hover = f"{trial.number}: {in_words(trial.point)}<br>epoch %{{x}}: %{{y}}<extra></extra>"
         figure.add_scatter(x=xs, y=ys, name=f"trial {trial.number}", hovertemplate=hover)
-    figure.update_layout(xaxis_title="epoch", yaxis_title=f"val/{sweep.loss}", yaxis_type="log")
+    scale = "log" if sweep.is_ours else "linear"
+    figure.update_layout(xaxis_title="epoch", yaxis_title=sweep.curve, yaxis_type=scale)
     return figure
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fmexp.analysis.objective import Objective
+from fmexp.record.tracker import APPLICATION
 from fmexp.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -58,9 +59,15 @@ class Sweep:
         return self.parent.tags.get("fmexp.sweep", self.parent.name)
 
     @property
-    def loss(self) -> str:
-        """The name of the loss in curves: mse or logloss."""
-        return "logloss" if self.parent.params.get("task") == "classification" else "mse"
+    def is_ours(self) -> bool:
+        """Whether its trials are Factorization Machines; else another application's."""
+        return APPLICATION not in self.parent.tags
+
+    @property
+    def curve(self) -> str:
+        """The metric whose curves are shown."""
+        loss = "logloss" if self.parent.params.get("task") == "classification" else "mse"
+        return f"val/{loss}" if self.is_ours else self.objective
 
     def outcomes(self) -> list[tuple[str, str, int, Trial]]:
         """(outcome, reason, how often, an example) of all trials, the most frequent first.
