@@ -9,17 +9,20 @@ _PLACES = {
     "FMRegressor": "fmexp.estimators",
     "current_trial": "fmexp.application.trial",
     "load": "fmexp.analysis.export",
+    "run": "fmexp.interactive.calls",
 }
 """Where the names for use from Python are defined; imported only when they are used."""
 
-__all__ = [*_PLACES]
+__all__ = [*_PLACES, "sweep"]
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PLACES])
+    return sorted([*globals(), *__all__])
 
 
 def __getattr__(name: str) -> object:
+    if name == "sweep":
+        return import_module("fmexp.sweep")  # a package that can be called
     if name not in _PLACES:
-        raise AttributeError(f"fmexp has no {name!r}; it has {', '.join(_PLACES)}")
+        raise AttributeError(f"fmexp has no {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_PLACES[name]), name)

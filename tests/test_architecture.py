@@ -28,6 +28,7 @@ LEVELS = [
     {"fmexp.experiment"},
     {"fmexp.analysis", "fmexp.estimators"},
     {"fmexp.cli"},
+    {"fmexp.interactive"},
     {"fmexp.__main__"},
 ]
 KERNELS = {f"fmexp.backends.{name}_kernels" for name in ("sgd", "gibbs", "probit")}
@@ -41,10 +42,11 @@ HEAVY = {
         "fmexp.sweep",
         "fmexp.sweep.failover",
         "fmexp.application.task",
+        "fmexp.interactive.calls",
         "fmexp.analysis.report",
     },
     "plotly": {"fmexp.analysis.report"},
-    "matplotlib": {"fmexp.experiment.artifacts"},
+    "matplotlib": {"fmexp.experiment.artifacts", "fmexp.interactive.results"},
 }
 """The only modules (or packages) that may import each."""
 

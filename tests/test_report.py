@@ -258,7 +258,7 @@ def test_a_winner_that_was_still_improving_wants_more_epochs():
     )  # fmt: skip
     trial = SimpleNamespace(record=record, point={})
     sweep = SimpleNamespace(
-        best=[trial], trials=[trial], name="s", space=SimpleNamespace(dimensions=[])
+        best=[trial], trials=[trial], name="s", space=SimpleNamespace(dimensions=[]), is_ours=True
     )
     assert "try `training.epochs=40`" in advice(sweep)[0]
 

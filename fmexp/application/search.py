@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fmexp.application.jobs import HydraJobs
     from fmexp.sweep.options import SweepOptions
     from fmexp.sweep.space import Point, Space
+    from fmexp.sweep.study import SweepStudy
 
 OPENER = "fmexp.application.task:open_task"
 
@@ -97,7 +98,7 @@ def _application(task: HydraTask, options: SweepOptions, given: str) -> Applicat
         foreground=True,
         payload=given,
         program=f"python {shlex.quote(sys.argv[0])}",
-        take_winner=lambda point, value: _write_results(config, point, value),
+        when_ended=lambda study, _: _write_results(config, study),
     )
 
 
@@ -148,9 +149,13 @@ def first_point(space: Space, points: list[Point]) -> Point:
     return point
 
 
-def _write_results(config: DictConfig, point: Point, value: float) -> None:
+def _write_results(config: DictConfig, study: SweepStudy) -> None:
     """`optimization_results.yaml` in the sweep's folder, as Hydra's Optuna sweeper writes it."""
-    found = {"name": "fmexp", "best_params": dict(point), "best_value": value}
+    winner = study.winner()
+    if winner is None:
+        return
+    point = dict(study.space.point(winner))
+    found = {"name": "fmexp", "best_params": point, "best_value": winner.value}
     OmegaConf.save(
         OmegaConf.create(found), Path(config.hydra.sweep.dir) / "optimization_results.yaml"
     )

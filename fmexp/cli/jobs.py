@@ -40,8 +40,8 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
     data = load(config.data, config.split, config.task)
     for note in data.notes:
         print(note)
-    parameters = _first_parameters(composed, data)
-    tracker = _tracker(composed, folder)
+    parameters = first_parameters(composed, data)
+    tracker = tracker_of(composed, folder)
     progress = console.Progress(config)
     try:
         with interrupt.stop_on_signals() as stop:
@@ -107,7 +107,7 @@ def run_many(composed: Composed, arguments: argparse.Namespace, folder: Path) ->
     return max((job.return_value for jobs in returned for job in jobs), default=0)
 
 
-def _tracker(composed: Composed, folder: Path) -> Tracker:
+def tracker_of(composed: Composed, folder: Path) -> Tracker:
     """A tracker on the chosen store; its recorder starts to load MLflow at once."""
     tracking = composed.config.tracking
     if not isinstance(tracking, MlflowConfig):
@@ -124,7 +124,7 @@ def _store(composed: Composed) -> StoreChoice:
     return locate_store(on_command_line, uri, os.environ)
 
 
-def _first_parameters(composed: Composed, data: Dataset) -> Parameters | None:
+def first_parameters(composed: Composed, data: Dataset) -> Parameters | None:
     """The parameters of the run or folder that `model.start` names; None where it names none.
 
     Raises:

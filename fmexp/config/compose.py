@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import hydra
 import omegaconf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
@@ -38,6 +40,9 @@ register_resolver: Any = (  # OmegaConf 2.3 has another function of the newer on
     if omegaconf.__version__.startswith("2.3.")
     else OmegaConf.register_resolver
 )
+_one_at_a_time = threading.RLock()
+"""Hydra is one for a process, and threads may each have a run of their own."""
+
 VERSION_BASE: dict[str, Any] = (
     {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 )
@@ -153,6 +158,28 @@ def multirun(arguments: argparse.Namespace, job: Callable[[DictConfig], Any]) ->
         return _itself().multirun(name, job, lines, with_log_configuration=False)
 
 
+def for_sweep(arguments: argparse.Namespace) -> tuple[list[str], Tree]:
+    """What Hydra would hand its sweeper: overrides, swept ones among them, and `hydra` as composed.
+
+    Raises:
+        ConfigError: as by `multirun`.
+    """
+    refuse_foreign_code(arguments)
+    with in_config_errors(), _hydra(arguments.config_dir):
+        lines = [override.line for override in checked_overrides(arguments)]
+        name = arguments.config_name or "config"
+        tree = (
+            _itself()
+            .compose_config(name, lines, RunMode.MULTIRUN, with_log_configuration=False)
+            .hydra
+        )
+        parts = {
+            part: OmegaConf.to_container(tree[part], resolve=True)
+            for part in ("sweeper", "launcher")
+        }
+        return list(tree.overrides.task), parts
+
+
 def refuse_foreign_code(arguments: argparse.Namespace) -> None:
     """Refuse files that set, below `hydra`, more than options; see `fmexp.config.hydra_code`.
 
@@ -207,6 +234,7 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
         raise ConfigError(f"--config-dir must be a folder, got {extra_folder}")
     if extra_folder:
         yaml_files.check_folder(Path(extra_folder))
+    _one_at_a_time.acquire()
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -223,6 +251,7 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
             yield
     finally:
         GlobalHydra.instance().hydra = outer
+        _one_at_a_time.release()
 
 
 def _with_references(node: DictConfig | ListConfig) -> Any:

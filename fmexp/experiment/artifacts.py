@@ -18,6 +18,8 @@ from fmexp.data.table import Table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
     from fmexp import fm
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
@@ -110,12 +112,19 @@ def write_curves(path: Path, loss: str, fits: dict[int, Fit]) -> None:
 def draw_curve(path: Path, shown: Picture) -> None:
     """The curves as a picture, with the best epoch and the loss of predicting the mean."""
     import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not those of a matplotlibrc in the folder, which may have LaTeX run
+        picture_of(shown).savefig(path, dpi=110, pil_kwargs={"compress_level": 1})
+
+
+def picture_of(shown: Picture, kind: type[Figure] | None = None) -> Figure:
+    """The same as a figure of matplotlib, at its present settings; of another class if given."""
     from matplotlib.figure import Figure  # half a second, after training
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    mpl.rcdefaults()  # not those of a matplotlibrc in the folder, which may ask for LaTeX to run
     epochs, loss = shown.epochs, shown.loss
-    figure = Figure(figsize=(7, 4.2))  # a layout engine would draw everything once more
+    figure = (kind or Figure)(figsize=(7, 4.2))  # a layout engine would draw everything once more
     figure.subplots_adjust(left=0.13, right=0.98, top=0.97, bottom=0.12)
     axes = figure.subplots()
     marker = "o" if len(epochs) == 1 else None
@@ -133,7 +142,7 @@ def draw_curve(path: Path, shown: Picture) -> None:
     axes.yaxis.set_major_formatter("{x:g}")  # plain: powers of ten are slow to set
     axes.legend(loc="upper right")  # "best" looks at every point
     axes.grid(visible=True, alpha=0.25)
-    figure.savefig(path, dpi=110, pil_kwargs={"compress_level": 1})
+    return figure
 
 
 def write_predictions(path: Path, data: Dataset, kept: model.Model, most: int) -> None:

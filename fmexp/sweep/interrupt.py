@@ -32,11 +32,16 @@ class Stop:
 def stop_on_signals(patient: tuple[int, ...] = ()) -> Iterator[Stop]:
     """While open, the first SIGINT or SIGTERM sets the flag, a second one interrupts at once.
 
+    In another thread than the main one nothing sets it.
+
     Args:
         patient: signals that set the flag however often they come: a scheduler repeats them, and
             kills whoever does not end in time.
     """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():  # only there are signals heard
+        yield stop
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if stop.asked and number not in patient:

@@ -79,8 +79,8 @@ def run(search: Search, folder: Path, launch: Work | None = None) -> int:
         with contextlib.closing(election):
             ended = _run(search, job, storage, study, election, launch or _workers_here(search))
         print(progress.summary(search, study, ended.reason, ended.delivery, ended.losses))
-        if (winner := study.winner()) and winner.value is not None and application.take_winner:
-            application.take_winner(study.space.point(winner), winner.value)
+        if application.when_ended:
+            application.when_ended(study, ended.delivery)
     if ended.lost:
         raise ended.lost
     return {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 130}.get(ended.outcome, 1)
@@ -146,7 +146,7 @@ def _run(
         files = {**search.application.files, "space.json": study.space.to_json()}
         start = _start(search, study)
         sweep_run = SweepRun(study, task, tracker, start, files, election, failover)
-        line = progress.Progress(search, study)
+        line = (search.application.line or progress.Progress)(search, study)
 
         def look() -> None:
             failover.recover_if_due(tracker)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fmexp.record.tracker import RunStart
+    from fmexp.record.tracker import Delivery, RunStart
     from fmexp.sweep.options import SweepOptions
     from fmexp.sweep.space import Point, Space
-    from fmexp.sweep.study import SweepPlan
+    from fmexp.sweep.study import SweepPlan, SweepStudy
     from fmexp.sweep.task import Task
 
 
@@ -39,7 +39,8 @@ class Application:
         foreground: whether one worker works in the main thread, and trials write to the terminal.
         payload: what `opener` needs besides its settings; goes to workers alone, into no study.
         program: the words that `again` is typed after; "" for fmexp.
-        take_winner: is told the best point and its value at the end.
+        when_ended: is called with the study and what became of the record.
+        line: makes what shows the progress, from search and study; None: a line on the terminal.
         local: settings of the task that are this machine's own, such as where its data lie; they
             take the place of those that the study keeps.
     """
@@ -60,8 +61,16 @@ class Application:
     foreground: bool = False
     payload: str = ""
     program: str = ""
-    take_winner: Callable[[Point, float], None] | None = None
+    when_ended: Callable[[SweepStudy, Delivery], None] | None = None
+    line: Callable[[Search, SweepStudy], Line] | None = None
     local: dict[str, Any] = field(default_factory=dict)
+
+
+class Line(Protocol):
+    """Shows the progress of a sweep."""
+
+    def show(self) -> None: ...  # noqa: D102
+    def clear(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

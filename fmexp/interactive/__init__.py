@@ -1,0 +1,1 @@
+"""Runs and sweeps from Python and notebooks, in the command line's words."""
