@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,7 +172,13 @@ class Sweep:
         axes[0].legend()
         for key, its in zip(keys, axes[1:], strict=True):
             its.plot(done[key], done[self.objective], "o", markersize=4)
-            its.set(xlabel=key, xscale="log" if self._study.space[key].log else "linear")
+            its.set(xlabel=key)
+            d = self._study.space[key]
+            if d.log:
+                ticks = [d.low, math.sqrt(d.low * d.high), d.high]
+                its.set_xscale("log")
+                its.set_xticks(ticks, [f"{x:.2g}" for x in ticks])
+                its.set_xticks([], minor=True)
         return figure
 
     def __repr__(self) -> str:
