@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from fmexp.config import outside
 from fmexp.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -143,9 +144,12 @@ def load_backend(name: str) -> Start:
     """The `start` of a backend's module.
 
     Raises:
+        ConfigError: a backend of another package cannot be loaded.
         MissingPackageError: the package that the backend is made of is not installed.
     """
     require_backend(name)
+    if name not in MODULES:
+        return cast("Start", outside.load(name).start)
     return cast("Start", import_module(MODULES[name]).start)
 
 

@@ -20,6 +20,7 @@ from typing import (
 )
 
 from fmexp.config.meaning import filled
+from fmexp.config.outside import load, outside
 from fmexp.config.schema import (
     Config,
     CsvConfig,
@@ -128,6 +129,8 @@ def _value(hint: Any, x: Any, path: str, mistakes: list[str]) -> Any:
     if _is_group(hint):
         kinds = {_group_name(kind): kind for kind in get_args(hint)}
         name = x.get("name") if isinstance(x, dict) else x
+        if path == "backend" and name not in kinds and name in outside():
+            kinds[name] = load(name).Config
         if name in kinds:
             return _build(kinds[name], x, path, mistakes)
         mistakes.append(f"{path} must be one of {', '.join(kinds)}, got {name!r}")

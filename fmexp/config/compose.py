@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from fmexp.config import flags, hydra_code, meaning, yaml_files
+from fmexp.config import flags, hydra_code, meaning, outside, yaml_files
 from fmexp.config.checks import NOT_GIVEN, parse
 from fmexp.config.hydra_errors import composing, in_config_errors
 from fmexp.config.overrides import checked_overrides
@@ -239,14 +239,17 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(config_folder()), "fmexp", **VERSION_BASE):
-            if extra_folder:
-                loader = GlobalHydra.instance().config_loader()
-                places = loader.get_search_path()
+            more = [("fmexp.backends", folder) for folder in outside.folders()]
+            more += [("command-line", Path(extra_folder))] if extra_folder else []
+            loader = GlobalHydra.instance().config_loader()
+            places = loader.get_search_path()
+            for provider, folder in more:
                 places.prepend(
-                    "command-line",
-                    f"file://{Path(extra_folder).resolve()}",
+                    provider,
+                    f"file://{folder.resolve()}",
                     anchor=SearchPathQuery(provider="schema"),  # which stays the last
                 )
+            if more:
                 loader.repository.initialize_sources(places)  # type: ignore[attr-defined]
             yield
     finally:
