@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from fmexp.cli.parser import main
 from fmexp.sweep.launch import run
 from fmexp.sweep.worker_process import FAILED, STOPPED
 from tests.parabola import search
@@ -114,6 +116,14 @@ def test_several_hosts_need_a_study_and_a_record_that_all_reach(refused, tmp_pat
     assert "hydra.sweeper.storage=journal:///tmp/j is of this host" in printed
     assert "tracking.uri=http://host:5000" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_options_of_a_cluster_can_be_looked_at(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [])
+    options = ["+cluster=slurm", "hydra.launcher.qos=long"]
+    assert main(["run", "-m", *options, "--cfg", "hydra", "-p", "hydra.launcher"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert {"timeout_min: 60", "qos: long", "signal_delay_s: 60"} <= {*printed}
 
 
 def test_a_cluster_is_for_sweeps(refused):

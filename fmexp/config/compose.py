@@ -81,8 +81,11 @@ def _refuse(message: str) -> NoReturn:
 
 
 def ask_hydra(argv: list[str], program: str = "fmexp run") -> None:
-    """Let Hydra answer --cfg hydra, --info, --hydra-help or --shell-completion."""
-    sys.argv = [program, *argv]
+    """Let Hydra answer --cfg hydra, --info, --hydra-help or --shell-completion.
+
+    It shows no sweep: asked for both, it raises.
+    """
+    sys.argv = [program, *(word for word in argv if word not in ("-m", "--multirun"))]
     answer = hydra.main(config_path=str(config_folder()), config_name="config", **VERSION_BASE)
     answer(lambda _: None)()
 

@@ -145,7 +145,7 @@ class WorkerPool:
         """
         with _Watch(self):
             try:
-                jobs.submit(LaunchedWorker(self.job), n_jobs)
+                jobs.submit(LaunchedWorker(self.job, jobs.threads), n_jobs)
                 while jobs.open:
                     for end in jobs.take_ended():
                         if end.began or not self.reasons:  # else we have cancelled it
@@ -218,10 +218,11 @@ class LaunchedWorker:
     """The task function that another launcher's jobs run: each is a worker."""
 
     job: Job
+    threads: int = 1
 
     def __call__(self, _: object) -> str:
         """Work; returns why no more trials were asked for, or why none can be."""
-        return worker_process.work_elsewhere(self.job)
+        return worker_process.work_elsewhere(self.job, self.threads)
 
 
 class _Watch:

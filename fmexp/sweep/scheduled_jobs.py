@@ -73,6 +73,7 @@ class ScheduledJobs:
 
     Attributes:
         open: whether there are jobs that have not ended.
+        threads: how many cores a job has, as far as was asked for.
     """
 
     def __init__(self, launcher: dict[str, Any], on_slurm: bool) -> None:
@@ -91,6 +92,7 @@ class ScheduledJobs:
                 "command on a login node of the cluster"
             )
         self._launcher, self._on_slurm = launcher, on_slurm
+        self.threads: int = launcher.get("cpus_per_task") or 1
         self._scheduler: _Scheduler = _Slurm() if on_slurm else _Local()
         self._jobs: list[Any] = []
         self._ended_at: dict[str, float] = {}
@@ -146,6 +148,8 @@ def _executor(launcher: dict[str, Any], cluster: str) -> Any:
     folder = launcher["submitit_folder"]
     executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=retries)
     named = {k if k in common else f"{cluster}_{k}": v for k, v in options.items()}
+    if cluster == "slurm" and options.get("cpus_per_task"):  # since 22.05 srun must be told too
+        named["slurm_srun_args"] = [f"--cpus-per-task={options['cpus_per_task']}"]
     executor.update_parameters(**{k: v for k, v in named.items() if v is not None})
     return executor
 

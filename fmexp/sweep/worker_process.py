@@ -106,8 +106,8 @@ def work(
         return Worker(study, task, tracker, lease, limits, _Stop(job, stop)).run()
 
 
-def work_alone(job: Job) -> str:
-    """Be a worker process: storage, task, tracker and signals of its own.
+def work_alone(job: Job, threads: int = 1) -> str:
+    """Be a worker process of so many threads: storage, task, tracker and signals of its own.
 
     The signals are also those by which a scheduler announces the end of a job's time, or that the
     job must make room: the trial ends as interrupted, and others run it again.
@@ -116,24 +116,24 @@ def work_alone(job: Job) -> str:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if threading.current_thread() is not threading.main_thread():  # only there are signals heard
-        return _work_alone(job, lambda: "")
+        return _work_alone(job, threads, lambda: "")
     with stop_on_signals(patient=(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)) as asked:
-        return _work_alone(job, lambda: STOPPED if asked else "")
+        return _work_alone(job, threads, lambda: STOPPED if asked else "")
 
 
-def work_elsewhere(job: Job) -> str:
+def work_elsewhere(job: Job, threads: int) -> str:
     """The same in a job of a launcher; what keeps it from working is returned, not raised."""
     from fmexp.errors import FmexpError
 
     try:
-        return work_alone(job)
+        return work_alone(job, threads)
     except FmexpError as error:
         return f"{FAILED}{error}"
 
 
-def _work_alone(job: Job, stop: Callable[[], str]) -> str:
+def _work_alone(job: Job, threads: int, stop: Callable[[], str]) -> str:
     if not job.payload:  # another application's task sees to its cores itself
-        _one_thread_a_process()
+        _take_threads(threads)
     tracker = job.open_tracker()
     try:
         with answering(job.storage):
@@ -161,11 +161,11 @@ class _Stop:
         return "interrupted" if self._told else self._asked()
 
 
-def _one_thread_a_process() -> None:
+def _take_threads(number: int) -> None:
     """Several processes with all cores' threads each would stand in each other's way."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", str(number))
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].set_num_threads(number)
 
 
 COMMAND = [sys.executable, "-P", "-m", "fmexp.sweep.worker_process"]
