@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 
 from fmexp.sweep.storage import open_storage
+from fmexp.sweep.study import SweepStudy
+from fmexp.sweep.trial_status import counts
 from tests.conftest import Command
 from tests.record_support import stored
 from tests.servers_support import MlflowServer, Postgres
+from tests.sweep_support import SOAK
 
+psycopg = pytest.importorskip("psycopg")
 TINY = ("data=planted", "training.epochs=5", "hydra/sweeper/sampler=random")
 
 
@@ -32,6 +44,20 @@ def postgres() -> Iterator[Postgres]:
 def hosts(tmp_path: Path) -> list[Command]:
     """Commands in four folders with a home of their own."""
     return [host(tmp_path / f"host{i}") for i in range(4)]
+
+
+@pytest.fixture
+def opened():
+    """Opens storages, and closes their connections at the end."""
+    storages = []
+
+    def open_it(url, **options):
+        storages.append(open_storage(url, Path(), **options))
+        return storages[-1]
+
+    yield open_it
+    for storage in storages:
+        getattr(storage, "_inner", storage)._backend.engine.dispose()
 
 
 def host(folder: Path) -> Command:
@@ -60,31 +86,45 @@ def assert_each_once(database: Path, trials: int) -> None:
     assert [run.status for run in children].count("FINISHED") == trials
 
 
-def test_four_machines_that_start_at_once_do_one_sweep_exactly(hosts, postgres, tmp_path):
+def assert_exact(storage, n_trials: int) -> None:
+    """As many trials as asked for, no point twice, nothing that runs."""
+    (name,) = optuna.get_all_study_names(storage)
+    study = SweepStudy(storage, name)
+    trials = study.trials()
+    counted = [t for t in trials if counts(t)]
+    assert {t.state for t in counted} == {TrialState.COMPLETE}
+    assert TrialState.RUNNING not in {t.state for t in trials}
+    assert len(counted) == len({study.space.key(study.space.point(t)) for t in counted}) == n_trials
+
+
+def test_four_machines_that_start_at_once_do_one_sweep_exactly(hosts, postgres, opened, tmp_path):
     server = MlflowServer(tmp_path)
     server.start()
     try:
-        storage = f"hydra.sweeper.storage={postgres.database('study')}"
+        url = postgres.database("study")
+        restart = threading.Thread(target=restart_after, args=(postgres, url, 8))
+        restart.start()
+        storage = f"hydra.sweeper.storage={url}"
         trials = "hydra.sweeper.n_trials=24"
         printed = all_at_once(hosts, storage, f"tracking.uri={server.uri}", trials)
+        restart.join()
     finally:
         server.kill()
     assert all("24 of 24 trials: 24 completed" in each for each in printed), printed
+    assert_exact(opened(url), 24)
     assert_each_once(tmp_path / "mlflow.db", 24)
 
 
-@pytest.fixture
-def opened():
-    """Opens storages, and closes their connections at the end."""
-    storages = []
-
-    def open_it(url, **options):
-        storages.append(open_storage(url, Path(), **options))
-        return storages[-1]
-
-    yield open_it
-    for storage in storages:
-        getattr(storage, "_inner", storage)._backend.engine.dispose()
+def restart_after(postgres: Postgres, url: str, trials: int) -> None:
+    """Restart the database as soon as so many trials are complete."""
+    done = 0
+    while done < trials:
+        time.sleep(0.05)
+        with suppress(psycopg.Error), psycopg.connect(url) as study:
+            query = "select count(*) from trials where state = 'COMPLETE'"
+            ((done,),) = study.execute(query).fetchall()
+    postgres.stop()
+    postgres.start()
 
 
 def test_tables_that_eight_make_at_once_are_made(postgres, opened):
@@ -128,3 +168,67 @@ def test_patience_ends_and_so_it_does_when_the_user_wants_to_stop(postgres, open
             patient.get_all_studies()
     finally:
         postgres.start()
+
+
+@dataclass
+class Supervised:
+    """A command on a host that is started again whenever it was killed, as a job array does."""
+
+    host: Command
+    words: tuple[str, ...]
+    kills: int = 0
+    process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, its output in a file of its own."""
+        with (self.host.folder / "printed").open("a") as printed:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fmexp", *self.words], cwd=self.host.folder,
+                env=self.host.environment(), stdout=printed, stderr=printed,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """kill -9 of the command, where it still runs; not of its recorder."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+            self.kills += 1
+            self.start()
+
+    def code(self) -> int:
+        """Wait for its end."""
+        return self.process.wait(timeout=300)
+
+
+@pytest.mark.skipif(not SOAK, reason="minutes: make soak")
+@pytest.mark.parametrize("run", range(int(os.environ.get("FMEXP_MACHINES", "50"))))
+def test_kills_and_restarts_of_all_lose_and_double_nothing(hosts, postgres, opened, tmp_path, run):
+    dice, trials, server = random.Random(run), 150, MlflowServer(tmp_path)
+    server.start()
+    url = postgres.database(f"killed{run}")
+    words = ("run", "-m", *TINY, f"hydra.sweeper.n_trials={trials}", f"tracking.uri={server.uri}",
+             f"hydra.sweeper.storage={url}")  # fmt: skip
+    commands = [Supervised(host, words) for host in hosts]
+    try:
+        for command in commands:
+            command.start()
+        for second in range(16):
+            time.sleep(1)
+            dice.choice(commands).kill()
+            if second in (5, 10):
+                postgres.stop()
+                postgres.start()
+            if second in (7, 12):
+                server.kill()
+                server.start()
+        assert [command.code() for command in commands] == [0] * 4
+        for command in commands:  # what a killed one left is sent by the next
+            command.start()
+        assert [command.code() for command in commands] == [0] * 4
+    finally:
+        for command in commands:
+            command.process.kill()
+        server.kill()
+    assert_exact(opened(url), trials)
+    assert_each_once(tmp_path / "mlflow.db", trials)
+    print(f"run {run}: {sum(command.kills for command in commands)} kills")

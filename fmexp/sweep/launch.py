@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     """Starts the workers of a pool and waits until they have ended."""
 
 
+OPENING_SECONDS = 10.0
+"""How long a command waits for a database that it has not reached yet: its address may be wrong."""
+
+
 @dataclass(frozen=True)
 class _Ended:
     """How a sweep ended: why, what that makes of it, what became of its record and workers."""
@@ -72,7 +76,8 @@ def run(search: Search, folder: Path, launch: Work | None = None) -> int:
         print(progress.estimate(search, application.seconds_per_trial()))
         return 0
     with answering(job.storage):
-        storage = open_storage(job.storage, folder, options.patience)
+        opening = min(options.patience, OPENING_SECONDS)
+        storage = open_storage(job.storage, folder, options.patience, opening)
         name, election = open_study(search, storage)
         job = replace(job, study=name)
         study = job.open_study(storage)

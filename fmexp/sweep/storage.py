@@ -72,7 +72,7 @@ def locate_storage(url: str | None, folder: Path, workers: int = 1) -> str:
 
 
 def open_storage(
-    url: str | None, folder: Path, patience: float = 0.0, waits: bool = False
+    url: str | None, folder: Path, patience: float = 0.0, opening: float = 0.0
 ) -> BaseStorage:
     """An Optuna storage; made where there is none, also by several at once.
 
@@ -80,7 +80,7 @@ def open_storage(
         url: `hydra.sweeper.storage`.
         folder: what a relative path starts from.
         patience: seconds for which each call waits for a database that is away.
-        waits: whether opening it does, too.
+        opening: the same for opening it.
 
     Raises:
         UserError: no study can be kept there; the file cannot be written, or is something else.
@@ -90,7 +90,7 @@ def open_storage(
     located = locate_storage(url, folder)
     if located.startswith("journal://"):
         return _open_journal(Path(located.removeprefix("journal://")))
-    storage = _open_database(located, patience if waits else 0.0)
+    storage = _open_database(located, opening)
     if not patience or located.startswith("sqlite"):
         return storage
     from fmexp.sweep.patient_storage import PatientStorage

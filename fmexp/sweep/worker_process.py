@@ -138,7 +138,7 @@ def _work_alone(job: Job, threads: int, stop: Callable[[], str]) -> str:
     try:
         with answering(job.storage):
             patience = read_options(job.options).patience
-            storage = open_storage(job.storage, Path(job.folder), patience, waits=True)
+            storage = open_storage(job.storage, Path(job.folder), patience, patience)
             stop_waiting_when(storage, lambda: bool(stop()))
             settings = SweepStudy(storage, job.study).plan.settings | job.local
             return work(job, storage, tracker, open_task(job.task, settings, job.payload), stop)
