@@ -17,6 +17,7 @@ from fmexp.model import load as load_model
 from fmexp.record.queries import StoredRun
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.space import Dimension, Space
+from fmexp.sweep.view import View
 from fmexp.training.fitting import fit
 from tests.sweep_support import FAST, study_in, sweep_here, sweep_in
 
@@ -166,5 +167,7 @@ def test_the_parents_curve_is_the_best_so_far_in_the_objectives_direction(tmp_pa
         best = study.better(best, value)
     assert best == study.winner().value == max(values) != min(values)
     assert [t.value for t in study.ranking()] == sorted(values, reverse=True)
-    assert study.is_best(2.0)
-    assert not study.is_best(min(values))
+    view = View(study)
+    view.look()
+    assert view.is_best(2.0)
+    assert not view.is_best(min(values))

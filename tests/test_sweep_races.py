@@ -10,6 +10,7 @@ from optuna import Study
 
 from fmexp.record.tracker import NULL_TRACKER, Outcome
 from fmexp.sweep.space import Dimension, Space
+from fmexp.sweep.study import SweepStudy
 from fmexp.sweep.task import Evaluation
 from fmexp.sweep.worker import Limits, Worker
 from tests.sweep_support import FAST, SOAK, left_in, make_study
@@ -84,14 +85,13 @@ def test_a_trial_given_up_before_it_chose_its_point_does_not_end_its_worker(tmp_
     """A worker that was stopped between asking and choosing finds its trial finished."""
     study, stolen = make_study(NOT_YET, tmp_path), []
 
-    def ask():
-        trial = Study.ask(study.optuna)
+    def drawing(trial, prunes):
         if not stolen:
             stolen.append(trial.number)
             assert study.give_up(trial.number)
-        return trial
+        return SweepStudy.drawing(study, trial, prunes)
 
-    study.optuna.ask = ask
+    study.drawing = drawing
     assert run_worker(study, 2) == ("done", ["lost", None, None])
 
 
@@ -99,12 +99,26 @@ def test_of_two_that_ask_for_the_last_trial_the_later_one_drops_it():
     """Between the worker's look at the total and its asking another one asks."""
     study = make_study(NOT_YET)
 
-    def ask():
+    def ask(worker, waiting):
         study.space.suggest(Study.ask(study.optuna))  # the other one's, which runs
-        return Study.ask(study.optuna)
+        SweepStudy.ask(study, worker, waiting)
 
-    study.optuna.ask = ask
+    study.ask = ask
     assert run_worker(study, 1) == ("done", [None, "discard"])
+
+
+def test_a_trial_made_twice_because_its_answer_was_lost_counts_once():
+    """A database that is away when it should answer makes the call be made again."""
+    study, twice = make_study(NOT_YET), []
+
+    def ask(worker, waiting):
+        SweepStudy.ask(study, worker, waiting)
+        if not twice:
+            twice.append(True)
+            SweepStudy.ask(study, worker, waiting)
+
+    study.ask = ask
+    assert run_worker(study, 3) == ("done", ["discard", None, None, None])
 
 
 class Stubborn(optuna.samplers.RandomSampler):

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     """Starts the workers of a pool and waits until they have ended."""
 
 
+PROGRESS_SECONDS = 1.0
+"""Between two looks at how far the study is, at least."""
+
 OPENING_SECONDS = 10.0
 """How long a command waits for a database that it has not reached yet: its address may be wrong."""
 
@@ -152,12 +155,18 @@ def _run(
         start = _start(search, study)
         sweep_run = SweepRun(study, task, tracker, start, files, election, failover)
         line = (search.application.line or progress.Progress)(search, study)
+        look_again = [0.0]
 
         def look() -> None:
             failover.recover_if_due(tracker)
             sweep_run.take_part()
+            if time.monotonic() < look_again[0]:
+                return
+            began = time.monotonic()
             sweep_run.show_progress()
             line.show()
+            took = time.monotonic() - began  # it reads all trials: a large study is read seldom
+            look_again[0] = began + max(PROGRESS_SECONDS, 50 * took)
 
         try:
             with interrupt.stop_on_signals() as stop:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import optuna
 
+    from fmexp.sweep.draw import Drawing
+
 Value = bool | int | float | str | None
 Point = dict[str, Value]
 """A value for each dimension that exists, in the order of the space."""
@@ -169,7 +171,7 @@ class Space:
         width = max((len(key) for key in self._by_key), default=0)
         return "\n".join(f"{d.key:<{width}}  {d}" for d in self.dimensions)
 
-    def suggest(self, trial: optuna.Trial) -> Point:
+    def suggest(self, trial: Drawing | optuna.Trial) -> Point:
         """The point of a trial: what was enqueued, else what the sampler draws."""
         own = trial.user_attrs.get(OUTSIDE, {})
         point: Point = {}
@@ -357,7 +359,7 @@ def in_words(point: Mapping[str, Value]) -> str:
     return " ".join(shown) or "as composed"
 
 
-def _suggest(trial: optuna.Trial, d: Dimension) -> Any:
+def _suggest(trial: Drawing | optuna.Trial, d: Dimension) -> Any:
     """What Optuna has for this dimension of the trial's point."""
     if d.kind == "choice":
         return trial.suggest_categorical(d.key, d.choices)

@@ -7,16 +7,20 @@ storage, which its own tools do not print.
 from __future__ import annotations
 
 import contextlib
+import copy
+import itertools
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from fmexp.errors import UserError
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
+from fmexp.sweep.draw import Drawing
 from fmexp.sweep.space import Space
 from fmexp.sweep.trial_status import (
     IDENTITY,
@@ -36,7 +40,7 @@ from fmexp.sweep.trial_status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
@@ -182,37 +186,50 @@ class SweepStudy:
             return value if best is None else best
         return min(best, value) if self.plan.direction == "minimize" else max(best, value)
 
-    def is_best(self, value: float) -> bool:
-        """Whether a value is at least as good as all that the study has."""
-        try:
-            best = self.optuna.best_value
-        except ValueError:  # no trial is complete yet
-            return True
-        return self.better(best, value) == value
+    def newest(self, numbers: list[int], first: int) -> list[FrozenTrial]:
+        """These trials, and all from number `first` on, as the storage has them now.
 
-    def rank(self, number: int) -> int:
-        """How many trials with a lower number count.
-
-        Exact however many workers race, as no two trials have the same number: the n_trials-th that
-        counts knows that it is the last. A count of all trials is not: two that ask together would
-        each see the other.
+        Of a database one query reads what may have changed. A journal is in memory, and to list
+        thousands of trials would take longer than all the rest of a trial.
         """
-        return sum(t.number < number for t in self.counted())
+        if not isinstance(self._storage, JournalStorage):
+            trials = self.trials()
+            return [trials[n] for n in numbers] + trials[first:]
+        found = [self.trial(n) for n in numbers]
+        with contextlib.suppress(KeyError):
+            found += (self.trial(n) for n in itertools.count(first))
+        return found
 
     # ---------------------------------------------------------------------------------- writing
 
-    def ask(self, worker: str) -> optuna.Trial:
-        """A new trial, or one that was enqueued; signed by the worker that runs it."""
-        trial = self.optuna.ask()
-        trial.set_user_attr(WORKER, worker)
-        return trial
+    def ask(self, worker: str, waiting: Sequence[FrozenTrial] = ()) -> None:
+        """Begin a trial: one of those that wait, or a new one; signed by the worker that runs it.
+
+        Where the answer of a database was lost there may be two: see `View.of`.
+        """
+        for trial in waiting:
+            trial_id = self._trial_id(trial.number)
+            with contextlib.suppress(UpdateFinishedTrialError):  # another was faster, and is done
+                if self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    self._storage.set_trial_user_attr(trial_id, WORKER, worker)
+                    return
+        signed = optuna.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: worker})
+        self._storage.create_new_trial(self._id, signed)
+
+    def drawing(self, trial: FrozenTrial, prunes: bool) -> Drawing | optuna.Trial:
+        """What suggests values for a running trial, and takes reports where there is a pruner."""
+        study = copy.copy(self.optuna)  # samplers keep in it what they have read: for one trial
+        trial_id = self._trial_id(trial.number)
+        if prunes:
+            return optuna.Trial(study, trial_id)
+        return Drawing(study, self._storage, trial_id, trial)
 
     def drop(self, number: int, mark: str, value: float | None = None) -> None:
         """Mark a trial as one that does not count, and finish it."""
-        state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # it was given up
+        with contextlib.suppress(UpdateFinishedTrialError):  # it was given up
             self._set_attributes(number, {MARK: mark})
-            self.optuna.tell(number, value, state)
+            state = TrialState.FAIL if value is None else TrialState.COMPLETE
+            self._set_state(number, state, value)
 
     def tell(self, number: int, ended: Evaluation) -> bool:
         """Tell the study how a trial ended; whether it has taken that.
@@ -228,7 +245,9 @@ class SweepStudy:
         if ended.memo is not None:
             with contextlib.suppress(UpdateFinishedTrialError):
                 self._storage.set_trial_system_attr(self._trial_id(number), MEMO, ended.memo)
-        self._finish(number, attributes, STATES[outcome], ended.value)
+        finished = self._finish(number, attributes, STATES[outcome], ended.value)
+        if finished and outcome in (Outcome.COMPLETED, Outcome.PRUNED):
+            return True  # such a trial counts, whatever mark another has given it meanwhile
         return has_taken(self.trial(number), outcome, ended.value)
 
     def give_up(self, number: int) -> bool:
@@ -254,18 +273,25 @@ class SweepStudy:
         """Finish a running trial; False if it was finished already."""
         try:
             self._set_attributes(number, attributes)
-            self.optuna.tell(number, value if state is TrialState.COMPLETE else None, state)
-        except (
-            ValueError,
-            UpdateFinishedTrialError,
-        ):  # Optuna's words for "it is finished already"
+            if state is TrialState.PRUNED:
+                self.optuna.tell(number, state=state)  # its last report becomes its value
+            else:
+                self._set_state(number, state, value if state is TrialState.COMPLETE else None)
+        except (ValueError, UpdateFinishedTrialError):  # "it is finished already"
             return False
+        if state is not TrialState.FAIL:
+            return True
         trial = self.trial(number)
         if not counts(trial) and trial.user_attrs[MARK] in (LOST, INTERRUPTED):
             point = self.space.planned(trial)
             if point:
                 self.space.enqueue(self.optuna, point, {RETRY_OF: number})
         return True
+
+    def _set_state(self, number: int, state: TrialState, value: float | None) -> None:
+        """What `optuna.Study.tell` does, without reading the trial before."""
+        values = None if value is None else [value]
+        self._storage.set_trial_state_values(self._trial_id(number), state, values)
 
     def _trial_id(self, number: int) -> int:
         """The storage's own number of a trial; asked once, since a database is far away."""

@@ -11,8 +11,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
 
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
@@ -20,14 +20,14 @@ from fmexp.sweep.duplicates import Duplicates
 from fmexp.sweep.samplers import SpaceExhaustedError
 from fmexp.sweep.task import Evaluation, Reporter
 from fmexp.sweep.trial_record import trial_start, with_objective
-from fmexp.sweep.trial_status import DISCARD, OUTCOME
+from fmexp.sweep.trial_status import DISCARD
+from fmexp.sweep.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import optuna
-
     from fmexp.record.tracker import Tracker
+    from fmexp.sweep.draw import Drawing
     from fmexp.sweep.failover.leases import Lease
     from fmexp.sweep.space import Point
     from fmexp.sweep.study import SweepStudy
@@ -86,7 +86,8 @@ class Worker:
         """
         self._study, self._task, self._tracker = study, task, tracker
         self._lease, self._limits, self._should_stop = lease, limits, should_stop
-        self._duplicates = Duplicates(study, lease.seconds)
+        self._view = View(study)
+        self._duplicates = Duplicates(study, self._view, lease.seconds)
 
     def run(self) -> str:
         """Evaluate trials; returns why no more are asked for."""
@@ -101,15 +102,15 @@ class Worker:
 
     def _one_trial(self) -> None:
         """The end is on disk before the study hears of it, and final once the study has it."""
-        trial = self._study.ask(self._lease.id)
+        trial = self._ask()
         point = self._point(trial)
-        if not self._duplicates.is_new(trial, point):
+        if not self._duplicates.is_new(trial.number, point):
             return
         reporter = Reporter(
             trial_start(self._study, trial.number, point, self._lease.id),
             self._tracker,
-            trial if self._limits.prunes else None,
-            self._study.is_best,
+            trial if isinstance(trial, optuna.Trial) else None,
+            self._view.is_best,
             lambda: bool(self._should_stop()),
         )
         ended = with_objective(self._evaluate(point, reporter))
@@ -117,11 +118,23 @@ class Worker:
         run.finish(ended.outcome, ended.reason, ended.metrics, ended.tags, provisional=True)
         run.settle(self._study.tell(trial.number, ended))
 
-    def _point(self, trial: optuna.Trial) -> Point:
-        """The point of a trial that was asked for; none where there are enough."""
-        if self._study.rank(trial.number) >= self._limits.n_trials:
+    def _ask(self) -> Drawing | optuna.Trial:
+        """A trial of our own, where there are not enough without it."""
+        self._study.ask(self._lease.id, self._view.waiting())
+        self._view.look()
+        mine = self._view.of(self._lease.id)
+        if not mine:
+            raise UpdateFinishedTrialError
+        *twins, trial = mine
+        for twin in twins:  # made by a call whose answer was lost
+            self._study.drop(twin.number, DISCARD)
+        if self._view.rank(trial.number) - len(twins) >= self._limits.n_trials:
             self._study.drop(trial.number, DISCARD)
             raise Ended(DONE)
+        return self._study.drawing(trial, self._limits.prunes)
+
+    def _point(self, trial: Drawing | optuna.Trial) -> Point:
+        """The point of a trial; none where all of the space are taken."""
         try:
             return self._study.space.suggest(trial)
         except SpaceExhaustedError:
@@ -142,12 +155,12 @@ class Worker:
 
     def _look_at_total(self) -> None:
         """Stop where there is clearly nothing to ask for; `rank` decides the close cases."""
-        counted, limits = self._study.counted(), self._limits
-        if sum(t.state is not TrialState.WAITING for t in counted) >= limits.n_trials:
+        limits, view = self._limits, self._view
+        if not view.is_far_from(limits.n_trials):
+            view.look()
+        if view.begun() >= limits.n_trials:
             raise Ended(DONE)
-        if self._duplicates.are_all(counted):
+        if self._duplicates.are_all():
             raise Ended(EXHAUSTED)
-        ended = [t for t in counted if t.state.is_finished()]
-        failed = sum(t.user_attrs.get(OUTCOME) == Outcome.FAILED for t in ended)
-        if failed > limits.max_failure_rate * limits.n_trials:
+        if view.failed > limits.max_failure_rate * limits.n_trials:
             raise Ended(FAILURES)
