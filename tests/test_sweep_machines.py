@@ -232,3 +232,17 @@ def test_kills_and_restarts_of_all_lose_and_double_nothing(hosts, postgres, open
     assert_exact(opened(url), trials)
     assert_each_once(tmp_path / "mlflow.db", trials)
     print(f"run {run}: {sum(command.kills for command in commands)} kills")
+
+
+@pytest.mark.skipif(not SOAK, reason="half a minute: make soak")
+def test_a_database_restarted_ten_times_costs_nothing(hosts, postgres, opened):
+    url = postgres.database("ten")
+    words = ("hydra.sweeper.n_trials=400", f"hydra.sweeper.storage={url}", "tracking=none")
+    command = hosts[0].start("run", "-m", *TINY, *words)
+    for trials in range(30, 330, 30):
+        restart_after(postgres, url, trials)
+    printed = "\n".join(command.communicate(timeout=300))
+    assert command.returncode == 0, printed
+    assert "400 of 400 trials: 400 completed" in printed
+    assert "Traceback" not in printed
+    assert_exact(opened(url), 400)

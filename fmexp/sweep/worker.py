@@ -117,6 +117,8 @@ class Worker:
         run = reporter.run
         run.finish(ended.outcome, ended.reason, ended.metrics, ended.tags, provisional=True)
         run.settle(self._study.tell(trial.number, ended))
+        if ended.outcome is Outcome.FAILED:
+            self._view.look()
 
     def _ask(self) -> Drawing | optuna.Trial:
         """A trial of our own, where there are not enough without it."""
