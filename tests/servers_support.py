@@ -28,7 +28,9 @@ def free_port() -> int:
 class Postgres:
     """A server of our own; as root it runs as the user postgres."""
 
-    def __init__(self) -> None:
+    def __init__(self, *settings: str) -> None:
+        """Args: settings of the server's, by default the fastest."""
+        self._settings = settings or ("fsync=off",)
         pytest.importorskip("psycopg")
         pg_config = shutil.which("pg_config")
         if pg_config is None:
@@ -41,7 +43,7 @@ class Postgres:
         self._user = "postgres" if os.geteuid() == 0 else None
         if self._user:
             shutil.chown(self._folder, self._user)
-        self._port = free_port()
+        self.port = free_port()
         self._data = self._folder / "data"
         self._run("initdb", "-D", self._data, "-U", "me", "-A", "trust")
 
@@ -49,13 +51,18 @@ class Postgres:
         """Start it, and wait until it answers."""
         self._server = subprocess.Popen(
             [self._programs / "postgres", "-D", self._data, "-k", self._folder,
-             "-p", str(self._port), "-c", "fsync=off"],
+             "-p", str(self.port), *(f"--{each}" for each in self._settings)],
             user=self._user, cwd=self._folder, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        ready = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        ready = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             assert self._server.poll() is None
             time.sleep(0.1)
+
+    @property
+    def pid(self) -> int:
+        """Of the server's first process."""
+        return self._server.pid
 
     def stop(self) -> None:
         """Stop it; its clients lose their connections."""
@@ -64,8 +71,8 @@ class Postgres:
 
     def database(self, name: str) -> str:
         """Make an empty database; its URL."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "me", name)
-        return f"postgresql://me@127.0.0.1:{self._port}/{name}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "me", name)
+        return f"postgresql://me@127.0.0.1:{self.port}/{name}"
 
     def close(self) -> None:
         """Stop it for good."""

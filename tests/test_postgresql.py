@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+
+from tests.servers_support import Postgres
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """host:port of a server of our own; as root it runs as the user postgres."""
-    pytest.importorskip("psycopg")
-    pg_config = shutil.which("pg_config")
-    if pg_config is None:
-        pytest.skip("no PostgreSQL server on this machine")
-    found = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=True)
-    programs = Path(found.stdout.strip())
-    if not (programs / "initdb").exists():
-        pytest.skip("PostgreSQL's server is not installed, only its client")
-    folder = Path(tempfile.mkdtemp(prefix="fmexp-postgresql-"))
-    user = "postgres" if os.geteuid() == 0 else None
-    if user:
-        shutil.chown(folder, user)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    subprocess.run(
-        [programs / "initdb", "-D", folder / "data", "-U", "me", "-A", "trust"],
-        user=user, cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    process = subprocess.Popen(
-        [programs / "postgres", "-D", folder / "data", "-k", folder, "-p", str(port)],
-        user=user, cwd=folder, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while subprocess.run(
-            [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False
-        ).returncode:
-            assert process.poll() is None
-            time.sleep(0.1)
-        for database in ("study", "record", "raced"):
-            make = ["-h", "127.0.0.1", "-p", str(port), "-U", "me", database]
-            subprocess.run([programs / "createdb", *make], check=True)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGINT)  # SIGTERM would wait for clients
-        process.wait()
-        shutil.rmtree(folder)
+    """host:port of a server of our own."""
+    server = Postgres("fsync=on")
+    server.start()
+    for database in ("study", "record", "raced"):
+        server.database(database)
+    yield f"127.0.0.1:{server.port}"
+    server.close()
 
 
 def test_racing_commands_do_one_sweep_exactly_and_record_it(fmexp, server):

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,49 +11,12 @@ import pytest
 from fmexp.record.spool_tracker import open_tracker
 from fmexp.record.tracker import Outcome, RunStart
 from tests.record_support import stored
-
-LEAN = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-class Server:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port",
-                str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
-                "--artifacts-destination", f"{self.folder}/served",
-            ],
-            cwd=self.folder, env=os.environ | LEAN,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        until = time.monotonic() + 90
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        pytest.fail("mlflow server did not start")
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+from tests.servers_support import MlflowServer
 
 
 @pytest.mark.skipif(not os.environ.get("FMEXP_SOAK"), reason="half a minute: make soak")
 def test_a_server_killed_and_started_again_gets_every_run_once(store_folder: Path) -> None:
-    server = Server(store_folder)
+    server = MlflowServer(store_folder)
     server.start()
     try:
         tracker = open_tracker(server.uri, "served", store_folder)

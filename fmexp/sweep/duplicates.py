@@ -73,13 +73,26 @@ class Duplicates:
         Of two that draw the same point at the same moment the later one has the duplicate: it waits
         until each earlier one has chosen (Lamport's bakery), be it for as long as a lease.
         """
+        key = self._space.key(point)
+        if self._is_drawn_from_continuum(number, point):
+            return self._view.with_point(number, key)
         until, pause = time.monotonic() + self._patience, _FIRST_PAUSE
         self._view.look()
         while self._view.earlier_chooses(number) and time.monotonic() < until:
             time.sleep(random.uniform(0.5, 1) * pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             self._view.look()
-        return self._view.with_point(number, self._space.key(point))
+        return self._view.with_point(number, key)
+
+    def _is_drawn_from_continuum(self, number: int, point: Point) -> bool:
+        """Whether nobody else can draw the same point at this moment, so that none need be awaited.
+
+        Two draws of a real number differ; what was enqueued, or cut off at a bound, may be equal.
+        """
+        if "fixed_params" in self._view.open[number].system_attrs:
+            return False
+        reals = (self._space[key] for key in point if self._space[key].continuous)
+        return any(d.low < float(point[d.key] or 0.0) < d.high for d in reals)
 
     def _untried(self) -> Point | None:
         """The first point of a finite space that no trial has, had or waits to have."""
