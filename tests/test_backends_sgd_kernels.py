@@ -153,6 +153,40 @@ def test_a_cap_changes_no_bit_where_no_step_is_capped(kind, dtype, k):
         assert (capped[0].w.tobytes(), capped[1]) == (without[0].w.tobytes(), without[1])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+def test_rows_that_are_scored_closely_at_once_give_the_bits_of_rows_that_first_asked(kind, dtype):
+    """More than FEW + MANY rows in one pass; the other way so few at a time that each must ask."""
+    X, y = random_rows(600, 19, density=0.4), np.random.default_rng(1).normal(size=600)
+    p = random_parameters(19, 5, scale=0.2)
+    rate = 1.0 / np.quantile(fm.squared_slopes(p, X), 0.2)
+    part = Part(X if kind == "dense" else to_csr(X), y, np.arange(600))
+    config = make_config(k=5, **L2, dtype=dtype, cap_steps=True)
+    together, apart = (sgd.start(config, part, p) for _ in range(2))
+    together.train_chunk(rate, slice(0, 600), None)
+    for first in range(0, 600, sgd_kernels.FEW - 1):
+        apart.train_chunk(rate, slice(first, min(first + sgd_kernels.FEW - 1, 600)), None)
+    assert 0 < together.capped_steps == apart.capped_steps < 600
+    assert together.parameters().V.tobytes() == apart.parameters().V.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+@pytest.mark.parametrize("others", [0.01, 1.0])
+def test_large_factors_on_a_cell_far_out_leave_G_its_digits(others, kind, dtype):
+    """At 40 standard deviations and |s|^2 = 170,000, where the terms of G nearly cancel."""
+    X = others * random_rows(1, 19, density=1.0)
+    X[0, 3] = 40.0
+    p, y = random_parameters(19, 8, scale=3.0), np.array([1e8])
+    config = make_config(k=8, dtype=dtype, cap_steps=True)
+    trainer = sgd.start(config, Part(X if kind == "dense" else to_csr(X), y, np.arange(1)), p)
+    trainer.train_epoch(1.0, None)
+    step = trainer.parameters().w0 - p.w0
+    expected = (1e8 - fm.scores(p, X)[0]) / fm.squared_slopes(p, X)[0]
+    rounding = 5 * np.finfo(dtype).epsneg * ((X @ p.V) ** 2).sum()
+    assert step == pytest.approx(expected, rel=rounding)
+
+
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 def test_factors_that_pad_a_vector_stay_zero(kind):
     p, X, y = problem("regression", 5, 0.4)

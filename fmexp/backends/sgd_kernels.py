@@ -19,14 +19,17 @@ Part 2 is the kernels. With a row x, s = sum_j v_j x_j and g = learning rate * d
     w0  <- w0 (1 - lr reg_w0) - g
 
 With a cap on the steps, lr is min(learning rate, limit / G) on each row, with limit = 1 for squared
-error, 4 for log loss, and G = |d y_hat / d parameters|^2 = 1 + |x|^2 + sum_jf (x_j (s_f - v_jf
-x_j))^2. With q_f = sum_j v_jf^2 x_j^2, docs/fm.md derives
+error, 4 for log loss, and G = |d y_hat / d parameters|^2. With a_j = v_j x_j, q = sum_j a_j^2,
+A = sum_j x_j^2 a_j and B = sum_j x_j^2 a_j^2, each of k numbers,
 
-    G  = 1 + m + sum_f ((m - 2) s_f^2 + q_f)                              for m entries that are 1
-    G <= 1 + |x|^2 (1 + |s|^2) + sqrt(sum_j x_j^4) sum_f (s_f^2 + 2 q_f)
+    G  = 1 + |x|^2 + sum_f (|x|^2 s_f^2 - 2 s_f A_f + B_f)
+       = 1 + m + sum_f ((m - 2) s_f^2 + q_f)                              for m entries that are 1
+      <= 1 + |x|^2 (1 + |s|^2) + sqrt(sum_j x_j^4) sum_f (s_f^2 + 2 q_f)
       <= 1 + |x|^2 (1 + 2 sum_f (s_f^2 + q_f))
 
-and G is computed only where a bound says that it may matter. Without a cap, limit is infinite.
+(docs/fm.md), and G is computed only where a bound says that it may matter: such a row asks, and is
+scored once more, closely: with A and B. Where FEW rows ask one after the other, the next MANY are
+scored closely at once. Either way gives the same bits. Without a cap, limit is infinite.
 
 A factor that is 0 everywhere stays 0, so the padded lanes never matter.
 """
@@ -66,6 +69,9 @@ NEAR = 2**20
 
 MAX_LANES = 64
 """Lanes of the widest vector; more factors are taken in blocks of this many."""
+
+FEW, MANY = 8, 512
+"""Where FEW rows one after the other ask for G, the next MANY are scored closely at once."""
 
 SOURCE = int(hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12], 16)
 """Digest of this file; kernels elsewhere that use its parts enclose it, for Numba's cache."""
@@ -231,12 +237,19 @@ def _where_not_zero(typing: Any, condition: Any, then: Any, otherwise: Any) -> A
 
 @intrinsic
 def _any_above(typing: Any, vector: Any, threshold: Any) -> Any:  # noqa: ARG001
-    """Whether a lane of a vector is above the same lane of another."""
+    """Whether a lane of a vector is above the same lane of another, which is seldom so.
+
+    LLVM is told that, and moves what follows out of the way.
+    """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        above = builder.fcmp_ordered(">", *args)
-        bits = ir.IntType(vector.lanes)
-        return builder.icmp_unsigned("!=", builder.bitcast(above, bits), ir.Constant(bits, 0))
+        bits, boolean = ir.IntType(vector.lanes), ir.IntType(1)
+        above = builder.bitcast(builder.fcmp_ordered(">", *args), bits)
+        expect = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(boolean, [boolean, boolean]), "llvm.expect.i1"
+        )
+        found = builder.icmp_unsigned("!=", above, ir.Constant(bits, 0))
+        return builder.call(expect, [found, ir.Constant(boolean, 0)])
 
     return types.boolean(vector, threshold), generate
 
@@ -425,23 +438,36 @@ def _bound(pairs: Any, energy: Any, norm: Any, fourth: Any, one: Any) -> Any:
 
 
 @_inlined
-def _calm(rate: Any, most: Any, weight: Any, one_hot: bool, one: Any, four: Any) -> Any:
-    """What no quarter of the factors may exceed for `_may_ask` to be false, in each of 4 lanes.
+def _first_look(rate: Any, most: Any, largest: Any, one_hot: bool, one: Any, four: Any) -> Any:
+    """What `_may_ask` compares with in each of 4 lanes, and the weight of s^2; see there.
 
-    `weight` is at least |x|^2 - 2 of each row; of one-hot rows |x|^2 is the number of entries.
+    `largest` is at least |x|^2 of each row; of one-hot rows that is the number of entries.
     """
     two = one + one
     if one_hot:
-        return _fill((most / rate - one - two - weight) / (two * two), four)
-    return _fill(((most / rate - one) / (weight + two) - one) / (two * two * two), four)
+        weight, most_of_sum = largest - one, most / rate - one - largest
+    else:
+        weight, most_of_sum = two, ((most / rate - one) / largest - one) / two
+    rounding = _cast(0.999, one)
+    return _fill(most_of_sum * rounding / (two * two), four), _fill(weight, four)
 
 
 @_inlined
-def _may_ask(s: Any, squares: Any, weight: Any, calm: Any, one_hot: bool) -> bool:
-    """Whether rate * G of a row may be above `most`: a first look, at sums over the factors."""
-    if one_hot:
-        return _any_above(_fold(_fill(weight, s) * (s * s) + squares, calm), calm)
-    return _any_above(_fold(s * s + squares, calm), calm)
+def _may_ask(s: Any, squares: Any, calm: Any, weight: Any) -> bool:
+    """Whether rate * G of a row may be above `most`: a first look, at sums over the factors.
+
+    sum_f (weight s_f^2 - (s_f^2 - q_f)) is what G of one-hot rows and the last bound need; the
+    second part is on its way to the score. No quarter of the sum may exceed `calm`.
+    """
+    square = s * s
+    return _any_above(weight * _fold(square, calm) - _fold(square - squares, calm), calm)
+
+
+@_inlined
+def _squared_slope(s: Any, A: Any, B: Any, norm: Any, one: Any) -> Any:
+    """G. Its sum over the factors is of squares, so what rounding makes negative is 0."""
+    of_V = _sum(_fill(norm, s) * (s * s) + (B - (s + s) * A))
+    return (one + norm) + (of_V if of_V > one - one else one - one)
 
 
 @_inlined
@@ -465,13 +491,14 @@ def _keeps_capped(rate: Any, reg_w0: Any, reg_w: Any, reg_V: Any, one: Any) -> A
 @_inlined
 def _score_sparse_row(
     indices: Any, values: Any, one_hot: bool, table: Any, width: int, weights: Any, step: int,
-    begin: int, end: int, zeros: Any, one: Any,
+    begin: int, end: int, zeros: Any, one: Any, closely: bool,
 ) -> Any:  # fmt: skip
-    """What a row's forward pass gives: s, q and the score without w0.
+    """What a row's forward pass gives: s, q, the score without w0, and (closely) G.
 
     The score is sum_j w_j x_j + 1/2 sum_f (s_f^2 - q_f), with q_f = sum_j v_jf^2 x_j^2.
     """
     s, squares, linear = zeros, zeros, one - one
+    A, B, norm = zeros, zeros, one - one
     for entry in range(begin, end):
         j = np.int64(_at(indices, entry))
         x = one if one_hot else _at(values, entry)
@@ -479,36 +506,44 @@ def _score_sparse_row(
         s += a
         squares += a * a
         linear += _at(weights, j * step) * x
+        if closely:
+            square = _fill(x * x, zeros)
+            A += a * square
+            B += (a * a) * square
+            norm += x * x
     pairs = _sum(s * s - squares)
-    return s, squares, linear + pairs / (one + one)
+    G = _squared_slope(s, A, B, norm, one) if closely else one
+    return s, squares, linear + pairs / (one + one), G
 
 
 @_inlined
-def _squared_slope_sparse(
-    indices: Any, values: Any, one_hot: bool, table: Any, width: int, begin: int, end: int, s: Any,
-    squares: Any, rate: Any, most: Any, one: Any,
-) -> Any:  # fmt: skip
-    """G, or 0 where rate * G cannot be above `most`.
-
-    For one-hot rows of m entries, G = 1 + m + sum_f ((m - 2) s_f^2 + q_f).
-    """
-    if one_hot:
-        m = _cast(end - begin, one)
-        return (one + m) + _sum(_fill(m - (one + one), s) * (s * s) + squares)
+def _asks_sparse(
+    values: Any, begin: int, end: int, s: Any, squares: Any, rate: Any, most: Any, one: Any
+) -> bool:
+    """Whether rate * G of a row may be above `most`: a second look, at its own x."""
     norm, fourth = one - one, one - one
     for entry in range(begin, end):
         square = _at(values, entry) * _at(values, entry)
         norm += square
         fourth += square * square
     pairs, energy = _sum(s * s - squares), _sum(s * s + squares)
-    if not rate * _bound(pairs, energy, norm, fourth, one) > most:
-        return one - one
-    slopes = s - s
+    return rate * _bound(pairs, energy, norm, fourth, one) > most
+
+
+@_inlined
+def _step_sparse(
+    indices: Any, values: Any, one_hot: bool, table: Any, width: int, weights: Any, step: int,
+    begin: int, end: int, s: Any, g: Any, keeps: Any, zeros: Any, one: Any,
+) -> None:  # fmt: skip
+    """The step of a row's v_j and w_j."""
+    _keep_w0, keep_w, keep_V = keeps
+    s *= _fill(g, zeros)
     for entry in range(begin, end):
-        x = _fill(_at(values, entry), s)
-        slope = (s - _load(table, np.int64(_at(indices, entry)) * width, s) * x) * x
-        slopes += slope * slope
-    return (one + norm) + _sum(slopes)
+        j = np.int64(_at(indices, entry))
+        x = one if one_hot else _at(values, entry)
+        scale = _fill(keep_V + g * (x * x), zeros)
+        _store(table, j * width, _load(table, j * width, zeros) * scale - s * _fill(x, zeros))
+        _put(weights, j * step, _at(weights, j * step) * keep_w - g * x)
 
 
 @_inlined
@@ -570,8 +605,9 @@ def train_sparse(
         visits, V, w = _pointer(order), _pointer(table), _pointer(weights)
         rate, w0, total = number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
-        most, weight, keeps = number(limit), number(largest) - one - one, _keeps(rate, *regs, one)
-        calm = _calm(rate, most, weight, one_hot, one, _zeros(zero, 4))
+        most, keeps = number(limit), _keeps(rate, *regs, one)
+        calm, weight = _first_look(rate, most, number(largest), one_hot, one, _zeros(zero, 4))
+        in_a_row, last_asked, closely_until = 0, -1, 0
         for t in range(n_rows):
             i = _at(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
@@ -579,28 +615,36 @@ def train_sparse(
                     starts, ids, xs, one_hot, ys, visits, shuffled, V, width, w, step, line, near, t
                 )
             begin, end = _at(starts, i), _at(starts, i + 1)
-            s, squares, score = _score_sparse_row(
-                ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
-            )
-            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if _may_ask(s, squares, weight, calm, one_hot):
-                G = _squared_slope_sparse(
-                    ids, xs, one_hot, V, width, begin, end, s, squares, rate, most, one
+            asks, G = not one_hot and t < closely_until, one
+            if not asks:
+                s, squares, score, _G = _score_sparse_row(
+                    ids, xs, one_hot, V, width, w, step, begin, end, zeros, one, closely=False
                 )
-                if rate * G > most:
-                    row_rate = most / G
-                    keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
-                    n_capped += 1
+                if _may_ask(s, squares, calm, weight):
+                    if one_hot:
+                        m = _cast(end - begin, one)
+                        of_V = (m - one) * _sum(s * s) - _sum(s * s - squares)
+                        asks, G = True, (one + m) + of_V
+                    elif _asks_sparse(xs, begin, end, s, squares, rate, most, one):
+                        in_a_row = in_a_row + 1 if t == last_asked + 1 else 1
+                        asks, last_asked = True, t
+                        if in_a_row == FEW:
+                            closely_until = t + MANY
+            if asks and not one_hot:
+                s, squares, score, G = _score_sparse_row(
+                    ids, xs, one_hot, V, width, w, step, begin, end, zeros, one, closely=True
+                )
+            row_rate, row_keeps = rate, keeps
+            if asks and rate * G > most:
+                row_rate = most / G
+                row_keeps = _keeps_capped(row_rate, *regs, one)
+                n_capped += 1
             loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
-            w0 = w0 * keep_w0 - g
-            s *= _fill(g, zeros)
-            for entry in range(begin, end):
-                j = np.int64(_at(ids, entry))
-                x = one if one_hot else _at(xs, entry)
-                scale = _fill(keep_V + g * (x * x), zeros)
-                _store(V, j * width, _load(V, j * width, zeros) * scale - s * _fill(x, zeros))
-                _put(w, j * step, _at(w, j * step) * keep_w - g * x)
+            w0 = w0 * row_keeps[0] - g
+            _step_sparse(
+                ids, xs, one_hot, V, width, w, step, begin, end, s, g, row_keeps, zeros, one
+            )
         bias[0] = w0
         return total, n_capped
 
@@ -620,8 +664,8 @@ def score_sparse(lanes: int, dtype: str, one_hot: bool) -> Callable[..., None]:
         V, w, zeros, w0 = _pointer(table), _pointer(weights), _zeros(zero, lanes), bias[0]
         for i in range(len(scores)):
             begin, end = _at(starts, i), _at(starts, i + 1)
-            _s, _squares, without_w0 = _score_sparse_row(
-                ids, xs, one_hot, V, width, w, step, begin, end, zeros, one
+            _s, _squares, without_w0, _G = _score_sparse_row(
+                ids, xs, one_hot, V, width, w, step, begin, end, zeros, one, closely=False
             )
             scores[i] = without_w0 + w0
 
@@ -749,14 +793,16 @@ def score_wide(dtype: str, one_hot: bool) -> Callable[..., None]:
 
 @_inlined
 def _score_dense_row(
-    features: Any, row: int, n: int, w: Any, V: Any, lanes: int, zeros: Any, eight: Any, one: Any
-) -> Any:
+    features: Any, row: int, n: int, w: Any, V: Any, lanes: int, zeros: Any, eight: Any, one: Any,
+    closely: bool, squared: Any, norm: Any,
+) -> Any:  # fmt: skip
     """As `_score_sparse_row`, for the row that begins at features[row].
 
-    Four partial sums each, since an addition takes four cycles.
+    Four partial sums each, since an addition takes four cycles. Closely, `squared` holds x^2.
     """
     s0, s1, s2, s3 = zeros, zeros, zeros, zeros
     q0, q1, q2, q3 = zeros, zeros, zeros, zeros
+    A0, A1, B0, B1 = zeros, zeros, zeros, zeros
     fours, eights = n - n % 4, n - n % 8
     for j in range(0, fours, 4):
         a0 = _load(V, j * lanes, zeros) * _fill(_at(features, row + j), zeros)
@@ -771,10 +817,21 @@ def _score_dense_row(
         q1 += a1 * a1
         q2 += a2 * a2
         q3 += a3 * a3
+        if closely:
+            x0, x1 = _fill(_at(squared, j), zeros), _fill(_at(squared, j + 1), zeros)
+            x2, x3 = _fill(_at(squared, j + 2), zeros), _fill(_at(squared, j + 3), zeros)
+            A0 = (A0 + a0 * x0) + a2 * x2
+            A1 = (A1 + a1 * x1) + a3 * x3
+            B0 = (B0 + (a0 * a0) * x0) + (a2 * a2) * x2
+            B1 = (B1 + (a1 * a1) * x1) + (a3 * a3) * x3
     for j in range(fours, n):
         a0 = _load(V, j * lanes, zeros) * _fill(_at(features, row + j), zeros)
         s0 += a0
         q0 += a0 * a0
+        if closely:
+            x0 = _fill(_at(squared, j), zeros)
+            A0 += a0 * x0
+            B0 += (a0 * a0) * x0
     products = eight
     for j in range(0, eights, 8):
         products += _load(w, j, eight) * _load(features, row + j, eight)
@@ -784,46 +841,49 @@ def _score_dense_row(
     s = (s0 + s1) + (s2 + s3)
     squares = (q0 + q1) + (q2 + q3)
     pairs = _sum(s * s - squares)
-    return s, squares, linear + pairs / (one + one)
+    G = _squared_slope(s, A0 + A1, B0 + B1, norm, one) if closely else one
+    return s, squares, linear + pairs / (one + one), G
 
 
 @_inlined
-def _squared_slope_dense(
-    features: Any, row: int, n: int, V: Any, lanes: int, s: Any, squares: Any, rate: Any, most: Any,
-    eight: Any, one: Any,
-) -> Any:  # fmt: skip
-    """As `_squared_slope_sparse`, for the row that begins at features[row]."""
+def _square_dense(features: Any, row: int, n: int, squared: Any, eight: Any) -> Any:
+    """The squares of a row into `squared`; returns their sum and the sum of their squares."""
     norms, fourths, eights = eight, eight, n - n % 8
     for j in range(0, eights, 8):
         x8 = _load(features, row + j, eight)
+        _store(squared, j, x8 * x8)
         norms += x8 * x8
         fourths += (x8 * x8) * (x8 * x8)
     norm, fourth = _sum(norms), _sum(fourths)
     for j in range(eights, n):
+        square = _at(features, row + j) * _at(features, row + j)
+        _put(squared, j, square)
+        norm += square
+        fourth += square * square
+    return norm, fourth
+
+
+@_inlined
+def _step_dense(
+    features: Any, row: int, n: int, w: Any, V: Any, lanes: int, scales: Any, s: Any, g: Any,
+    keeps: Any, zeros: Any, eight: Any, one: Any,
+) -> None:  # fmt: skip
+    """As `_step_sparse`."""
+    _keep_w0, keep_w, keep_V = keeps
+    ones, zero, eights = _fill(one, eight), one - one, n - n % 8
+    g8, keep_w8, keep_V8 = _fill(g, eight), _fill(keep_w, eight), _fill(keep_V, eight)
+    for j in range(0, eights, 8):
+        x8 = _load(features, row + j, eight)
+        _store(scales, j, _where_not_zero(x8, keep_V8, ones) + g8 * (x8 * x8))
+        _store(w, j, _load(w, j, eight) * _where_not_zero(x8, keep_w8, ones) - g8 * x8)
+    for j in range(eights, n):
         x = _at(features, row + j)
-        norm += x * x
-        fourth += (x * x) * (x * x)
-    pairs, energy = _sum(s * s - squares), _sum(s * s + squares)
-    if not rate * _bound(pairs, energy, norm, fourth, one) > most:
-        return one - one
-    zeros, fours = s - s, n - n % 4
-    q0, q1, q2, q3 = zeros, zeros, zeros, zeros
-    for j in range(0, fours, 4):
-        x0, x1 = _fill(_at(features, row + j), s), _fill(_at(features, row + j + 1), s)
-        x2, x3 = _fill(_at(features, row + j + 2), s), _fill(_at(features, row + j + 3), s)
-        d0 = (s - _load(V, j * lanes, s) * x0) * x0
-        d1 = (s - _load(V, (j + 1) * lanes, s) * x1) * x1
-        d2 = (s - _load(V, (j + 2) * lanes, s) * x2) * x2
-        d3 = (s - _load(V, (j + 3) * lanes, s) * x3) * x3
-        q0 += d0 * d0
-        q1 += d1 * d1
-        q2 += d2 * d2
-        q3 += d3 * d3
-    for j in range(fours, n):
-        x0 = _fill(_at(features, row + j), s)
-        d0 = (s - _load(V, j * lanes, s) * x0) * x0
-        q0 += d0 * d0
-    return (one + norm) + _sum((q0 + q1) + (q2 + q3))
+        _put(scales, j, (keep_V if x != zero else one) + g * (x * x))
+        _put(w, j, _at(w, j) * (keep_w if x != zero else one) - g * x)
+    s *= _fill(g, zeros)
+    for j in range(n):
+        v = _load(V, j * lanes, zeros) * _fill(_at(scales, j), zeros)
+        _store(V, j * lanes, v - s * _fill(_at(features, row + j), zeros))
 
 
 @functools.cache
@@ -842,42 +902,46 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
         rate, w0, total = number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
         most, keeps = number(limit), _keeps(rate, *regs, one)
-        calm = _calm(rate, most, number(largest) - one - one, False, one, _zeros(zero, 4))
-        zeros, eight, eights = _zeros(zero, lanes), _zeros(zero, 8), n - n % 8
-        ones = _fill(one, eight)
+        calm, weight = _first_look(rate, most, number(largest), False, one, _zeros(zero, 4))
+        zeros, eight = _zeros(zero, lanes), _zeros(zero, 8)
+        in_a_row, last_asked, closely_until = 0, -1, 0
         for t in range(n_rows):
-            row = (_at(visits, t) if shuffled else t) * n
+            i = _at(visits, t) if shuffled else t
+            row = i * n
             if shuffled and t + 4 < n_rows:
                 ahead = _at(visits, t + 4)
                 _prefetch(ys, ahead)
                 for j in range(0, n, 8):
                     _prefetch(xs, ahead * n + j)
                 _prefetch(xs, ahead * n + n - 1)
-            s, squares, score = _score_dense_row(xs, row, n, w, V, lanes, zeros, eight, one)
-            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if _may_ask(s, squares, one, calm, one_hot=False):
-                G = _squared_slope_dense(xs, row, n, V, lanes, s, squares, rate, most, eight, one)
-                if rate * G > most:
-                    row_rate = most / G
-                    keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
-                    n_capped += 1
-            y = _at(ys, _at(visits, t) if shuffled else t)
-            loss, g = _loss_and_step(score, w0, y, row_rate, logistic)
+            asks, G, norm = t < closely_until, one, one
+            if asks:
+                norm, _fourth = _square_dense(xs, row, n, v_scales, eight)
+            else:
+                s, squares, score, _G = _score_dense_row(
+                    xs, row, n, w, V, lanes, zeros, eight, one, False, v_scales, one
+                )
+                if _may_ask(s, squares, calm, weight):
+                    norm, fourth = _square_dense(xs, row, n, v_scales, eight)
+                    pairs, energy = _sum(s * s - squares), _sum(s * s + squares)
+                    if rate * _bound(pairs, energy, norm, fourth, one) > most:
+                        in_a_row = in_a_row + 1 if t == last_asked + 1 else 1
+                        asks, last_asked = True, t
+                        if in_a_row == FEW:
+                            closely_until = t + MANY
+            if asks:
+                s, squares, score, G = _score_dense_row(
+                    xs, row, n, w, V, lanes, zeros, eight, one, True, v_scales, norm
+                )
+            row_rate, row_keeps = rate, keeps
+            if asks and rate * G > most:
+                row_rate = most / G
+                row_keeps = _keeps_capped(row_rate, *regs, one)
+                n_capped += 1
+            loss, g = _loss_and_step(score, w0, _at(ys, i), row_rate, logistic)
             total += loss
-            w0 = w0 * keep_w0 - g
-            g8, keep_w8, keep_V8 = _fill(g, eight), _fill(keep_w, eight), _fill(keep_V, eight)
-            for j in range(0, eights, 8):
-                x8 = _load(xs, row + j, eight)
-                _store(v_scales, j, _where_not_zero(x8, keep_V8, ones) + g8 * (x8 * x8))
-                _store(w, j, _load(w, j, eight) * _where_not_zero(x8, keep_w8, ones) - g8 * x8)
-            for j in range(eights, n):
-                x = _at(xs, row + j)
-                _put(v_scales, j, (keep_V if x != zero else one) + g * (x * x))
-                _put(w, j, _at(w, j) * (keep_w if x != zero else one) - g * x)
-            s *= _fill(g, zeros)
-            for j in range(n):
-                v = _load(V, j * lanes, zeros) * _fill(_at(v_scales, j), zeros)
-                _store(V, j * lanes, v - s * _fill(_at(xs, row + j), zeros))
+            w0 = w0 * row_keeps[0] - g
+            _step_dense(xs, row, n, w, V, lanes, v_scales, s, g, row_keeps, zeros, eight, one)
         bias[0] = w0
         return total, n_capped
 
@@ -894,8 +958,8 @@ def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
         xs, w, V, n = _pointer(features), _pointer(weights), _pointer(factors), len(weights)
         zeros, eight, w0 = _zeros(zero, lanes), _zeros(zero, 8), bias[0]
         for i in range(len(scores)):
-            _s, _squares, without_w0 = _score_dense_row(
-                xs, i * n, n, w, V, lanes, zeros, eight, one
+            _s, _squares, without_w0, _G = _score_dense_row(
+                xs, i * n, n, w, V, lanes, zeros, eight, one, False, w, one
             )
             scores[i] = without_w0 + w0
 
