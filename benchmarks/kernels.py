@@ -25,6 +25,7 @@ import numpy as np
 from machine import describe_machine
 
 from fmexp.backends import sgd_kernels as kernels
+from fmexp.backends.compiled import aligned_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +91,7 @@ class Sparse:
         width, y = kernels.table_width(lanes, number), self.target.astype(number)
         values = np.ones(0 if one_hot else len(self.indices), number)
         order = self.shuffled if way == "shuffled" else AS_THEY_COME
-        a, b = (kernels.aligned_zeros(self.n_features, width, number) for _ in "ab")
+        a, b = (aligned_zeros(self.n_features, width, number) for _ in "ab")
         a[:, :lanes] = b[:, :lanes] = np.random.default_rng(2).normal(0, 0.01, a[:, :lanes].shape)
         apart = width == lanes
         w_a, w_b = (np.zeros(len(v), number) if apart else v[:, lanes] for v in (a, b))
@@ -117,9 +118,9 @@ def compare_dense(library: ctypes.CDLL, dtype: str, lanes: int, n_rows: int, n: 
     number, g = np.dtype(dtype), np.random.default_rng(0)
     X = np.ascontiguousarray(g.normal(size=(n_rows, n)), number)
     y, scales = g.normal(size=n_rows).astype(number), np.empty(n, number)
-    V_a, V_b = (kernels.aligned_zeros(n, lanes, number) for _ in "ab")
+    V_a, V_b = (aligned_zeros(n, lanes, number) for _ in "ab")
     V_a[:] = V_b[:] = g.normal(0, 0.01, V_a.shape)
-    w_a, w_b = (kernels.aligned_zeros(1, n, number)[0] for _ in "ab")
+    w_a, w_b = (aligned_zeros(1, n, number)[0] for _ in "ab")
     w0_a, w0_b = np.zeros(1, number), np.zeros(1, number)
     train, passes = kernels.train_dense(lanes, dtype, logistic=False), 200 if n_rows == 100 else 1
     given = [pointer(X), pointer(y), ctypes.c_int64(n_rows), ctypes.c_int64(n)]

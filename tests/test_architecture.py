@@ -31,11 +31,13 @@ LEVELS = [
     {"fmexp.interactive"},
     {"fmexp.__main__"},
 ]
-KERNELS = {f"fmexp.backends.{name}_kernels" for name in ("sgd", "gibbs", "probit")}
+COMPILED = {"fmexp.backends.compiled"} | {
+    f"fmexp.backends.{name}_kernels" for name in ("sgd", "gibbs", "probit")
+}
 HEAVY = {
     "torch": {"fmexp.backends.adam", "fmexp.backends.adam_step", "fmexp.data.synthetic"},
-    "numba": KERNELS,
-    "llvmlite": KERNELS,
+    "numba": COMPILED,
+    "llvmlite": COMPILED,
     "mlflow": {"fmexp.record", "fmexp.analysis.export", "fmexp.analysis.served"},
     "sklearn": {"fmexp.estimators"},
     "optuna": {

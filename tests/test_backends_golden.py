@@ -30,10 +30,10 @@ CURVES = {
 
 MODELS = {
     "numba 0.68.1, numpy 2.4.6": {
-        "dense regression float64": "b5637efcc7e43991 ef2401729c4cf89c",
-        "dense regression float32": "016899ccff0d68a8 9af61311c4d17967",
-        "dense classification float64": "887da5192bbb20ef f56c406b76336f45",
-        "dense classification float32": "29aa0f6fd89e4111 8e40fc380a6175ac",
+        "dense regression float64": "b5637efcc7e43991 3672d35e5ab1442a",
+        "dense regression float32": "016899ccff0d68a8 9cee73db80a95632",
+        "dense classification float64": "887da5192bbb20ef e03a2e11c56fc811",
+        "dense classification float32": "29aa0f6fd89e4111 1fcee6e2e7f4d2f0",
         "csr regression float64": "a9e3dcdde0dc6062 eee9391f9550dbf0",
         "csr regression float32": "bfa8b109fd38f071 a4c5d6f6ae9bdbd9",
         "csr classification float64": "25761c1ea5df8c8e 6f995213dc0cda93",

@@ -79,13 +79,13 @@ def test_a_read_only_installation_without_a_home_compiles_into_a_scratch_folder(
 
 
 def test_a_scratch_folder_that_others_can_write_is_not_used(tmp_path, monkeypatch):
-    from fmexp.backends import sgd_kernels
+    from fmexp.backends import compiled
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     trap = tmp_path / f"fmexp-numba-{os.getuid()}"
     trap.mkdir()
     trap.chmod(0o777)
-    assert sgd_kernels._scratch_folder() != str(trap)
+    assert compiled._scratch_folder() != str(trap)
 
 
 def test_threads_that_train_their_own_trial_do_not_disturb_each_other():

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from fmexp import fm
-from fmexp.backends import gibbs_kernels, gibbs_plain, probit_kernels, sgd_kernels
+from fmexp.backends import compiled, gibbs_kernels, gibbs_plain, probit_kernels, sgd_kernels
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.data.features import CSR, Features
 from fmexp.errors import DataError
@@ -153,11 +153,15 @@ def test_a_row_that_spans_two_pieces_of_uniforms_has_its_own():
 
 
 def test_another_vector_type_means_other_kernels():
-    """Numba caches by what a kernel encloses: a change of sgd_kernels must be among it."""
+    """Numba caches by what a kernel encloses: a change of `compiled` must be among it."""
     for make in (
         gibbs_kernels.draw_features(4, "csr"), gibbs_kernels.add_features(4, "csr"),
         gibbs_kernels.add_squares(4), gibbs_kernels.shift(), probit_kernels.draw_latent(),
         probit_kernels.label_loss(), probit_kernels.add_probability(),
         gibbs_kernels.to_columns(True), gibbs_kernels.last_neighbours(),
+        sgd_kernels.train_dense(4, "float64", False), sgd_kernels.score_dense(4, "float64"),
+        sgd_kernels.train_sparse(4, "float64", True, False), sgd_kernels.total_loss(True),
+        sgd_kernels.score_sparse(4, "float64", True), sgd_kernels.score_wide("float64", True),
+        sgd_kernels.train_wide("float64", True, False),
     ):  # fmt: skip
-        assert sgd_kernels.SOURCE in [cell.cell_contents for cell in make.py_func.__closure__]
+        assert compiled.SOURCE in [cell.cell_contents for cell in make.py_func.__closure__]

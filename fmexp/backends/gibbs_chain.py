@@ -14,8 +14,8 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends import gibbs_kernels, gibbs_prior, probit_kernels
+from fmexp.backends.compiled import aligned_zeros
 from fmexp.backends.gibbs_prior import FEATURES, HYPER, LATENT, stream
-from fmexp.backends.sgd_kernels import aligned_zeros
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 
 if TYPE_CHECKING:

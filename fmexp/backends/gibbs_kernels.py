@@ -1,9 +1,8 @@
 """The compiled loops of the Gibbs sampler: features, errors and row sums, columns.
 
 Float64, and the same bits on every x86-64 CPU and for every number of threads: no fastmath, no
-contraction, sums in a written-down order. The vector type is that of `sgd_kernels`; Numba's cache
-looks for changes in this file and in what a kernel encloses, so each encloses `source`, the digest
-of that other one. Nothing here checks a bound: every array is checked before it enters.
+contraction, sums in a written-down order; `source`: see `compiled`. Nothing here checks a bound:
+every array is checked before it enters.
 
 Factors are drawn `lanes` (4 or 8) at a time: eight numbers are a cache line, and the matrix of a
 feature's 8 x 8 products stays in registers. `gibbs_plain` is the readable twin of all of it.
@@ -20,21 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 
-from fmexp.backends.sgd_kernels import (
+from fmexp.backends.compiled import (
     SOURCE,
     Vector,
-    _at,
-    _compile,
-    _fill,
-    _inlined,
-    _load,
-    _pointer,
-    _prefetch,
-    _put,
-    _store,
-    _sum,
-    _zeros,
+    compile_cached,
+    fill,
+    get,
+    inlined,
     intrinsic,
+    lane_sum,
+    load,
+    pointer,
+    prefetch,
+    put,
+    store,
+    zero_vector,
 )
 
 if TYPE_CHECKING:
@@ -73,35 +72,35 @@ def _products(typing: Any, vector: Any) -> Any:  # noqa: ARG001
 # The features
 
 
-@_inlined
+@inlined
 def _solve(Q: Any, d: Any, z: Any, at: int, n: int) -> None:
     """Replace d by Q^-1 d + L^-T z[at:], with Q = L L'; the lower triangle of Q becomes L."""
     for i in range(n):
         for j in range(i + 1):
-            rest = _at(Q, i * n + j)
+            rest = get(Q, i * n + j)
             for f in range(j):
-                rest -= _at(Q, i * n + f) * _at(Q, j * n + f)
+                rest -= get(Q, i * n + f) * get(Q, j * n + f)
             if i == j:
-                _put(Q, i * n + i, np.sqrt(rest))
+                put(Q, i * n + i, np.sqrt(rest))
             else:
-                _put(Q, i * n + j, rest / _at(Q, j * n + j))
-        rest = _at(d, i)
+                put(Q, i * n + j, rest / get(Q, j * n + j))
+        rest = get(d, i)
         for f in range(i):
-            rest -= _at(Q, i * n + f) * _at(d, f)
-        _put(d, i, rest / _at(Q, i * n + i))
+            rest -= get(Q, i * n + f) * get(d, f)
+        put(d, i, rest / get(Q, i * n + i))
     for i in range(n):
-        _put(d, i, _at(d, i) + np.float64(_at(z, at + i)))
+        put(d, i, get(d, i) + np.float64(get(z, at + i)))
     for i in range(n - 1, -1, -1):
-        rest = _at(d, i)
+        rest = get(d, i)
         for f in range(i + 1, n):
-            rest -= _at(Q, f * n + i) * _at(d, f)
-        _put(d, i, rest / _at(Q, i * n + i))
+            rest -= get(Q, f * n + i) * get(d, f)
+        put(d, i, rest / get(Q, i * n + i))
 
 
 # `x = 1.0 if one_hot` costs nothing: kinds are known when a kernel is compiled.
 
 
-@_inlined
+@inlined
 def _gather(
     ids: Any, xs: Any, es: Any, ss: Any, begin: int, end: int, v: Any, lanes: int, one_hot: bool,
     dense: bool,
@@ -111,34 +110,34 @@ def _gather(
     hh, hx, xx, he, xe = _products(zeros), zeros, 0.0, zeros, 0.0
     for p in range(begin, end):
         if not dense and p + AHEAD < end:
-            ahead = np.int64(_at(ids, p + AHEAD))
-            _prefetch(ss, ahead * lanes)
-            _prefetch(es, ahead)
-        i = p - begin if dense else np.int64(_at(ids, p))
-        x, e = 1.0 if one_hot else _at(xs, p), _at(es, i)
-        x_ = _fill(x, zeros)
-        h = x_ * (_load(ss, i * lanes, zeros) - x_ * v)
+            ahead = np.int64(get(ids, p + AHEAD))
+            prefetch(ss, ahead * lanes)
+            prefetch(es, ahead)
+        i = p - begin if dense else np.int64(get(ids, p))
+        x, e = 1.0 if one_hot else get(xs, p), get(es, i)
+        x_ = fill(x, zeros)
+        h = x_ * (load(ss, i * lanes, zeros) - x_ * v)
         hh += _products(h)
         hx += h * x_
         xx += x * x
-        he += h * _fill(e, zeros)
+        he += h * fill(e, zeros)
         xe += x * e
     return hh, hx, xx, he, xe
 
 
-@_inlined
+@inlined
 def _move(
     ids: Any, xs: Any, es: Any, ss: Any, begin: int, end: int, v: Any, dv: Any, dw: float,
     lanes: int, one_hot: bool, dense: bool,
 ) -> None:  # fmt: skip
     """Move a column's errors and row sums by a change of (v, w)."""
     for p in range(begin, end):
-        i = p - begin if dense else np.int64(_at(ids, p))
-        x, s = 1.0 if one_hot else _at(xs, p), _load(ss, i * lanes, v)
-        x_ = _fill(x, v)
+        i = p - begin if dense else np.int64(get(ids, p))
+        x, s = 1.0 if one_hot else get(xs, p), load(ss, i * lanes, v)
+        x_ = fill(x, v)
         h = x_ * (s - x_ * v)
-        _put(es, i, _at(es, i) + (_sum(h * dv) + x * dw))
-        _store(ss, i * lanes, s + x_ * dv)
+        put(es, i, get(es, i) + (lane_sum(h * dv) + x * dw))
+        store(ss, i * lanes, s + x_ * dv)
 
 
 @functools.cache
@@ -158,34 +157,34 @@ def draw_features(lanes: int, kind: str) -> Callable[..., None]:
         alpha,
     ):  # fmt: skip
         assert source
-        ids, xs, es, ss = _pointer(rows), _pointer(values), _pointer(errors), _pointer(sums)
-        vs, ws, z = _pointer(V), _pointer(weights), _pointer(noise)
-        mu, lam = _pointer(mean), _pointer(precision)
+        ids, xs, es, ss = pointer(rows), pointer(values), pointer(errors), pointer(sums)
+        vs, ws, z = pointer(V), pointer(weights), pointer(noise)
+        mu, lam = pointer(mean), pointer(precision)
         matrix, change, table = np.empty(n * n), np.empty(n), np.empty(lanes * lanes)
-        Q, d, products = _pointer(matrix), _pointer(change), _pointer(table)
-        zeros = _zeros(zero, lanes)
-        alphas = _fill(alpha, zeros)
+        Q, d, products = pointer(matrix), pointer(change), pointer(table)
+        zeros = zero_vector(zero, lanes)
+        alphas = fill(alpha, zeros)
         for j in range(first, last):
             begin, end, g = starts[j], starts[j + 1], groups[j] * n
-            v, w = _load(vs, j * lanes, zeros), _at(ws, j)
+            v, w = load(vs, j * lanes, zeros), get(ws, j)
             hh, hx, xx, he, xe = _gather(ids, xs, es, ss, begin, end, v, lanes, one_hot, dense)
-            _store(products, 0, hh)
+            store(products, 0, hh)
             for a in range(lanes):
                 for b in range(a):
-                    _put(Q, a * n + b, alpha * _at(products, a * lanes + b))
-                _put(Q, a * n + a, alpha * _at(products, a * lanes + a) + _at(lam, g + a))
-            _store(Q, lanes * n, alphas * hx)
-            _put(Q, lanes * n + lanes, alpha * xx + _at(lam, g + lanes))
-            slope = _load(lam, g, zeros) * (_load(mu, g, zeros) - v) - alphas * he
-            _store(d, 0, slope)
-            _put(d, lanes, _at(lam, g + lanes) * (_at(mu, g + lanes) - w) - alpha * xe)
+                    put(Q, a * n + b, alpha * get(products, a * lanes + b))
+                put(Q, a * n + a, alpha * get(products, a * lanes + a) + get(lam, g + a))
+            store(Q, lanes * n, alphas * hx)
+            put(Q, lanes * n + lanes, alpha * xx + get(lam, g + lanes))
+            slope = load(lam, g, zeros) * (load(mu, g, zeros) - v) - alphas * he
+            store(d, 0, slope)
+            put(d, lanes, get(lam, g + lanes) * (get(mu, g + lanes) - w) - alpha * xe)
             _solve(Q, d, z, j * n, n)
-            dv, dw = _load(d, 0, zeros), _at(d, lanes)
-            _store(vs, j * lanes, v + dv)
-            _put(ws, j, w + dw)
+            dv, dw = load(d, 0, zeros), get(d, lanes)
+            store(vs, j * lanes, v + dv)
+            put(ws, j, w + dw)
             _move(ids, xs, es, ss, begin, end, v, dv, dw, lanes, one_hot, dense)
 
-    return _compile(draw)
+    return compile_cached(draw)
 
 
 @functools.cache
@@ -195,23 +194,23 @@ def add_features(lanes: int, kind: str) -> Callable[..., None]:
 
     def add(first, last, starts, rows, values, errors, sums, V, weights):
         assert source
-        ids, xs, es, ss = _pointer(rows), _pointer(values), _pointer(errors), _pointer(sums)
-        vs, zeros = _pointer(V), _zeros(zero, lanes)
+        ids, xs, es, ss = pointer(rows), pointer(values), pointer(errors), pointer(sums)
+        vs, zeros = pointer(V), zero_vector(zero, lanes)
         for j in range(first, last):
             begin, end = starts[j], starts[j + 1]
-            v = _load(vs, j * lanes, zeros)
-            square, w = _sum(v * v) * 0.5, weights[j]
+            v = load(vs, j * lanes, zeros)
+            square, w = lane_sum(v * v) * 0.5, weights[j]
             for p in range(begin, end):
                 if not dense and p + AHEAD < end:
-                    ahead = np.int64(_at(ids, p + AHEAD))
-                    _prefetch(ss, ahead * lanes)
-                    _prefetch(es, ahead)
-                i = p - begin if dense else np.int64(_at(ids, p))
-                x = 1.0 if one_hot else _at(xs, p)
-                _store(ss, i * lanes, _load(ss, i * lanes, zeros) + _fill(x, zeros) * v)
-                _put(es, i, _at(es, i) + x * (w - x * square))
+                    ahead = np.int64(get(ids, p + AHEAD))
+                    prefetch(ss, ahead * lanes)
+                    prefetch(es, ahead)
+                i = p - begin if dense else np.int64(get(ids, p))
+                x = 1.0 if one_hot else get(xs, p)
+                store(ss, i * lanes, load(ss, i * lanes, zeros) + fill(x, zeros) * v)
+                put(es, i, get(es, i) + x * (w - x * square))
 
-    return _compile(add)
+    return compile_cached(add)
 
 
 @functools.cache
@@ -221,12 +220,12 @@ def add_squares(lanes: int) -> Callable[..., None]:
 
     def add(first, last, errors, sums):
         assert source
-        ss, zeros = _pointer(sums), _zeros(zero, lanes)
+        ss, zeros = pointer(sums), zero_vector(zero, lanes)
         for i in range(first, last):
-            s = _load(ss, i * lanes, zeros)
-            errors[i] += _sum(s * s) * 0.5
+            s = load(ss, i * lanes, zeros)
+            errors[i] += lane_sum(s * s) * 0.5
 
-    return _compile(add)
+    return compile_cached(add)
 
 
 @functools.cache
@@ -236,15 +235,15 @@ def shift() -> Callable[..., Any]:
 
     def shift_by(first, last, errors, by):
         assert source
-        es, eight = _pointer(errors), _zeros(zero, 8)
-        plain, squares, step, i = eight, eight, _fill(by, eight), first
+        es, eight = pointer(errors), zero_vector(zero, 8)
+        plain, squares, step, i = eight, eight, fill(by, eight), first
         while i + 8 <= last:
-            e = _load(es, i, eight) + step
-            _store(es, i, e)
+            e = load(es, i, eight) + step
+            store(es, i, e)
             plain += e
             squares += e * e
             i += 8
-        total, total_squares = _sum(plain), _sum(squares)
+        total, total_squares = lane_sum(plain), lane_sum(squares)
         for r in range(i, last):
             e = errors[r] + by
             errors[r] = e
@@ -252,7 +251,7 @@ def shift() -> Callable[..., Any]:
             total_squares += e * e
         return total, total_squares
 
-    return _compile(shift_by)
+    return compile_cached(shift_by)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -275,7 +274,7 @@ def to_columns(with_values: bool) -> Callable[..., None]:
                     column_values[at] = values[entry]
                 free[j] = at + 1
 
-    return _compile(write)
+    return compile_cached(write)
 
 
 @functools.cache
@@ -296,4 +295,4 @@ def last_neighbours() -> Callable[..., Any]:
                 neighbour[j] = max(neighbour[j], indices[entry - 1])
         return -1
 
-    return _compile(find)
+    return compile_cached(find)

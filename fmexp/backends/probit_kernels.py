@@ -16,14 +16,14 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from fmexp.backends.sgd_kernels import (
+from fmexp.backends.compiled import (
     SOURCE,
-    _compile,
-    _exp_minus,
-    _inlined,
-    _log_one_plus,
-    _power_of_two,
+    compile_cached,
+    exp_minus,
+    inlined,
     intrinsic,
+    log_one_plus,
+    power_of_two,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _bits(typing: Any, x: Any) -> Any:  # noqa: ARG001
     return types.int64(types.float64), generate
 
 
-@_inlined
+@inlined
 def _ratio(coefficients: Any, x: float) -> float:
     """A polynomial over another, the highest power first."""
     above, below = coefficients
@@ -110,11 +110,11 @@ def _ratio(coefficients: Any, x: float) -> float:
     return numerator / denominator
 
 
-@_inlined
+@inlined
 def _log(x: float) -> float:
     """log(x) of a normal float64 above 0: that of its power of two, and 2 atanh of the rest."""
     exponent = (_bits(x) >> 52) - 1023
-    m = x * _power_of_two(-exponent)  # in [1, 2)
+    m = x * power_of_two(-exponent)  # in [1, 2)
     if m > 1.4142135623730951:
         m *= 0.5
         exponent += 1
@@ -126,7 +126,7 @@ def _log(x: float) -> float:
     return exponent * _LN2 + 2.0 * z * series
 
 
-@_inlined
+@inlined
 def _upper_tail(x: float) -> float:
     """1 - Phi(x) for x >= 0: erfc(x / sqrt 2) / 2."""
     t = x * _SQRT_HALF
@@ -134,13 +134,13 @@ def _upper_tail(x: float) -> float:
         return 0.5 - 0.5 * t * _ratio(_ERF, t * t)
     square = t * t
     if t <= 4.0:
-        return 0.5 * _exp_minus(square) * _ratio(_ERFC, t)
+        return 0.5 * exp_minus(square) * _ratio(_ERFC, t)
     inverse = 1.0 / square
     rest = _ONE_OVER_SQRT_PI - inverse * _ratio(_ERFC_FAR, inverse)
-    return 0.5 * _exp_minus(square) * rest / t
+    return 0.5 * exp_minus(square) * rest / t
 
 
-@_inlined
+@inlined
 def _quantile(p: float) -> float:
     """Phi^-1(p) for 0 < p < 1."""
     q = p - 0.5
@@ -178,12 +178,12 @@ def draw_latent() -> Callable[..., Any]:
                 outside = _upper_tail(m)
                 p = min(u * (1.0 - outside), _BELOW_ONE)
                 beyond = max(m - _quantile(p), 0.0)
-                total -= _log_one_plus(-outside)
+                total -= log_one_plus(-outside)
             latent[i] = sign * beyond
             errors[i] = score - sign * beyond
         return total
 
-    return _compile(draw)
+    return compile_cached(draw)
 
 
 @functools.cache
@@ -199,7 +199,7 @@ def label_loss() -> Callable[..., Any]:
             total -= _log(max(p, 1e-300))
         return total
 
-    return _compile(total_of)
+    return compile_cached(total_of)
 
 
 @functools.cache
@@ -213,4 +213,4 @@ def add_probability() -> Callable[..., Any]:
             tail = _upper_tail(abs(scores[i]))
             total[i] += tail if scores[i] < 0.0 else 1.0 - tail
 
-    return _compile(add)
+    return compile_cached(add)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import sgd_kernels
+from fmexp.backends.compiled import aligned_zeros
 from fmexp.config.schema import NumpySgdConfig
 from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import DataError
@@ -132,8 +133,8 @@ class DenseLayout:
     def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:
         self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k
         self._dtype = dtype
-        self._w = sgd_kernels.aligned_zeros(1, len(parameters.w), dtype)[0]
-        self._V = sgd_kernels.aligned_zeros(len(parameters.w), self._lanes, dtype)
+        self._w = aligned_zeros(1, len(parameters.w), dtype)[0]
+        self._V = aligned_zeros(len(parameters.w), self._lanes, dtype)
         self._scales = np.empty_like(self._w)
         self._largest = np.inf
         self._w[:] = parameters.w
@@ -188,7 +189,7 @@ class SparseLayout:
         self._dtype, self._logistic = dtype, logistic
         width = sgd_kernels.table_width(self._lanes, dtype)
         n_features = len(parameters.w)
-        self._table = sgd_kernels.aligned_zeros(n_features, width, dtype)
+        self._table = aligned_zeros(n_features, width, dtype)
         apart = width == self._lanes
         self._w = np.zeros(n_features, dtype) if apart else self._table[:, self._lanes]
         wide = self._lanes > sgd_kernels.MAX_LANES
