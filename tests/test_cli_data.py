@@ -86,8 +86,16 @@ def test_sample_cells_are_shown_whole(tmp_path: Path) -> None:
         ([f"{'x' * (i % 3)},{i}" for i in range(30)], "a: 10 empty cells are a category"),
         ([f"{'x' * (i % 3)},{i}" for i in range(30)], "3 categories: (empty), x, xx"),
         (
+            [f"{i % 9 + 1:02}.01.2025,{i}" for i in range(30)],
+            "'data.dates={a: \"%d.%m.%Y\"}'",
+        ),
+        (
+            [f"{'rgb'[i % 3]}|{'xyz'[i % 2]}{'|z' * (i % 5 > 2)},{i}" for i in range(90)],
+            "a: several categories in a cell? 'data.lists={a: \"|\"}'",
+        ),
+        (
             [f"2025-01-{i % 9 + 1:02},{i}" for i in range(30)],
-            "a: dates, each a category of its own",
+            "a  2025-01-01 to 2025-01-09  (dates, ISO 8601",
         ),
     ],
 )

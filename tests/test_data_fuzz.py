@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fmexp.data import delimited, quotes
+from fmexp.data import csv, delimited, quotes
 from fmexp.data.cells import MISSING, TextFormat
 from fmexp.errors import DataError
 from tests.data_support import WHOLE, load_csv, load_libsvm
@@ -74,7 +74,7 @@ def check_cells(path: Path, data: Dataset, missing: str) -> None:
     dialect = delimited.sniff(path, TextFormat())
     (names, _), rows = (
         delimited.header(path, dialect),
-        [cells for _, cells, _ in delimited.rows_of(path, dialect)],
+        [cells for _, cells, _ in csv._rows(path, dialect)],
     )
     for name, column in data.table.cells(np.arange(len(data.table))).items():
         expected = [row[names.index(name)] for row in rows]

@@ -19,7 +19,7 @@ from fmexp.analysis.report.packed import element
 from fmexp.analysis.report.pictures import most_important, pictures
 from fmexp.analysis.report.sweep import Sweep, Trial, read
 from fmexp.config.schema import Config
-from fmexp.data.encode import Categorical, Numeric
+from fmexp.data.fields import Categorical, Numeric
 from fmexp.data.loading import load
 from fmexp.errors import UserError
 from fmexp.record.queries import StoredRuns

@@ -10,8 +10,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import numpy as np
+
 from fmexp.data import new_rows
-from fmexp.data.table import Text
 from fmexp.model import DESCRIPTION, Model, load
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def count_unknown(model: Model, table: Table) -> Counter[str]:
     """Rows with a category that training did not have, by column."""
     counts: Counter[str] = Counter()
     for field in model.encoder.categorical:
-        column = table.columns[field.name]
-        assert isinstance(column, Text)
-        unknown = field.numbers_of(column.names) < 0
+        column = field.text_of(table)
+        split = field.split or (lambda cell: [cell])
+        unknown = np.array([(field.numbers_of(split(n)) < 0).any() for n in column.names], bool)
         counts[field.name] = int(unknown[column.codes].sum())
     return +counts
 

@@ -83,8 +83,10 @@ def inspect(path: str, options: Options) -> str:
         keys |= {key: value for key, value in given.items() if value}
         keys |= {key: value for key, (value, _) in found.items()}
     kind = "parquet" if start.startswith(b"PAR1") else "csv"
+    sample = _sample(_config(kind, path, keys))
+    found |= _dates(sample)
+    keys |= {key: value for key, (value, _) in found.items()}
     config = _config(kind, path, keys)
-    sample = _sample(config)
     seen = {key: why for key, (_, why) in found.items()}
     try:
         target = options.target or schema.find_target(list(sample), path)
@@ -94,6 +96,23 @@ def inspect(path: str, options: Options) -> str:
         raise DataError(f"{path} has no column {target!r}; there are {', '.join(sample)}")
     task = _task(target, sample[target], path)
     return _report(config, _look(config, task, keys), seen, task)
+
+
+def _dates(sample: dict[str, list[str]]) -> text_keys.Found:
+    """How the dates of columns are written that are no ISO 8601."""
+    forms = {
+        name: fitting
+        for name, cells in sample.items()
+        if not dates.are_iso(cells[:100]) and (fitting := dates.fitting(cells))
+    }
+    if not forms:
+        return {}
+    said = [
+        f"{name}: {next(filter(None, sample[name]))!r}"
+        + f" (or {' or '.join(repr(form) for form in others)}?)" * bool(others)
+        for name, (_, *others) in forms.items()
+    ]
+    return {"dates": ({name: first for name, (first, *_) in forms.items()}, ", ".join(said))}
 
 
 def _look(config: Files, task: str, keys: dict[str, Any]) -> Look:
@@ -202,7 +221,9 @@ def _contract_lines(data: Look) -> list[str]:
     for column in () if encoder.block else encoder.numeric:
         x = np.asarray(data.table.columns[column.name])
         missing = int(np.isnan(x).sum())
-        holds = f"{np.nanmin(x):g} to {np.nanmax(x):g}" + (f", {missing:,} missing" * (missing > 0))
+        ends = [np.nanmin(x), np.nanmax(x)]
+        shown = dates.texts(ends, column.date) if column.date else [f"{end:g}" for end in ends]
+        holds = " to ".join(shown) + (f", {missing:,} missing" * (missing > 0))
         rows.append(("numeric", column.name, holds))
     for field in encoder.categorical:
         examples = _examples(field.categories[:3], 40)
@@ -262,16 +283,22 @@ def _suspicious(data: Look) -> list[str]:
                 f"{field.name}: {once:,} of {n_names:,} categories occur once; "
                 f"data.min_count=2 lets them share one feature"
             )
-        if forms := dates.fitting(text.names):
-            found.append(
-                f"{field.name}: dates, each a category of its own, and new ones will be unknown; "
-                f"'data.dates={{{field.name}: \"{forms[0]}\"}}' makes numbers of them, "
-                f"split.by=time:{field.name} tests on later rows"
-            )
+        found += _list_hint(field.name, text.names)
         if "" in text.names and counts[text.names.index("")]:
             empty = int(counts[text.names.index("")])
             found.append(f"{field.name}: {empty:,} empty cells are a category of their own")
     return found
+
+
+def _list_hint(name: str, cells: list[str]) -> list[str]:
+    """What to do where cells seem to hold several names of a few that come back."""
+    for separator in ("|", ";", ","):
+        split = [{c.strip() for c in cell.split(separator)} for cell in cells if cell]
+        several = sum(len(names) > 1 for names in split)
+        if several > 0.3 * len(split) and len(set().union(*split)) < len(split):
+            key = f"'data.lists={{{name}: \"{separator}\"}}'"
+            return [f"{name}: several categories in a cell? {key} makes a feature of each"]
+    return []
 
 
 def _suspicious_numbers(name: str, x: np.ndarray, y: np.ndarray) -> list[str]:
@@ -307,7 +334,9 @@ def _command(config: Files, data: Look, task: str) -> str:
 
 
 def _value(value: Any) -> str:
-    """A text, a number or a list of texts as Hydra's override grammar takes it."""
+    """A text, a number, a list or a mapping of texts as Hydra's override grammar takes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_value(k)}: {_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return f"[{','.join(map(_value, value))}]"
     text = str(value)

@@ -189,6 +189,9 @@ class ColumnsConfig:
     numeric: list[str] | None
     drop: list[str]
     dates: dict[str, str] | None
+    date_parts: list[Literal["weekday", "month", "hour"]]
+    lists: dict[str, str] | None
+    list_weight: Literal["sqrt", "mean", "one"]
     min_count: Count
     missing: Literal["error", "mean"]
     missing_target: Literal["error", "drop"]
@@ -284,7 +287,7 @@ class Config:
         return "mse" if self.task == "regression" else "logloss"
 
 
-MAPPINGS = frozenset(["data.dates"])
+MAPPINGS = frozenset(["data.dates", "data.lists"])
 """Keys whose value is a mapping: its names are the user's and no keys."""
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of the layout; another one is built anew."""
 
 SMALLEST = 8 << 20

@@ -11,7 +11,7 @@ import numpy as np
 from fmexp.data import files, quotes
 from fmexp.data.cells import MISSING, MISSING_HINT, MISSING_TARGET_HINT, TextFormat
 from fmexp.data.dates import days
-from fmexp.data.delimited import header, not_utf8, rows_of, sniff, undecoded
+from fmexp.data.delimited import header, not_utf8, records, sniff, undecoded
 from fmexp.data.read_plan import ReadPlan, TableFiles, sample_rows
 from fmexp.data.table import Column, Table, Text, arrow_values
 from fmexp.errors import DataError
@@ -64,7 +64,7 @@ def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:
         DataError: there is no usable header or no row.
     """
     names, _ = header(file, dialect)
-    rows = [cells for _, cells, _ in islice(rows_of(file, dialect), sample_rows(len(names)))]
+    rows = [cells for _, cells, _ in islice(_rows(file, dialect), sample_rows(len(names)))]
     if not rows:
         raise DataError(f"{file} has a header but no rows")
     rows = [cells for cells in rows if len(cells) == len(names)]
@@ -176,7 +176,7 @@ def _explain(file: Path, dialect: Dialect, names: list[str], plan: ReadPlan, *hi
         DataError: the first mistakes, with line, column and cell.
     """
     mistakes: list[str] = []
-    for record in rows_of(file, dialect, with_text=True):
+    for record in _rows(file, dialect, with_text=True):
         mistakes += _mistakes(record, names, plan, dialect.text)
         if dialect.text.quoting and (pair := quotes.paired(record, dialect.delimiter)):
             mistakes += [quotes.explain(record, names, *pair)]
@@ -215,3 +215,8 @@ def _mistake(name: str, cell: str, plan: ReadPlan, text: TextFormat) -> str | No
     sign = plan.signs.get(name, "")
     good = np.isfinite(text.number(cell, sign))
     return None if good else f"expected {text.wanted(sign)}, got {cell[:60]!r}"
+
+
+def _rows(file: Path, dialect: Dialect, with_text: bool = False) -> Iterator[Record]:
+    """The records after the header."""
+    return islice(records(file, dialect, with_text), 0 if dialect.names else 1, None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data.cells import MISSING
+from fmexp.data.table import Text
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ COMMON = (
 )  # fmt: skip
 """How dates are often written, as Python's strptime names it."""
 
+ISO = "ISO 8601"
+"""The form of dates as ISO 8601 has them, which needs no format of strptime."""
+
+PARTS = ("weekday", "month", "hour")
+"""What of a date can be a category (data.date_parts)."""
+
+_WEEKDAYS = ("Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday")
+"""From 1970-01-01 on."""
+
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:?\d\d.*)?")
+
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -32,6 +44,8 @@ def check(form: str, key: str) -> None:
     Raises:
         DataError: naming `key`.
     """
+    if form == ISO:
+        return
     moments = (
         dt.datetime(2001, 2, 3, 4, 5, 6, tzinfo=dt.UTC),
         dt.datetime(2012, 2, 3, tzinfo=dt.UTC),
@@ -70,7 +84,35 @@ def days_of_objects(values: Iterable[object], form: str) -> np.ndarray:
 
 def texts(days: Iterable[float], form: str) -> list[str]:
     """Days as they are written; "" where missing."""
-    return ["" if x != x else (_EPOCH + dt.timedelta(days=x)).strftime(form) for x in days]
+    moments = [None if x != x else _EPOCH + dt.timedelta(days=x) for x in days]
+    if form == ISO:
+        return [
+            m.isoformat().removesuffix("+00:00").removesuffix("T00:00:00") if m else ""
+            for m in moments
+        ]
+    return [moment.strftime(form) if moment else "" for moment in moments]
+
+
+def part_of(days: np.ndarray, part: str) -> Text:
+    """The weekday, month (1 to 12) or hour (0 to 23) of days since 1970-01-01; "" where missing."""
+    missing = np.isnan(days)
+    moments = np.round(np.where(missing, 0, days) * 86400e6).astype("datetime64[us]")
+    names: tuple[str, ...] = _WEEKDAYS
+    if part == "weekday":
+        codes = moments.astype("datetime64[D]").astype(np.int64) % 7
+    elif part == "month":
+        names = tuple(str(month + 1) for month in range(12))
+        codes = moments.astype("datetime64[M]").astype(np.int64) % 12
+    else:
+        names = tuple(map(str, range(24)))
+        codes = moments.astype("datetime64[h]").astype(np.int64) % 24
+    return Text(np.where(missing, len(names), codes).astype(np.int32), [*names, ""])
+
+
+def are_iso(texts: Iterable[str]) -> bool:
+    """Whether all texts that are there are dates, perhaps with times, in ISO 8601."""
+    present = [text.strip() for text in texts if text.strip() not in MISSING]
+    return bool(present) and all(_ISO.fullmatch(t) and iso_days(t) < math.inf for t in present)
 
 
 def iso_days(text: str) -> float:
@@ -87,13 +129,15 @@ def iso_days(text: str) -> float:
 def fitting(texts: Sequence[str]) -> list[str]:
     """The common formats that all of some texts have."""
     present = [text for text in texts if text.strip() not in MISSING][:1000]
-    return [form for form in COMMON if present and np.isfinite(days(present, form)).all()]
+    return [form for form in COMMON if present and all(_days(t, form) < math.inf for t in present)]
 
 
 def _days(text: str, form: str) -> float:
     text = text.strip()
     if text in MISSING:
         return math.nan
+    if form == ISO:
+        return iso_days(text)
     try:
         return _since_1970(dt.datetime.strptime(text, form))  # noqa: DTZ007 -- see _since_1970
     except ValueError:

@@ -141,11 +141,6 @@ def _find_delimiter(lines: list[str], quoting: bool) -> str:
     return best if found[best][1] > 1 else ","
 
 
-def rows_of(file: Path, dialect: Dialect, with_text: bool = False) -> Iterator[Record]:
-    """The records after the header."""
-    return islice(records(file, dialect, with_text), 0 if dialect.names else 1, None)
-
-
 def records(file: Path, dialect: Dialect, with_text: bool = False) -> Iterator[Record]:
     """Each record that is not empty; its text is "" unless it is asked for.
 

@@ -8,112 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.cells import TextFormat, id_text
+from fmexp.data.cells import TextFormat
 from fmexp.data.features import CSR, Features
+from fmexp.data.fields import Block, Categorical, Numeric, finite, listed, numbers_of
 from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@dataclass(frozen=True)
-class Numeric:
-    """A numeric column; its feature is (x - offset) / scale.
-
-    Attributes:
-        name: the column's.
-        offset: subtracted; the training mean, 0 for a column that stays sparse.
-        scale: divided by; never 0.
-        fill: stands in for a missing cell; None where missing cells are refused.
-        marked: whether a second feature is 1 where the cell is missing and 0 elsewhere; it exists
-            where training rows had missing cells.
-        date: of a column of dates how they are written (strptime's format); x is then the days
-            since 1970-01-01.
-        sign: the percent or currency sign that text has beside each number.
-    """
-
-    name: str
-    offset: float = 0.0
-    scale: float = 1.0
-    fill: float | None = None
-    marked: bool = False
-    date: str | None = None
-    sign: str | None = None
-
-    @property
-    def width(self) -> int:
-        """Number of features."""
-        return 1 + self.marked
-
-
-@dataclass(frozen=True)
-class Categorical:
-    """A column of names; each category that the training part has is one feature.
-
-    Attributes:
-        name: the column's.
-        categories: those of the training part, sorted (as integers where all are).
-        rare: whether a last feature stands for all categories that are not listed. It exists
-            when the training part had some that were too rare to be listed. Without it an
-            unknown category adds nothing to the score, as its parameters would be zero.
-    """
-
-    name: str
-    categories: tuple[str, ...]
-    rare: bool = False
-
-    @property
-    def width(self) -> int:
-        """Number of features."""
-        return len(self.categories) + self.rare
-
-    def numbers_of(self, names: list[str]) -> np.ndarray:
-        """The position of each name among the categories, -1 for others; int32, shape (n_names,).
-
-        An id that is written 196.0 is the category 196 and the other way round: whatever has made
-        a column floating point (pandas, where a cell is missing) writes its ids so.
-        """
-        number = {category: i for i, category in enumerate(self.categories)}
-        whole: dict[str, int] = {}
-        for category, i in number.items():
-            whole.setdefault(id_text(category), i)
-        return np.array([number.get(n, whole.get(id_text(n), -1)) for n in names], np.int32)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Features that have numbers instead of names (libsvm text, scipy matrices).
-
-    Attributes:
-        first: number of the first feature in the source (0 or 1).
-        n_features: how many the training rows have; later ones are unknown and add nothing.
-        sparse: whether rows stay sparse; else each feature is also in `Encoder.numeric`.
-        scales: what each sparse feature is divided by; None for 1.
-    """
-
-    first: int
-    n_features: int
-    sparse: bool
-    scales: tuple[float, ...] | None = None
-
-    def names(self) -> list[str]:
-        """The features' numbers in the source."""
-        return [str(self.first + j) for j in range(self.n_features)]
-
-    def rows(self, table: Table) -> CSR:
-        """The table's rows, features counted from 0, without unknown ones and zeros, scaled."""
-        block = _block(table)
-        values = block.values_or_ones()
-        if not np.isfinite(values).all():
-            raise DataError("the values of features must be finite numbers")
-        indices = (block.indices - self.first).astype(np.int32)
-        known = (indices >= 0) & (indices < self.n_features) & (values != 0)
-        rows = CSR(block.indptr, indices, values, self.n_features).keep(known)
-        values = rows.values_or_ones()
-        if self.scales is not None:
-            values = values / np.asarray(self.scales)[rows.indices]
-        return replace(rows, values=None if (values == 1).all() else values)
 
 
 @dataclass(frozen=True)
@@ -181,7 +83,13 @@ class Encoder:
         """The columns that a table must have."""
         if self.block is not None:
             return [BLOCK]
-        return [c.name for c in self.numeric] + [c.name for c in self.categorical]
+        names = [c.name for c in self.numeric] + [c.column for c in self.categorical]
+        return list(dict.fromkeys(names))
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Those that are read as texts."""
+        return [c.name for c in self.categorical if c.part is None]
 
     @property
     def dates(self) -> dict[str, str]:
@@ -255,7 +163,7 @@ class Encoder:
             labels=(labels[0], labels[1]) if labels else None,
             numeric=tuple(Numeric(**column) for column in stored["numeric"]),
             categorical=tuple(
-                Categorical(c["name"], tuple(c["categories"]), c["rare"])
+                Categorical(**(c | {"categories": tuple(c["categories"])}))
                 for c in stored["categorical"]
             ),
             block=_block_of_json(stored["block"]) if stored["block"] else None,
@@ -276,18 +184,24 @@ class Encoder:
         entries = list(self._entries(table))
         n_rows = len(table)
         counts = np.zeros(n_rows, np.int64)
-        for rows, _, _ in entries:
-            counts[rows] += 1
+        for rows, features, _ in entries:
+            counts[rows] += np.diff(features.indptr) if isinstance(features, CSR) else 1
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         indices = np.empty(indptr[-1], np.int32)
         values = None if all(v is None for _, _, v in entries) else np.ones(indptr[-1])
         following = indptr[:-1].copy()
         for rows, features, numbers in entries:
             at = following[rows]
-            indices[at] = features
+            if isinstance(features, CSR):
+                n = np.diff(features.indptr)
+                at = np.repeat(at - features.indptr[:-1], n) + np.arange(features.indptr[-1])
+                indices[at] = features.indices
+                following[rows] += n
+            else:
+                indices[at] = features
+                following[rows] += 1
             if values is not None and numbers is not None:
                 values[at] = numbers
-            following[rows] += 1
         return CSR(indptr, indices, values, self.n_features)
 
     def _numeric_features(self, table: Table) -> Iterator[tuple[Numeric, np.ndarray]]:
@@ -303,8 +217,11 @@ class Encoder:
 
     def _entries(
         self, table: Table
-    ) -> Iterator[tuple[np.ndarray | slice, int | np.ndarray, np.ndarray | None]]:
-        """Row numbers, feature numbers and values of what is not zero; None for all ones."""
+    ) -> Iterator[tuple[np.ndarray | slice, int | np.ndarray | CSR, np.ndarray | None]]:
+        """Row numbers, feature numbers and values of what is not zero; None for all ones.
+
+        Feature numbers are one for each of the rows, or rows of any number of them as CSR.
+        """
         feature = 0
         for _, numbers in self._numeric_features(table):
             rows = np.flatnonzero(numbers)
@@ -312,7 +229,13 @@ class Encoder:
             yield rows, feature, None if (values == 1).all() else values
             feature += 1
         for field in self.categorical:
-            codes = category_codes(field, table.columns[field.name])
+            if field.separator is not None:
+                several = field.list_rows(field.text_of(table))
+                numbered = replace(several, indices=several.indices + np.int32(feature))
+                yield slice(None), numbered, several.values
+                feature += field.width
+                continue
+            codes = category_codes(field, field.text_of(table))
             if (codes >= 0).all():
                 yield slice(None), codes + np.int32(feature), None
             else:
@@ -329,32 +252,6 @@ def category_codes(field: Categorical, column: Column) -> np.ndarray:
         lookup[lookup < 0] = len(field.categories)
     codes: np.ndarray = lookup[text.codes]
     return codes
-
-
-def numbers_of(name: str, column: Column) -> np.ndarray:
-    """The column as float64, shape (n_rows,); text is refused."""
-    if isinstance(column, Text):
-        example = next(iter(column.names), "")
-        raise DataError(f"column {name!r} must hold numbers, got text such as {example!r}")
-    return np.asarray(column, np.float64)
-
-
-def finite(name: str, x: np.ndarray) -> np.ndarray:
-    """The same numbers; missing and infinite ones are refused, with the first one's place."""
-    wrong = np.flatnonzero(~np.isfinite(x))
-    if len(wrong):
-        got = "missing values" if np.isnan(x[wrong[0]]) else f"{x[wrong[0]]:g}"
-        raise DataError(
-            f"column {name!r} must hold finite numbers, got {got} in {len(wrong)} rows, "
-            f"the first at row {wrong[0] + 1}"
-        )
-    return x
-
-
-def _block(table: Table) -> CSR:
-    if table.block is None:
-        raise DataError("the model needs sparse rows (libsvm text or a scipy matrix)")
-    return table.block
 
 
 def _block_of_json(stored: dict[str, Any]) -> Block:
@@ -378,9 +275,3 @@ def _label_codes(name: str, column: Column, labels: tuple[str, str]) -> np.ndarr
             f"training rows), got {text.names[text.codes[unknown[0]]]!r} in row {unknown[0] + 1}"
         )
     return codes.astype(np.float64)
-
-
-def listed(names: list[str]) -> str:
-    """The first names, quoted, and how many more there are."""
-    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
-    return ", ".join(repr(name) for name in names[:8]) + more

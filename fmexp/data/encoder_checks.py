@@ -6,6 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from fmexp.data.cells import THOUSANDS
+from fmexp.data.dates import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,10 @@ def check(encoder: Encoder) -> None:
         _scales(f"scale of {column.name}", [column.scale])
     for field in encoder.categorical:
         _texts("a column and its categories", [field.name, *field.categories])
+        if field.part not in (None, *PARTS) or field.weight not in (None, "sqrt", "mean", "one"):
+            raise ValueError(f"part and weight of {field.name} must be known ones")
+        if field.separator is not None and not (field.separator and field.weight):
+            raise ValueError(f"{field.name} must have a separator that is not empty, and a weight")
     text = encoder.text
     _texts("what text says of cells", [text.encoding, text.decimal, *text.missing])
     if text.decimal not in (".", ",") or text.thousands not in THOUSANDS or not text.encoding:

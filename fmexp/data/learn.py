@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data.cells import MISSING, MISSING_TARGET_HINT
-from fmexp.data.encode import Block, Categorical, Encoder, Numeric, finite, listed, numbers_of
+from fmexp.data.encode import Encoder
+from fmexp.data.fields import Block, Categorical, Numeric, finite, listed, numbers_of
 from fmexp.data.statistics import BlockStatistics, NameStatistics, NumberStatistics
 from fmexp.errors import DataError
 
@@ -31,12 +32,16 @@ class Learning:
         standardize: centre and scale numeric columns and a regression target.
         min_count: categories with fewer training rows share one feature.
         fill_missing: missing numbers become the mean, with a feature that marks them.
+        date_parts: weekday, month or hour of each column of dates, as categories.
+        list_weight: of each of n categories in a cell: sqrt (1/sqrt(n)), mean (1/n) or one.
     """
 
     task: str = "regression"
     standardize: bool = True
     min_count: int = 1
     fill_missing: bool = False
+    date_parts: tuple[str, ...] = ()
+    list_weight: str = "sqrt"
 
 
 def learn(
@@ -59,7 +64,7 @@ def learn(
         block = _learn_block(seen.block, learning, first)
         if not block.sparse:
             numbers = _column_statistics(block, training())
-    sparse = block.sparse if block else bool(schema.categorical) or seen.density() < SPARSE_BELOW
+    sparse = block.sparse if block else bool(seen.fields) or seen.density() < SPARSE_BELOW
     offset, scale, (low, high), labels = seen.learn_target()
     return Encoder(
         target_name=schema.target,
@@ -69,15 +74,16 @@ def learn(
         labels=labels,
         numeric=tuple(
             replace(
-                _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not schema.categorical),
+                _learn_date(name, x, learning)
+                if name in schema.dates
+                else _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not seen.fields),
                 date=schema.dates.get(name),
                 sign=schema.signs.get(name),
             )
             for name, x in numbers.items()
         ),
         categorical=tuple(
-            _learn_categorical(name, names, learning.min_count)
-            for name, names in seen.names.items()
+            _learn_categorical(field, names, learning.min_count) for field, names in seen.fields
         ),
         block=block,
         sparse=sparse,
@@ -91,7 +97,18 @@ class _Seen:
     def __init__(self, schema: Schema, learning: Learning, training: Iterable[Table]) -> None:
         self.target, self.learning = schema.target, learning
         self.numbers = {name: NumberStatistics() for name in schema.numeric}
-        self.names = {name: NameStatistics() for name in schema.categorical}
+        fields = [
+            Categorical(name, (), separator=separator, weight=separator and learning.list_weight)
+            for name in schema.categorical
+            for separator in [schema.lists.get(name)]
+        ]
+        fields += [
+            Categorical(f"{name} ({part})", (), part=part)
+            for name in schema.numeric
+            for part in learning.date_parts
+            if name in schema.dates
+        ]
+        self.fields = [(field, NameStatistics()) for field in fields]
         self.block = BlockStatistics()
         self.labels, self.y = NameStatistics(), NumberStatistics()
         for table in training:
@@ -101,8 +118,8 @@ class _Seen:
         for name, numbers in self.numbers.items():
             x = numbers_of(name, table.columns[name])
             numbers.add(x if self.learning.fill_missing else finite(name, x))
-        for name, names in self.names.items():
-            names.add(table.columns[name])
+        for field, names in self.fields:
+            names.add(field.text_of(table), field.split)
         if table.block is not None:
             self.block.add(table.block)
         y = table.columns[self.target]
@@ -146,10 +163,16 @@ def _learn_numeric(
     return Numeric(name, offset, scale, fill, marked=x.missing > 0)
 
 
-def _learn_categorical(name: str, names: NameStatistics, min_count: int) -> Categorical:
+def _learn_date(name: str, x: NumberStatistics, learning: Learning) -> Numeric:
+    """Days since the first training row's; standardised like any other number, but never sparse."""
+    centred = _learn_numeric(name, x, learning, sparse=False, keep_zeros=False)
+    return centred if learning.standardize else replace(centred, offset=x.low)
+
+
+def _learn_categorical(field: Categorical, names: NameStatistics, min_count: int) -> Categorical:
     frequent = [category for category, n in names.counts.items() if n >= min_count]
     has_rare = len(frequent) < len(names.counts)
-    return Categorical(name, tuple(_sorted_names(frequent)), has_rare)
+    return replace(field, categories=tuple(_sorted_names(frequent)), rare=has_rare)
 
 
 def _learn_block(seen: BlockStatistics, learning: Learning, first: int) -> Block:

@@ -33,6 +33,8 @@ def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
         data.standardize,
         min_count=getattr(data, "min_count", 1),
         fill_missing=getattr(data, "missing", "error") == "mean",
+        date_parts=tuple(getattr(data, "date_parts", ())),
+        list_weight=getattr(data, "list_weight", "sqrt"),
     )
     return prepare(data.name, source, split, learning)
 

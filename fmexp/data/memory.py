@@ -9,8 +9,8 @@ import numpy as np
 
 from fmexp.data.cells import number_text
 from fmexp.data.dates import days_of_objects
-from fmexp.data.encode import finite, numbers_of
 from fmexp.data.features import CSR
+from fmexp.data.fields import finite, numbers_of
 from fmexp.data.loading import prepare
 from fmexp.data.read_plan import sample_rows
 from fmexp.data.schema import ColumnOptions, Schema, infer
@@ -110,7 +110,7 @@ def as_table(source: Any, encoder: Encoder) -> Table:
     if encoder.block is not None:
         return Table({}, _block_of(source, encoder.block.first))
     numeric = [column.name for column in encoder.numeric]
-    categorical = [column.name for column in encoder.categorical]
+    categorical = encoder.text_columns
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or source.shape[1] != len(numeric) + len(categorical):
             raise DataError(

@@ -43,7 +43,7 @@ def _batches(file: Path, encoder: Encoder, encoding: str | None) -> Iterator[Tab
         return
     plan = ReadPlan(
         {column.name: column.fill is not None for column in encoder.numeric},
-        [column.name for column in encoder.categorical],
+        encoder.text_columns,
         encoder.dates,
         signs=encoder.signs,
     )

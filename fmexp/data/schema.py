@@ -46,6 +46,7 @@ class Schema:
         missing_labels: texts of the target that stand for a missing label.
         text: how characters and numbers are written, where the table is text.
         signs: the percent or currency sign beside the numbers of a column; see `ReadPlan`.
+        lists: the categorical columns with several categories in a cell, and their separators.
     """
 
     target: str
@@ -59,6 +60,7 @@ class Schema:
     missing_labels: frozenset[str] = MISSING
     text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
     signs: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
 
     def read_plan(self, task: str, fill_missing: bool, drop_missing_targets: bool) -> ReadPlan:
         """What a reader is to read.
@@ -94,6 +96,7 @@ class ColumnOptions:
         drop: columns that are not used.
         split_by: group, time or column, and the column that decides the parts (split.by).
         dates: columns of dates, each with its format (data.dates).
+        lists: columns with several categories in a cell, each with its separator (data.lists).
     """
 
     target: str | None = None
@@ -102,6 +105,7 @@ class ColumnOptions:
     drop: Sequence[str] = ()
     split_by: tuple[str, str] | None = None
     dates: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
 
 
 def infer(
@@ -131,13 +135,16 @@ def infer(
     _check_names(names, target, options, where)
     notes = [] if options.target else [f"target: {target} (by its name)"]
     said, signs = _said(options), signs or {}
+    iso = [n for n in names if n != target and said.get(n) != "categorical" and _is_iso(sample[n])]
+    numbers = {name: f"numbers with {sign or 'grouped digits'}" for name, sign in signs.items()}
+    numbers |= {name: f"dates, {dates.ISO}; or data.categorical=[{name}]" for name in iso}
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
     for name in names:
         if name == target:
             continue
         role, why = _role(name, sample[name], n_rows, said.get(name), options.split_by)
-        if name in signs and name not in said and role != "dropped":
-            role, why = "numeric", f"numbers with {signs[name] or 'grouped digits'}"
+        if name in numbers and name not in said and name not in (options.split_by or ()):
+            role, why = "numeric", numbers[name]
         roles[role].append(name)
         if why:
             notes.append(f"{role}: {name} ({why})")
@@ -147,8 +154,6 @@ def infer(
         )
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
-    kind, column = options.split_by or ("", None)
-    as_number = kind == "time" and (column in options.dates or _all_numbers(sample[str(column)]))
     labels = {cell.strip() for cell in set(sample[target])} - {""}
     return Schema(
         target,
@@ -156,11 +161,12 @@ def infer(
         roles["categorical"],
         roles["dropped"],
         notes,
-        dates=dict(options.dates),
-        split_by=column,
-        split_by_text=not as_number,
+        dates=dict.fromkeys(iso, dates.ISO) | dict(options.dates),
+        split_by=options.split_by[1] if options.split_by else None,
+        split_by_text=_is_split_by_text(sample, options),
         missing_labels=MISSING if len(labels) > 2 else frozenset([""]),
         signs=signs,
+        lists=dict(options.lists),
     )
 
 
@@ -168,9 +174,16 @@ def _said(options: ColumnOptions) -> dict[str, str]:
     """The role of each column that the user named."""
     decides = options.split_by[1] if options.split_by else None
     said = dict.fromkeys((n for n in options.dates if n != decides), "numeric")
+    said |= dict.fromkeys(options.lists, "categorical")
     said |= dict.fromkeys(options.numeric or (), "numeric")
     said |= dict.fromkeys(options.categorical or (), "categorical")
     return said | dict.fromkeys(options.drop, "dropped")
+
+
+def _is_split_by_text(sample: dict[str, list[str]], options: ColumnOptions) -> bool:
+    """Whether the column that decides the parts is read as texts."""
+    kind, column = options.split_by or ("", "")
+    return kind != "time" or not (column in options.dates or _all_numbers(sample[column]))
 
 
 def _role(
@@ -184,6 +197,10 @@ def _role(
     if split_by and split_by[1] == name and (said is None or split_by[0] == "column"):
         return "dropped", f"it decides the parts (split.by={':'.join(split_by)})"
     return (said, "") if said else _guess(name, cells, n_rows)
+
+
+def _is_iso(cells: list[str]) -> bool:
+    return "-" in "".join(cells[:9]) and dates.are_iso(dict.fromkeys(cells))
 
 
 def _guess(name: str, cells: list[str], n_rows: float) -> tuple[str, str]:
@@ -275,11 +292,15 @@ def _check_names(names: list[str], target: str, options: ColumnOptions, where: s
     """Every name that the user gave is a column, and each is named once."""
     for name, form in options.dates.items():
         dates.check(form, f"data.dates.{name}")
+    for name, separator in options.lists.items():
+        if not separator:
+            raise DataError(f"data.lists.{name} must be what separates the categories, got ''")
     given = [("data.target", target)]
     for key, listed in (
         ("data.numeric", options.numeric),
         ("data.categorical", options.categorical),
         ("data.drop", options.drop),
+        ("data.lists", options.lists),
     ):
         given += [(key, name) for name in listed or ()]
     by = [("split.by", options.split_by[1])] if options.split_by else []

@@ -77,8 +77,9 @@ def _of_columns(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Sour
     _refuse_unlike(opened)
     split_by = (by.kind, by.column) if by.column else None
     options = ColumnOptions(
-        data.target, data.numeric, data.categorical, data.drop, split_by, data.dates or {}
-    )
+        data.target, data.numeric, data.categorical, data.drop, split_by,
+        data.dates or {}, data.lists or {},
+    )  # fmt: skip
     schema = infer(opened.sample, opened.n_rows, options, str(found[0]), task, opened.signs)
     schema = replace(schema, text=opened.text)
     plan = schema.read_plan(task, data.missing == "mean", data.missing_target == "drop")

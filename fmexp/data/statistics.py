@@ -12,6 +12,8 @@ from fmexp.data.table import Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from fmexp.data.features import CSR
     from fmexp.data.table import Column
 
@@ -102,13 +104,13 @@ class NameStatistics:
 
     counts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, column: Column) -> None:
-        """Take in a chunk."""
+    def add(self, column: Column, split: Callable[[str], Iterable[str]] | None = None) -> None:
+        """Take in a chunk; `split` gives the names in a cell, where it may hold several."""
         text = column if isinstance(column, Text) else text_of_numbers(column)
         counts = np.bincount(text.codes, minlength=len(text.names))
         for i in np.flatnonzero(counts).tolist():
-            name = text.names[i]
-            self.counts[name] = self.counts.get(name, 0) + int(counts[i])
+            for name in split(text.names[i]) if split else (text.names[i],):
+                self.counts[name] = self.counts.get(name, 0) + int(counts[i])
 
 
 @dataclass
