@@ -46,11 +46,11 @@ CACHE_LINE = 64
 
 
 def compile_cached(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with Numba; cache beside this file, in the home, or in a folder for scratch files."""
+    """Compile with Numba; cache beside its file, in the home, or in a folder for scratch files."""
     jit = numba.njit(nogil=True, cache=True, error_model="numpy")
     try:
         return jit(function)
-    except RuntimeError as error:  # neither this file's folder nor the home is writable
+    except RuntimeError as error:  # neither that folder nor the home is writable
         if "cannot cache function" not in str(error):
             raise
         settings: Any = numba.config

@@ -151,7 +151,7 @@ def _asks(s: Any, squares: Any, norm: Any, fourth: Any, rate: Any, most: Any, on
 
 @inlined
 def _after_asking(t: int, in_a_row: int, last: int, closely_until: int) -> tuple[int, int, int]:
-    """What is kept of the rows that asked, now that row t did; t may be read for rows after it."""
+    """`recent`, now that row t asked: how many did in a row, the last, and until when closely."""
     in_a_row = in_a_row + 1 if t == last + 1 else 1
     return in_a_row, t, t + MANY if in_a_row == FEW else closely_until
 
@@ -160,7 +160,7 @@ def _after_asking(t: int, in_a_row: int, last: int, closely_until: int) -> tuple
 def _squared_slope(s: Any, A: Any, B: Any, norm: Any, one: Any) -> Any:
     """G. Its sum over the factors is of squares, so what rounding makes negative is 0."""
     of_V = lane_sum(fill(norm, s) * (s * s) + (B - (s + s) * A))
-    return (one + norm) + (max(one - one, of_V))
+    return (one + norm) + max(one - one, of_V)
 
 
 @inlined
