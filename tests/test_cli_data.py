@@ -78,13 +78,22 @@ def test_sample_cells_are_shown_whole(tmp_path: Path) -> None:
         ([f"{i % 9}.5,{i % 2}" for i in range(30)], "task=classification may be what you want"),
         ([f"{10**9 if i == 7 else i % 9}.5,{i}" for i in range(2000)], "standard deviations from"),
         ([f"{2**60 + i * 77},{i % 7}" for i in range(30)], "beyond 2^53"),
-        ([f"n{i if i < 28 else 1},{i}" for i in range(30)], "27 of 28 categories occur once"),
+        ([f"n{i if i < 28 else 1},{i}" for i in range(70)], "27 of 28 categories occur once"),
         (
             [f"'1,{i % 9}',{i}".replace("'", '"') for i in range(30)],
             "data.decimal=,: a: '1,0' is read as 1.0",
         ),
         ([f"{'x' * (i % 3)},{i}" for i in range(30)], "a: 10 empty cells are a category"),
         ([f"{'x' * (i % 3)},{i}" for i in range(30)], "3 categories: (empty), x, xx"),
+        ([f"n{i % 25},{i}" for i in range(30)], "a: 25 categories in 30 rows: most are too rare"),
+        (
+            [f"{('North', 'north ', 'South')[i % 3]},{i}" for i in range(30)],
+            "a: 'North', 'north ' differ in case or spaces only",
+        ),
+        (
+            [f"{'yes' if i > 40 else 'no'},{(i > 40) + i / 1e5}" for i in range(90)],
+            "a: gives the target away (only 0.00% of its variance is left)",
+        ),
         (
             [f"{i % 9 + 1:02}.01.2025,{i}" for i in range(30)],
             "'data.dates={a: \"%d.%m.%Y\"}'",
@@ -115,7 +124,7 @@ def test_two_names_as_target_propose_classification(tmp_path: Path) -> None:
 
 
 def test_three_names_as_target_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the target 'y' holds 3 names such as 'a'"):
+    with pytest.raises(DataError, match=r"'y' holds 3 names such as 'a'.*OneVsRestClassifier"):
         inspect(table(tmp_path, "x,y", "1,a", "2,b", "3,c"), Options())
 
 

@@ -6,10 +6,11 @@ import csv
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fmexp import fm, model
-from fmexp.analysis.predict import predict_file
+from fmexp.analysis.predict import Request, predict_file
 from fmexp.data.learn import Learning
 from fmexp.data.memory import from_table
 from fmexp.errors import DataError, UserError
@@ -36,7 +37,7 @@ def predictions(kept: model.Model, folder: Path, content: bytes) -> list[dict[st
     kept.save(folder / "model")
     (folder / "new.csv").write_bytes(content)
     out = folder / "out.csv"
-    assert predict_file(str(folder), str(folder / "new.csv"), out, "") == 0
+    assert predict_file(str(folder), "", Request(str(folder / "new.csv"), out)) == 0
     with out.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -60,7 +61,7 @@ def test_a_missing_column_is_refused_by_name_and_nothing_is_written(
         predictions(trained(), tmp_path, lines("color,size", "red,1"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "new.csv"]
     with pytest.raises(DataError, match="has no column 'colour'"):
-        predict_file(str(tmp_path), str(tmp_path / "new.csv"), None, "")
+        predict_file(str(tmp_path), "", Request(str(tmp_path / "new.csv")))
     assert capsys.readouterr().out == ""
 
 
@@ -141,7 +142,7 @@ def test_an_array_has_the_columns_in_the_models_order() -> None:
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no store"):
-        predict_file("nobody", "x.csv", None, f"sqlite:///{tmp_path}/none.db")
+        predict_file("nobody", f"sqlite:///{tmp_path}/none.db", Request("x.csv"))
 
 
 @pytest.mark.usefixtures("store_folder")
@@ -157,3 +158,43 @@ def test_the_command_predicts_with_a_run_from_the_store(fmexp: Any) -> None:
     expected = model.load(__import__("pathlib").Path(folder)).predict(fmexp.folder / "new.csv")
     said = (fmexp.folder / "out.csv").read_text().split()
     assert said == ["y_pred", *map(repr, expected.tolist())]
+
+
+CARRIED = ("id", "size", "note")
+
+
+@pytest.mark.parametrize(
+    ("carry", "names"),
+    [(CARRIED, [*CARRIED]), (("all",), ["note", "colour", "id", "size"]), ((), [])],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_are_carried_along_into_csv_and_parquet(
+    tmp_path: Path, kind: str, carry: tuple[str, ...], names: list[str]
+) -> None:
+    kept = trained()
+    kept.save(tmp_path / "model")
+    rows = lines("note,colour,id,size", '"a, b",red,007,1.5', ",blue,1.50,2")
+    (tmp_path / "new.csv").write_bytes(rows)
+    out = tmp_path / f"out.{kind}"
+    assert (
+        predict_file(str(tmp_path), "", Request(str(tmp_path / "new.csv"), out, None, carry)) == 0
+    )
+    frame = (pd.read_csv if kind == "csv" else pd.read_parquet)(
+        out, **({"dtype": {"id": str}, "keep_default_na": False} if kind == "csv" else {})
+    )
+    assert list(frame) == [*names, "y_pred"]
+    assert (frame["y_pred"] == kept.predict({"size": [1.5, 2], "colour": ["red", "blue"]})).all()
+    if names:
+        assert list(frame["id"]) == ["007", "1.50"]
+        assert list(frame["note"]) == ["a, b", ""]
+        assert list(frame["size"]) == [1.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("carry", "said"), [("idd", "no column 'idd'; there are 'size'"), ("y_pred", "rename it there")]
+)
+def test_columns_that_cannot_be_carried_are_refused(tmp_path: Path, carry: str, said: str) -> None:
+    trained().save(tmp_path / "model")
+    (tmp_path / "new.csv").write_bytes(lines("size,colour,y_pred", "1,red,2"))
+    with pytest.raises(DataError, match=said):
+        predict_file(str(tmp_path), "", Request(str(tmp_path / "new.csv"), None, None, (carry,)))

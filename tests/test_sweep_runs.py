@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
-from fmexp.analysis.predict import predict_file
+from fmexp.analysis.predict import Request, predict_file
 from tests.conftest import Command
 from tests.sweep_support import FAST, assert_in_agreement, left_in, repeated, study_in
 
@@ -130,7 +130,8 @@ def test_a_users_table_is_searched_over_both_backends_and_the_winner_beats_the_m
         rules = trial.params["backend"] == "torch_adam"
         assert ("backend.batch_size" in trial.params) == (rules and trial.number > 0)
     winner = next(r for r in left.runs if r.run_id == left.parent.tags["fmexp.winner"])
-    predict_file(str(winner.artifacts), str(fmexp.folder / "more.csv"), fmexp.folder / "out", "")
+    request = Request(str(fmexp.folder / "more.csv"), fmexp.folder / "out")
+    predict_file(str(winner.artifacts), "", request)
     with (fmexp.folder / "out").open() as out, (fmexp.folder / "more.csv").open() as more:
         pairs = list(zip(csv.DictReader(out), csv.DictReader(more), strict=True))
     error = np.mean([(float(a["y_pred"]) - float(b["sales"])) ** 2 for a, b in pairs])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fmexp.data.encode import Encoder
+    from fmexp.data.fields import Categorical
 
 Files = CsvConfig | ParquetConfig | LibsvmConfig
 
@@ -166,7 +167,9 @@ def _task(target: str, cells: list[str], path: str) -> str:
     if len(set(cells)) > 2:
         raise DataError(
             f"{path}: the target {target!r} holds {len(set(cells))} names such as "
-            f"{min(texts)!r}; expected numbers, or two names (classification)"
+            f"{min(texts)!r}; expected numbers, or two names (classification). "
+            "More than two classes are taken one against the rest: a column of your own that is 1 "
+            "for one of them, or sklearn.multiclass.OneVsRestClassifier(fmexp.FMClassifier())"
         )
     return "classification"
 
@@ -278,16 +281,47 @@ def _suspicious(data: Look) -> list[str]:
         if len(field.categories) == 1:
             found.append(f"{field.name}: the same in all rows tells nothing; data.drop to leave it")
         once, n_names = int((counts == 1).sum()), int((counts > 0).sum())
-        if once > 0.5 * n_names and n_names > 20:
+        found += _near_duplicates(field.name, [text.names[i] for i in np.flatnonzero(counts)])
+        if n_names > 0.5 * len(text) > 10:
+            found.append(
+                f"{field.name}: {n_names:,} categories in {len(text):,} rows: most are too rare to "
+                f"be learned; 'data.drop=[{field.name}]' if it names the rows"
+            )
+        elif once > 0.5 * n_names and n_names > 20:
             found.append(
                 f"{field.name}: {once:,} of {n_names:,} categories occur once; "
                 f"data.min_count=2 lets them share one feature"
             )
-        found += _list_hint(field.name, text.names)
+        found += _list_hint(field.name, text.names) + _gives_away(field, text, y)
         if "" in text.names and counts[text.names.index("")]:
             empty = int(counts[text.names.index("")])
             found.append(f"{field.name}: {empty:,} empty cells are a category of their own")
     return found
+
+
+def _near_duplicates(name: str, names: list[str]) -> list[str]:
+    """Categories that differ in case and spaces alone."""
+    alike: dict[str, list[str]] = {}
+    for category in names:
+        alike.setdefault(" ".join(category.casefold().split()), []).append(category)
+    several = [group for group in alike.values() if len(group) > 1]
+    if not several:
+        return []
+    shown, more = ", ".join(map(repr, several[0][:3])), len(several) - 1
+    others = f" (and {more:,} more such groups)" * bool(more)
+    return [f"{name}: {shown} differ in case or spaces only{others}: write them alike in the file"]
+
+
+def _gives_away(field: Categorical, text: Text, y: np.ndarray) -> list[str]:
+    """Whether a column of a few categories says what the target is."""
+    counts = np.bincount(text.codes, minlength=len(text.names))
+    n_names = int((counts > 0).sum())
+    if not 1 < n_names <= 50 or len(y) < 10 * n_names or y.min() == y.max():
+        return []
+    means = np.bincount(text.codes, y, len(text.names)) / np.maximum(counts, 1)
+    left = float(np.square(y - means[text.codes]).mean() / y.var())
+    said = f"{field.name}: gives the target away (only {left:.2%} of its variance is left)"
+    return [said] if left < 0.002 else []
 
 
 def _list_hint(name: str, cells: list[str]) -> list[str]:

@@ -15,14 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the rows, and where the predictions go."""
     add_run(parser, ", or a folder")
     parser.add_argument("--data", required=True, help="CSV, Parquet or libsvm text")
-    parser.add_argument("--out", type=Path, help="the CSV to write (default: standard output)")
+    parser.add_argument("--out", type=Path, help="the file to write, Parquet where it is called "
+                        ".parquet (default: CSV on standard output)")  # fmt: skip
+    parser.add_argument("--with", dest="carry", metavar="COLUMNS", default="",
+                        help="columns of the data to write too: id,date or all")  # fmt: skip
     add_encoding(parser, "the training table's")
     add_store(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from fmexp.analysis.predict import predict_file
+    from fmexp.analysis.predict import Request, predict_file
 
-    uri = store_uri(arguments)
-    return predict_file(arguments.run, arguments.data, arguments.out, uri, arguments.encoding)
+    carry = tuple(filter(None, arguments.carry.split(",")))
+    request = Request(arguments.data, arguments.out, arguments.encoding, carry)
+    return predict_file(arguments.run, store_uri(arguments), request)

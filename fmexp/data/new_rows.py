@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fmexp.data import files
+from fmexp.data.fields import listed
 from fmexp.data.read_plan import ReadPlan
+from fmexp.data.table import Dictionary, Table
+from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from fmexp.data.encode import Encoder
-    from fmexp.data.table import Table
 
 
-def batches(path: str | Path, encoder: Encoder, encoding: str | None = None) -> Iterator[Table]:
-    """The rows, some at a time, with the columns that the encoder needs.
+ALL = "all"
+"""Carries every column of a file along."""
+
+
+def batches(
+    path: str | Path, encoder: Encoder, encoding: str | None = None, carry: Sequence[str] = ()
+) -> Iterator[Table]:
+    """The rows, some at a time, with the columns that the encoder needs, and some others.
 
     Text is read as the table was that the model learned from. Lines before the one that names the
     columns are skipped.
@@ -27,31 +36,45 @@ def batches(path: str | Path, encoder: Encoder, encoding: str | None = None) -> 
             file, a folder or a glob.
         encoder: the model's.
         encoding: of delimited text; None: the model's.
+        carry: further columns, which are read as texts; [ALL] for all.
 
     Raises:
         DataError: a column is missing, or a cell is not what the schema says.
     """
     for file in files.find(str(path)):
-        yield from _batches(file, encoder, encoding)
+        yield from _batches(file, encoder, encoding, carry)
 
 
-def _batches(file: Path, encoder: Encoder, encoding: str | None) -> Iterator[Table]:
+def _batches(
+    file: Path, encoder: Encoder, encoding: str | None, carry: Sequence[str]
+) -> Iterator[Table]:
     from fmexp.data import csv, delimited, libsvm, parquet
 
     if encoder.block is not None:
+        if carry:
+            raise DataError(f"{file} is libsvm text, which has no columns to carry along")
         yield from libsvm.batches(file)
         return
+    read: Callable[[ReadPlan], Iterator[Table]]
+    if files.head(file).startswith(b"PAR1"):
+        names = parquet.names(file)
+        read = partial(parquet.batches, file)
+    else:
+        text = replace(encoder.text, encoding=encoding or encoder.text.encoding)
+        dialect = delimited.with_header(file, delimited.sniff(file, text), encoder.column_names)
+        names, _ = delimited.header(file, dialect)
+        read = partial(csv.batches, file, dialect)
+    encoder.check_columns(names, str(file))
+    if unknown := [name for name in carry if name not in names and [*carry] != [ALL]]:
+        raise DataError(f"{file} has no column {listed(unknown)}; there are {listed(names)}")
+    known = set(encoder.column_names)
+    further = [n for n in (names if [*carry] == [ALL] else carry) if n not in known]
     plan = ReadPlan(
         {column.name: column.fill is not None for column in encoder.numeric},
-        encoder.text_columns,
+        [*encoder.text_columns, *further],
         encoder.dates,
         signs=encoder.signs,
     )
-    if files.head(file).startswith(b"PAR1"):
-        encoder.check_columns(parquet.names(file), str(file))
-        yield from parquet.batches(file, plan)
-        return
-    text = replace(encoder.text, encoding=encoding or encoder.text.encoding)
-    dialect = delimited.with_header(file, delimited.sniff(file, text), encoder.column_names)
-    encoder.check_columns(delimited.header(file, dialect)[0], str(file))
-    yield from csv.batches(file, dialect, plan)
+    for table in read(plan):
+        yield table
+        plan.dictionaries |= {name: Dictionary() for name in further}  # ids would pile up
