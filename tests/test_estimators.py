@@ -110,7 +110,14 @@ def test_a_saved_classifier_knows_its_labels(tmp_path):
 
 
 def test_the_package_shows_what_it_has():
-    assert {"FMClassifier", "FMRegressor", "load"} == set(fmexp.__all__)
+    assert set(fmexp.__all__) == {
+        "FMClassifier",
+        "FMRegressor",
+        "current_trial",
+        "load",
+        "run",
+        "sweep",
+    }
     assert set(fmexp.__all__) <= set(dir(fmexp))
     assert all(getattr(fmexp, name).__doc__ for name in fmexp.__all__)
 
