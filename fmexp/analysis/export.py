@@ -123,8 +123,8 @@ def _signature(encoder: Encoder) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    kinds = dict.fromkeys(encoder.column_names, DataType.string)
-    kinds |= {c.name: DataType.double for c in encoder.numeric if not c.date}
+    kinds = dict.fromkeys(encoder.own_columns, DataType.string)
+    kinds |= {c.name: DataType.double for c in encoder.numeric if not c.date and c.name in kinds}
     if encoder.block is not None:
         kinds = {BLOCK: DataType.string}
     columns: list[Any] = [ColSpec(kind, name) for name, kind in kinds.items()]

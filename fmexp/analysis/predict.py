@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from fmexp.errors import DataError
 from fmexp.model import DESCRIPTION, Model, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fmexp.data.table import Table
 
@@ -58,12 +59,14 @@ class Request:
             output.
         encoding: of delimited text; None: as in the table that the model learned from.
         carry: columns of the data that are written before the predictions; ["all"] for all.
+        joins: files in the place of the joined tables that the model keeps, by their keys.
     """
 
     data: str
     out: Path | None = None
     encoding: str | None = None
     carry: tuple[str, ...] = ()
+    joins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def predict_file(run: str, uri: str, request: Request) -> int:
@@ -83,6 +86,7 @@ def predict_file(run: str, uri: str, request: Request) -> int:
         UserError: no such run, or the data lack a column or hold what is no number.
     """
     model, out = find_model(run, uri), request.out
+    model = replace(model, encoder=new_rows.with_other_joins(model.encoder, request.joins))
     unknown: Counter[str] = Counter()
     n_rows = 0
     tables = new_rows.batches(request.data, model.encoder, request.encoding, request.carry)
@@ -129,7 +133,9 @@ def _carried(model: Model, table: Table, carry: Sequence[str]) -> dict[str, list
         DataError: one is called as what is predicted.
     """
     cells: dict[str, list[Any]] = {}
-    for name in list(table.columns) if [*carry] == [new_rows.ALL] else carry:
+    joined = {name for join in model.encoder.joins for name in join.columns}
+    all_of_file = [name for name in table.columns if name not in joined]
+    for name in all_of_file if [*carry] == [new_rows.ALL] else carry:
         if name in PREDICTED:
             raise DataError(f"--with: a column {name!r} is in the data already: rename it there")
         column = table.columns[name]

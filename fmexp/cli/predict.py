@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fmexp.cli.options import add_encoding, add_run, add_store, store_uri
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +16,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         ".parquet (default: CSV on standard output)")  # fmt: skip
     parser.add_argument("--with", dest="carry", metavar="COLUMNS", default="",
                         help="columns of the data to write too: id,date or all")  # fmt: skip
+    parser.add_argument("--join", action="append", default=[], metavar="KEY=FILE", type=_join,
+                        help="a newer second table than the model keeps (data.joins)")  # fmt: skip
     add_encoding(parser, "the training table's")
     add_store(parser)
+
+
+def _join(word: str) -> tuple[str, str]:
+    key, sign, path = word.partition("=")
+    if not (key and sign and path):
+        raise argparse.ArgumentTypeError(f"expected KEY=FILE, got {word!r}")
+    return key, path
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -28,5 +34,7 @@ def main(arguments: argparse.Namespace) -> int:
     from fmexp.analysis.predict import Request, predict_file
 
     carry = tuple(filter(None, arguments.carry.split(",")))
-    request = Request(arguments.data, arguments.out, arguments.encoding, carry)
+    request = Request(
+        arguments.data, arguments.out, arguments.encoding, carry, dict(arguments.join)
+    )
     return predict_file(arguments.run, store_uri(arguments), request)

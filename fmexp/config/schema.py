@@ -192,6 +192,7 @@ class ColumnsConfig:
     date_parts: list[Literal["weekday", "month", "hour"]]
     lists: dict[str, str] | None
     list_weight: Literal["sqrt", "mean", "one"]
+    joins: dict[str, str] | None
     min_count: Count
     missing: Literal["error", "mean"]
     missing_target: Literal["error", "drop"]
@@ -287,7 +288,7 @@ class Config:
         return "mse" if self.task == "regression" else "logloss"
 
 
-MAPPINGS = frozenset(["data.dates", "data.lists"])
+MAPPINGS = frozenset(["data.dates", "data.lists", "data.joins"])
 """Keys whose value is a mapping: its names are the user's and no keys."""
 
 

@@ -41,7 +41,20 @@ def open_table(found: list[Path], data: CsvConfig) -> TableFiles:
     text = TextFormat(
         data.encoding, data.quoting, data.decimal, data.thousands, tuple(data.missing_values)
     )
-    dialect = sniff(found[0], text, data.delimiter, data.names, data.skip_rows)
+    return _opened(found, sniff(found[0], text, data.delimiter, data.names, data.skip_rows))
+
+
+def open_text(found: list[Path], text: TextFormat) -> TableFiles:
+    """Look into files of which nothing else is said.
+
+    Raises:
+        DataError: the first is no such text, or has no usable columns.
+    """
+    return _opened(found, sniff(found[0], text))
+
+
+def _opened(found: list[Path], dialect: Dialect) -> TableFiles:
+    text = dialect.text
     cells = sample(found[0], dialect)
     n_rows = estimate_rows(cells, sum(map(files.unpacked_size, found)))
     signs = {n: sign for n in cells if (sign := text.sign_of(cells[n])) is not None}

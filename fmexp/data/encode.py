@@ -11,6 +11,7 @@ import numpy as np
 from fmexp.data.cells import TextFormat
 from fmexp.data.features import CSR, Features
 from fmexp.data.fields import Block, Categorical, Numeric, finite, listed, numbers_of
+from fmexp.data.joins import Join
 from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
@@ -33,6 +34,7 @@ class Encoder:
         block: features without names, instead of columns; else None.
         sparse: whether feature rows are CSR.
         text: how the text was written that the table came from; new text is read the same way.
+        joins: second tables, whose columns belong to rows by a key.
     """
 
     target_name: str
@@ -45,6 +47,7 @@ class Encoder:
     block: Block | None
     sparse: bool
     text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
+    joins: tuple[Join, ...] = ()
 
     @cached_property
     def feature_names(self) -> list[str]:
@@ -80,16 +83,38 @@ class Encoder:
 
     @property
     def column_names(self) -> list[str]:
-        """The columns that a table must have."""
+        """The columns that the features are made of."""
         if self.block is not None:
             return [BLOCK]
         names = [c.name for c in self.numeric] + [c.column for c in self.categorical]
         return list(dict.fromkeys(names))
 
     @property
+    def own_columns(self) -> list[str]:
+        """The columns that a table must have: those above that are not joined, and the keys."""
+        joined = {name for join in self.joins for name in join.columns}
+        names = [name for name in self.column_names if name not in joined]
+        return list(dict.fromkeys([*names, *(join.key for join in self.joins)]))
+
+    @property
+    def number_columns(self) -> list[str]:
+        """Those of the table's own that are read as numbers."""
+        return [c.name for c in self.numeric if c.name in self.own_columns]
+
+    @property
     def text_columns(self) -> list[str]:
-        """Those that are read as texts."""
-        return [c.name for c in self.categorical if c.part is None]
+        """Those of the table's own that are read as texts."""
+        return [name for name in self.own_columns if name not in self.number_columns]
+
+    def with_joined(self, table: Table) -> Table:
+        """The table with the columns that are joined.
+
+        Raises:
+            DataError: a row has a key that the joined table does not have.
+        """
+        for join in self.joins:
+            table = join.attach(table)
+        return table.take(slice(None)) if table.references else table
 
     @property
     def dates(self) -> dict[str, str]:
@@ -111,6 +136,7 @@ class Encoder:
             return self.block.rows(table)
         if self.block is None:
             self.check_columns(list(table.columns), "the table")
+            table = self.with_joined(table)
         return self._sparse_rows(table) if self.sparse else self._dense_rows(table)
 
     def check_columns(self, names: list[str], where: str) -> None:
@@ -119,11 +145,11 @@ class Encoder:
         Raises:
             DataError: naming those that are missing.
         """
-        missing = sorted(set(self.column_names) - set(names), key=self.column_names.index)
+        missing = [name for name in self.own_columns if name not in names]
         if missing:
             raise DataError(
                 f"{where} has no column {listed(missing)}; the model needs "
-                f"{listed(self.column_names)}, there are {listed(names)}"
+                f"{listed(self.own_columns)}, there are {listed(names)}"
             )
 
     def target(self, table: Table) -> np.ndarray:
@@ -169,6 +195,9 @@ class Encoder:
             block=_block_of_json(stored["block"]) if stored["block"] else None,
             sparse=stored["sparse"],
             text=_text_of_json(stored.get("text", {})),
+            joins=tuple(
+                Join(**(join | {"keys": tuple(join["keys"])})) for join in stored.get("joins", ())
+            ),
         )
 
     def _dense_rows(self, table: Table) -> np.ndarray:

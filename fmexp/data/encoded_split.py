@@ -60,6 +60,7 @@ def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> 
         return _make(source, split, learning, part_of_row, None)
     schema = source.schema
     asked = [asdict(split), asdict(learning), schema.target, schema.numeric, schema.categorical]
+    asked += [source.columns_digest()] if schema.joins else []
     key = digest([json.dumps(asked, sort_keys=True).encode()])[:16]
     folder = source.cache.folder / f"encoded-{key}"
     if read_about(folder) is None:

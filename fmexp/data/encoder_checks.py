@@ -39,6 +39,15 @@ def check(encoder: Encoder) -> None:
     _texts("what text says of cells", [text.encoding, text.decimal, *text.missing])
     if text.decimal not in (".", ",") or text.thousands not in THOUSANDS or not text.encoding:
         raise ValueError(f"text must have a decimal sign and a separator that are known: {text}")
+    for join in encoder.joins:
+        _texts("a joined table's key and keys", [join.key, *join.keys])
+        for name, cells in join.columns.items():
+            if len(cells) != len(join.keys):
+                raise ValueError(f"the joined column {name} must have a cell for each key")
+            numbers = [cell for cell in cells if not isinstance(cell, str | None)]
+            _numbers(f"the joined column {name}", numbers)
+            if numbers and any(isinstance(cell, str) for cell in cells):
+                raise ValueError(f"the joined column {name} must hold numbers or texts")
     block = encoder.block
     if block is not None:
         if not 0 <= block.n_features < 2**31 or block.first not in (0, 1):

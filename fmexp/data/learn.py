@@ -88,6 +88,7 @@ def learn(
         block=block,
         sparse=sparse,
         text=schema.text,
+        joins=schema.joins,
     )
 
 

@@ -109,8 +109,7 @@ def as_table(source: Any, encoder: Encoder) -> Table:
         return source
     if encoder.block is not None:
         return Table({}, _block_of(source, encoder.block.first))
-    numeric = [column.name for column in encoder.numeric]
-    categorical = encoder.text_columns
+    numeric, categorical = encoder.number_columns, encoder.text_columns
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or source.shape[1] != len(numeric) + len(categorical):
             raise DataError(

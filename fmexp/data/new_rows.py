@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmexp.data import files
+from fmexp.data import files, joins
 from fmexp.data.fields import listed
 from fmexp.data.read_plan import ReadPlan
 from fmexp.data.table import Dictionary, Table
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fmexp.data.encode import Encoder
 
@@ -61,20 +61,47 @@ def _batches(
         read = partial(parquet.batches, file)
     else:
         text = replace(encoder.text, encoding=encoding or encoder.text.encoding)
-        dialect = delimited.with_header(file, delimited.sniff(file, text), encoder.column_names)
+        dialect = delimited.with_header(file, delimited.sniff(file, text), encoder.own_columns)
         names, _ = delimited.header(file, dialect)
         read = partial(csv.batches, file, dialect)
     encoder.check_columns(names, str(file))
     if unknown := [name for name in carry if name not in names and [*carry] != [ALL]]:
         raise DataError(f"{file} has no column {listed(unknown)}; there are {listed(names)}")
-    known = set(encoder.column_names)
+    known = set(encoder.own_columns)
     further = [n for n in (names if [*carry] == [ALL] else carry) if n not in known]
     plan = ReadPlan(
-        {column.name: column.fill is not None for column in encoder.numeric},
+        {c.name: c.fill is not None for c in encoder.numeric if c.name in known},
         [*encoder.text_columns, *further],
         encoder.dates,
         signs=encoder.signs,
     )
     for table in read(plan):
-        yield table
+        yield encoder.with_joined(table)
         plan.dictionaries |= {name: Dictionary() for name in further}  # ids would pile up
+
+
+def with_other_joins(encoder: Encoder, paths: Mapping[str, str]) -> Encoder:
+    """The encoder with second tables from files in the place of those that it has kept.
+
+    Args:
+        encoder: the model's.
+        paths: by the column that joins.
+
+    Raises:
+        DataError: the model has no such table, or a file lacks one of its columns.
+    """
+    unknown = [key for key in paths if key not in [join.key for join in encoder.joins]]
+    if unknown:
+        raise DataError(f"--join: the model has no table that is joined by {listed(unknown)}")
+    fields = {c.name: c.date for c in encoder.numeric}
+    found = []
+    for old in encoder.joins:
+        if old.key not in paths:
+            found.append(old)
+            continue
+        file = joins.read(old.key, paths[old.key], Path(), encoder.text)
+        if lacking := [name for name in old.columns if name not in file.names]:
+            raise DataError(f"{file.found[0]} has no column {listed(lacking)}")
+        numbers = {name: fields[name] for name in old.columns if name in fields}
+        found.append(file.join(numbers, list(old.columns), old.may_miss))
+    return replace(encoder, joins=tuple(found))

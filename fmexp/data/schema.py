@@ -19,6 +19,8 @@ from fmexp.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fmexp.data.joins import Join
+
 
 TARGETS = ("target", "y", "label", "rating")
 """Names that mark the target where data.target does not."""
@@ -47,6 +49,8 @@ class Schema:
         text: how characters and numbers are written, where the table is text.
         signs: the percent or currency sign beside the numbers of a column; see `ReadPlan`.
         lists: the categorical columns with several categories in a cell, and their separators.
+        keys: columns of keys to joined tables, which are read as texts.
+        joins: the joined tables.
     """
 
     target: str
@@ -61,6 +65,8 @@ class Schema:
     text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
     signs: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, str] = field(default_factory=dict)
+    keys: Sequence[str] = ()
+    joins: tuple[Join, ...] = ()
 
     def read_plan(self, task: str, fill_missing: bool, drop_missing_targets: bool) -> ReadPlan:
         """What a reader is to read.
@@ -81,6 +87,7 @@ class Schema:
                 texts.append(self.split_by)
             else:
                 numbers[self.split_by] = False
+        texts += [key for key in self.keys if key not in texts]
         labels = self.missing_labels if drop_missing_targets else None
         return ReadPlan(numbers, texts, self.dates, self.target, labels, self.signs)
 
@@ -97,6 +104,7 @@ class ColumnOptions:
         split_by: group, time or column, and the column that decides the parts (split.by).
         dates: columns of dates, each with its format (data.dates).
         lists: columns with several categories in a cell, each with its separator (data.lists).
+        keys: columns of keys to joined tables (data.joins).
     """
 
     target: str | None = None
@@ -106,6 +114,7 @@ class ColumnOptions:
     split_by: tuple[str, str] | None = None
     dates: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, str] = field(default_factory=dict)
+    keys: Sequence[str] = ()
 
 
 def infer(
@@ -154,7 +163,6 @@ def infer(
         )
     if task == "regression":
         _check_numeric_target(target, sample[target], where)
-    labels = {cell.strip() for cell in set(sample[target])} - {""}
     return Schema(
         target,
         roles["numeric"],
@@ -164,17 +172,24 @@ def infer(
         dates=dict.fromkeys(iso, dates.ISO) | dict(options.dates),
         split_by=options.split_by[1] if options.split_by else None,
         split_by_text=_is_split_by_text(sample, options),
-        missing_labels=MISSING if len(labels) > 2 else frozenset([""]),
+        missing_labels=_missing_labels(sample[target]),
         signs=signs,
         lists=dict(options.lists),
+        keys=options.keys,
     )
+
+
+def _missing_labels(cells: list[str]) -> frozenset[str]:
+    """What stands for no label: of two labels both are ones, however they read."""
+    labels = {cell.strip() for cell in set(cells)} - {""}
+    return MISSING if len(labels) > 2 else frozenset([""])
 
 
 def _said(options: ColumnOptions) -> dict[str, str]:
     """The role of each column that the user named."""
     decides = options.split_by[1] if options.split_by else None
     said = dict.fromkeys((n for n in options.dates if n != decides), "numeric")
-    said |= dict.fromkeys(options.lists, "categorical")
+    said |= dict.fromkeys([*options.lists, *options.keys], "categorical")
     said |= dict.fromkeys(options.numeric or (), "numeric")
     said |= dict.fromkeys(options.categorical or (), "categorical")
     return said | dict.fromkeys(options.drop, "dropped")
@@ -305,6 +320,12 @@ def _check_names(names: list[str], target: str, options: ColumnOptions, where: s
         given += [(key, name) for name in listed or ()]
     by = [("split.by", options.split_by[1])] if options.split_by else []
     of_dates = [("data.dates", name) for name in options.dates]
+    by += [("data.joins", name) for name in options.keys]
+    wrong = [name for name in options.keys if name in (target, *(options.numeric or ()))]
+    if wrong:
+        raise DataError(
+            f"{where}: data.joins names {wrong[0]!r}, which is a number: keys are names"
+        )
     unknown = [(key, name) for key, name in given + by + of_dates if name not in names]
     if unknown:
         said = "; ".join(f"{key} names {name!r}" for key, name in unknown)

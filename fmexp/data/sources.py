@@ -12,13 +12,14 @@ from fmexp.config.schema import CsvConfig, DataConfig, LibsvmConfig, ParquetConf
 from fmexp.data import synthetic
 from fmexp.data.schema import ColumnOptions, Schema, infer
 from fmexp.data.split import FILE, SplitBy
-from fmexp.data.table import Dictionary, Table, Text
+from fmexp.data.table import Dictionary, Table, Text, digest
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fmexp.data.cache import CachedTable
+    from fmexp.data.joins import JoinedFile
     from fmexp.data.read_plan import TableFiles
 
 
@@ -45,8 +46,12 @@ class Source:
     cache: CachedTable | None = None
 
     def columns_digest(self) -> str:
-        """Hash of every cell of the table."""
-        return self.cache.columns_digest if self.cache else self.table.digest()
+        """Hash of every cell of the table, and of those that are joined."""
+        if self.cache is None:
+            return self.table.digest()
+        joined = Table({name: each.column for name, each in self.table.references.items()})
+        own = self.cache.columns_digest
+        return digest([own.encode(), joined.digest().encode()]) if joined.columns else own
 
 
 def read(data: DataConfig, by: SplitBy, task: str) -> Source:
@@ -68,21 +73,21 @@ def read(data: DataConfig, by: SplitBy, task: str) -> Source:
 
 
 def _of_columns(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Source:
-    from fmexp.data import cache, csv, files, parquet
+    from fmexp.data import cache, csv, files, joins, parquet
 
     found = files.find(data.path)
     opened = (
         csv.open_table(found, data) if isinstance(data, CsvConfig) else parquet.open_table(found)
     )
     _refuse_unlike(opened)
-    split_by = (by.kind, by.column) if by.column else None
-    options = ColumnOptions(
-        data.target, data.numeric, data.categorical, data.drop, split_by,
-        data.dates or {}, data.lists or {},
-    )  # fmt: skip
-    schema = infer(opened.sample, opened.n_rows, options, str(found[0]), task, opened.signs)
-    schema = replace(schema, text=opened.text)
-    plan = schema.read_plan(task, data.missing == "mean", data.missing_target == "drop")
+    joined = [
+        joins.read(key, path, found[0].parent, opened.text)
+        for key, path in (data.joins or {}).items()
+    ]
+    schema = _schema(data, by, task, opened, joined)
+    plan = _own(schema, joined).read_plan(
+        task, data.missing == "mean", data.missing_target == "drop"
+    )
 
     def read_file(file: Path) -> Iterator[Table]:
         return map(plan.with_targets, opened.batches(file, plan))
@@ -95,7 +100,56 @@ def _of_columns(data: CsvConfig | ParquetConfig, by: SplitBy, task: str) -> Sour
         note = f"{table.left_out:,} rows have no target ({schema.target}) and are left out"
         schema = replace(schema, notes=[*schema.notes, note])
     path = str(Path(data.path).resolve())
+    for each in joined:
+        numbers = {name: schema.dates.get(name) for name in schema.numeric}
+        join = each.join(numbers, list(schema.categorical), data.missing == "mean")
+        table = join.attach(table, path)
+        schema = replace(schema, joins=(*schema.joins, join))
+    if joined:
+        data_digest = joins.all_digests(data_digest, joined)
     return Source(path, table, schema, data_digest=data_digest, cache=cached)
+
+
+def _schema(
+    data: CsvConfig | ParquetConfig,
+    by: SplitBy,
+    task: str,
+    opened: TableFiles,
+    joined: list[JoinedFile],
+) -> Schema:
+    """What each column is for, those of joined tables among them."""
+    sample, signs = dict(opened.sample), dict(opened.signs)
+    for each in joined:
+        if each.key not in opened.sample:
+            raise DataError(f"{opened.found[0]}: data.joins names {each.key!r}, which is no column")
+        if twice := [name for name in each.names if name in sample]:
+            raise DataError(
+                f"{each.found[0]}: a column {twice[0]!r} is in another table too: rename one"
+            )
+        sample |= each.sample(opened.sample[each.key])
+        signs |= {name: each.opened.signs[name] for name in each.names if name in each.opened.signs}
+    options = ColumnOptions(
+        data.target, data.numeric, data.categorical, data.drop,
+        (by.kind, by.column) if by.column else None,
+        data.dates or {}, data.lists or {}, [each.key for each in joined],
+    )  # fmt: skip
+    where = str(opened.found[0])
+    schema = infer(sample, opened.n_rows, options, where, task, signs)
+    elsewhere = {name for each in joined for name in each.names}
+    if by.column in elsewhere or schema.target in elsewhere:
+        raise DataError(f"{where}: target and split.by must be columns of this table, not joined")
+    return replace(schema, text=opened.text)
+
+
+def _own(schema: Schema, joined: list[JoinedFile]) -> Schema:
+    """The schema without the columns of joined tables."""
+    elsewhere = {name for each in joined for name in each.names}
+    return replace(
+        schema,
+        numeric=[name for name in schema.numeric if name not in elsewhere],
+        categorical=[name for name in schema.categorical if name not in elsewhere],
+        signs={name: sign for name, sign in schema.signs.items() if name not in elsewhere},
+    )
 
 
 def _refuse_unlike(opened: TableFiles) -> None:

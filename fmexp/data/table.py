@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,26 @@ Column = np.ndarray | Text
 """Numbers (float64, NaN where missing) or texts."""
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A column of another table, whose rows those of this one refer to by a key.
+
+    Attributes:
+        column: of the other table.
+        key: this table's keys, shape (n_rows,).
+        row_of_key: the other table's row for each of `key.names`; int32.
+    """
+
+    column: Column
+    key: Text
+    row_of_key: np.ndarray
+
+    def take(self, rows: np.ndarray | slice) -> Column:
+        """The cells of these rows of this table."""
+        at = self.row_of_key[self.key.codes[rows]]
+        return self.column.take(at) if isinstance(self.column, Text) else self.column[at]
+
+
 def arrow_values(array: Any, dtype: type = np.float64) -> np.ndarray:
     """The numbers of a pyarrow array of that type, NaN where missing; read-only.
 
@@ -73,11 +93,13 @@ class Table:
         block: features that have numbers instead of names (libsvm text, scipy matrices); None
             where there are none.
         left_out: rows of the source that are not among these since their target is missing.
+        references: columns of joined tables, which `take` makes columns of these rows.
     """
 
     columns: dict[str, Column]
     block: CSR | None = None
     left_out: int = 0
+    references: dict[str, Reference] = field(default_factory=dict)
 
     def __len__(self) -> int:
         if self.block is not None:
@@ -90,7 +112,13 @@ class Table:
             name: column.take(rows) if isinstance(column, Text) else column[rows]
             for name, column in self.columns.items()
         }
+        taken |= {name: reference.take(rows) for name, reference in self.references.items()}
         return Table(taken, None if self.block is None else self.block.take(rows))
+
+    def column(self, name: str) -> Column:
+        """A column, or all of one that is joined."""
+        joined = self.references.get(name)
+        return self.columns[name] if joined is None else joined.take(slice(None))
 
     def cells(self, rows: np.ndarray) -> dict[str, np.ndarray | list[str]]:
         """The cells of these rows as they stood in the source, by column.
@@ -106,7 +134,8 @@ class Table:
 
     def digest(self) -> str:
         """A hash of every name and every cell, 32 hexadecimal digits."""
-        parts = [part for name, column in self.columns.items() for part in _bytes(name, column)]
+        columns = self.columns | {name: each.column for name, each in self.references.items()}
+        parts = [part for name, column in columns.items() for part in _bytes(name, column)]
         if self.block is not None:
             arrays = self.block.indptr, self.block.indices, self.block.values
             parts += [as_bytes(array) for array in arrays if array is not None]
