@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 
 from fmexp.config.compose import VERSION_BASE
 from fmexp.record.tracker import MemoryTracker
 from fmexp.sweep.worker_process import Job
+
+Plugins.instance()  # loaded before hydra_restore_singletons first keeps Hydra's state
 
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
 CONFIG = {"config.yaml": "defaults: [{model: a}, _self_]\nx: 1.0\ny: ${x}\nname: ${model.name}\n",

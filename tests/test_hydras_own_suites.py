@@ -16,6 +16,8 @@ from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, Launche
 from hydra.test_utils.test_utils import verify_dir_outputs
 from omegaconf import OmegaConf
 
+Plugins.instance()  # loaded before hydra_restore_singletons first keeps Hydra's state
+
 OURS = ["hydra/sweeper=fmexp", "hydra/sweeper/tracking=none"]
 ANEW = [*OURS, "hydra.sweeper.resume=false"]  # one case runs two applications of the same name
 pytestmark = pytest.mark.filterwarnings(
