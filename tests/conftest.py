@@ -17,6 +17,7 @@ from tests.slurm_support import nodes  # noqa: F401
 SLOW = {
     "test_backends_sgd_bits", "test_browser_ui", "test_export", "test_gibbs_calibration",
     "test_postgresql", "test_report", "test_reproduce", "test_scale", "test_slurm",
+    "test_four_machines_that_start_at_once_do_one_sweep_exactly",
     "test_a_killed_worker_of_a_launcher_costs_no_trial_and_shows_no_traceback",
     "test_a_run_that_its_user_closed_is_left_alone",
     "test_data_drawn_anew_after_each_sweep_leave_the_prior_as_it_is",

@@ -11,7 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from fmexp.sweep.failover.leases import Lease, LeaseWatch, leases, process_start, this_process
+from fmexp.record.spool import folder_id
+from fmexp.sweep.failover.leases import (
+    Lease,
+    LeaseWatch,
+    is_of,
+    leases,
+    process_start,
+    this_process,
+)
 from fmexp.sweep.failover.recovery import give_up_dead, of_dead_workers
 from fmexp.sweep.space import Dimension, Space
 from tests.sweep_support import make_study
@@ -117,7 +125,7 @@ def clock(monkeypatch):
     return now
 
 
-FOREIGN = {"host": "other", "boot": "b", "pid": 1, "started": "1", "folder": ""}
+FOREIGN = {"host": "other", "boot": "b", "pid": 1, "started": "1"}
 
 
 def looks(watch, clock, seconds, leases):
@@ -216,3 +224,14 @@ def test_trial_that_nobody_signed_is_reclaimed_after_a_lease_where_somebody_live
         study.set_attribute(f"worker:{lease.id}", {**FOREIGN, "renewals": 2})
         (lost,) = give_up_dead(study, watch, lambda _: {})
         assert lost.number == 0
+
+
+def test_a_run_is_of_the_folder_that_its_worker_spooled_in_whatever_that_is_called(tmp_path):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    (tmp_path / "mounted").symlink_to(here)
+    lease = {**FOREIGN, "spool": folder_id(here)}
+    assert is_of(lease, folder_id(tmp_path / "mounted"))
+    assert not is_of(lease, folder_id(elsewhere))
+    assert is_of(FOREIGN, folder_id(here))  # of a worker that recorded nothing

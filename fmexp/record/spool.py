@@ -85,6 +85,22 @@ class SpooledRun:
     record: RunRecord
 
 
+def folder_id(folder: Path) -> str:
+    """What tells a working folder from all others, whatever it is called on another machine.
+
+    Made with its first use, in `folder`/.fmexp/id.
+    """
+    path = folder / ".fmexp" / "id"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        new = path.with_name(f"id-{new_key()}")
+        new.write_text(new.name)
+        with contextlib.suppress(FileExistsError):  # another was faster
+            os.link(new, path)
+        new.unlink()
+    return safe_files.read_plain(path).decode(errors="replace")[:100]
+
+
 def new_key() -> str:
     """A name that no other run or owner anywhere has; it sorts by time."""
     seconds, fraction = divmod(time.time_ns(), 10**9)

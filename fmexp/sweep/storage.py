@@ -282,12 +282,13 @@ def _connect(url: str, patience: float) -> BaseStorage:
     """The storage; where the server is away it is waited for."""
     from fmexp.sweep.patient_storage import lost_connection
 
-    began = time.monotonic()
+    since = float("inf")  # an attempt itself may take long
     while True:
         try:
             return _make_tables(url)
         except Exception as error:
-            if time.monotonic() - began >= patience or not lost_connection(error):
+            since = min(since, time.monotonic())
+            if time.monotonic() - since >= patience or not lost_connection(error):
                 raise
         time.sleep(random.uniform(0.5, 2))
 

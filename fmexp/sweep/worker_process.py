@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from fmexp.record.plain_output import plain_output
+from fmexp.record.spool import folder_id
 from fmexp.sweep.failover.leases import Lease
 from fmexp.sweep.interrupt import end_on_sigterm
 from fmexp.sweep.options import NoPrunerOptions, read_options
@@ -72,6 +73,11 @@ class Job:
     stop_file: str
     payload: str = ""
 
+    @property
+    def spool(self) -> str:
+        """What tells the spool that runs go through from others; "" where none is used."""
+        return folder_id(Path(self.folder)) if self.uri else ""
+
     def open_tracker(self) -> Tracker:
         """A tracker with a recorder of its own."""
         from fmexp.record.spool_tracker import open_tracker
@@ -102,7 +108,7 @@ def work(
         prunes=not isinstance(options.pruner, NoPrunerOptions),
         deadline=job.deadline,
     )
-    with Lease(study, job.folder) as lease:
+    with Lease(study, job.spool) as lease:
         return Worker(study, task, tracker, lease, limits, _Stop(job, stop)).run()
 
 

@@ -42,7 +42,7 @@ class Failover:
     def __init__(self, study: SweepStudy, job: Job) -> None:
         """Look at the study as it is before this command works on it."""
         self._study, self.job = study, job
-        self._folder = Path(job.folder)
+        self._folder, self._spool = Path(job.folder), job.spool
         self._before = {trial.number for trial in study.trials()}
         self._lost: set[int] = set()
         self._watch = leases.LeaseWatch()
@@ -92,7 +92,7 @@ class Failover:
         return self._is_ours(trial, leases.leases(self._study))
 
     def _is_ours(self, trial: FrozenTrial, known: Mapping[str, Any]) -> bool:
-        return leases.is_of(known.get(trial.user_attrs.get(WORKER, "")), self.job.folder)
+        return leases.is_of(known.get(trial.user_attrs.get(WORKER, "")), self._spool)
 
     def _child(self, trial: FrozenTrial, known: Mapping[str, Any]) -> dict[str, Any]:
         """What the study knows of a trial."""

@@ -44,12 +44,12 @@ class Lease:
         seconds: how long it lasts without a renewal.
     """
 
-    def __init__(self, study: Attributes, folder: str = "") -> None:
-        """Args: `study` keeps it; `folder` is where this worker's spool lies."""
+    def __init__(self, study: Attributes, spool: str = "") -> None:
+        """Args: `study` keeps it; `spool` is this worker's, see `fmexp.record.spool.folder_id`."""
         self.id = uuid.uuid4().hex[:12]
         self.seconds = lease_seconds()
         self._study = study
-        self._who = {**this_process(), "started": process_start(os.getpid()), "folder": folder}
+        self._who = {**this_process(), "started": process_start(os.getpid()), "spool": spool}
         self._renewals = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease-{self.id}", daemon=True)
@@ -129,11 +129,9 @@ def leases(study: SweepStudy) -> dict[str, dict[str, Any]]:
     return {key.removeprefix(PREFIX): value for key, value in found if key.startswith(PREFIX)}
 
 
-def is_of(lease: Mapping[str, Any] | None, folder: str) -> bool:
-    """Whether a worker's spool lies in this folder of this machine, or it is not known where."""
-    if not lease or not lease.get("folder"):
-        return True
-    return (lease["host"], lease["folder"]) == (platform.node(), folder)
+def is_of(lease: Mapping[str, Any] | None, spool: str) -> bool:
+    """Whether a worker's runs went through this spool, or it is not known through which."""
+    return not lease or lease.get("spool", "") in ("", spool)
 
 
 def this_process() -> dict[str, Any]:
