@@ -8,6 +8,7 @@ lease and a view of its own, as in separate processes; they share their process'
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -145,9 +146,10 @@ class CountingProxy:
                 threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
 
     def _pass(self, a: socket.socket, b: socket.socket) -> None:
-        while data := a.recv(1 << 16):
-            self.bytes += len(data)
-            b.sendall(data)
+        with contextlib.suppress(OSError):  # the other thread has closed it
+            while data := a.recv(1 << 16):
+                self.bytes += len(data)
+                b.sendall(data)
         b.close()
 
 
