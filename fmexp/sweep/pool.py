@@ -152,7 +152,7 @@ class WorkerPool:
                             self._take(end.returned, end.words)
                     if self.asked() or self.reasons:
                         jobs.cancel(waiting_only=not self.asked())
-                    time.sleep(worker_process.LOOK_SECONDS)
+                    time.sleep(max(worker_process.LOOK_SECONDS, n_jobs / 100))  # each is looked for
             finally:
                 jobs.abandon()
 

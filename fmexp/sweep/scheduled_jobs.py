@@ -96,6 +96,7 @@ class ScheduledJobs:
         self._scheduler: _Scheduler = _Slurm() if on_slurm else _Local()
         self._jobs: list[Any] = []
         self._ended_at: dict[str, float] = {}
+        self._are_cancelled = False
 
     @property
     def open(self) -> bool:  # noqa: D102 -- in the class's docstring
@@ -113,21 +114,29 @@ class ScheduledJobs:
         except Exception as error:  # submitit and Slurm refuse with errors of many kinds
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise FmexpError(f"hydra.launcher: the jobs were not accepted: {cause}") from error
+        self._are_cancelled = False
         self._jobs += [job.task(i) for job in jobs for i in range(job.num_tasks)]
 
     def take_ended(self) -> Iterator[JobEnd]:
         """The jobs that have ended since this was last asked."""
+        for job in list(self._jobs):  # who was stopped may have been requeued, the others were not
+            if (returned := _returned(job)) and (returned != STOPPED or self._are_cancelled):
+                yield self._take(job, returned, "COMPLETED")
         for job_id, state in self._scheduler.ended(self._jobs).items():
             since = self._ended_at.setdefault(job_id, time.monotonic())
             for job in [job for job in self._jobs if job.job_id == job_id]:
                 returned = _returned(job)
                 is_late = state == "COMPLETED" and time.monotonic() < since + _RESULT_SECONDS
                 if returned or not is_late:
-                    self._jobs.remove(job)
-                    yield _end(job, returned, state)
+                    yield self._take(job, returned, state)
+
+    def _take(self, job: Any, returned: str, state: str) -> JobEnd:
+        self._jobs.remove(job)
+        return _end(job, returned, state)
 
     def cancel(self, waiting_only: bool = False) -> None:
         """Cancel what has not ended: all of it, or what has not begun."""
+        self._are_cancelled |= not waiting_only
         if self._jobs:
             self._scheduler.cancel(self._jobs, waiting_only)
 
@@ -208,8 +217,9 @@ class _Slurm:
         if ids:
             only = ["--state=PENDING"] if waiting_only else []
             subprocess.run(["scancel", *only, *sorted(ids)], check=False, capture_output=True)  # noqa: S603, S607
-        if not waiting_only:
+        if not waiting_only and ids:
             self._cancelled |= ids
+            self._ask_at = time.monotonic() + _LEAST_PAUSE
 
     def _states(self, ids: set[str]) -> dict[str, str] | None:
         """The states of jobs and of an array's tasks by id; None where Slurm does not answer."""
