@@ -33,10 +33,10 @@ def test_a_killed_worker_of_a_launcher_costs_no_trial_and_shows_no_traceback(
     fmexp.env["PYTHONWARNINGS"] = "ignore"
     fmexp.use_made_store()
     command = fmexp.start(
-        "run", "-m", "data=planted", "data.rows=40000", "training.epochs=40",
-        f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=12",
+        "run", "-m", "data=planted", "data.rows=40000", "training.epochs=400",
+        f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=8",
     )  # fmt: skip
-    until(lambda: has_begun(fmexp.folder, trials=4))
+    until(lambda: has_begun(fmexp.folder, trials=3))
     workers = [
         process
         for process in processes_in(fmexp.folder)
@@ -49,7 +49,7 @@ def test_a_killed_worker_of_a_launcher_costs_no_trial_and_shows_no_traceback(
     assert "Traceback" not in err
     assert "1 worker was lost" in out
     left = left_in(fmexp.folder)
-    assert len(left.counted) == len(set(left.points)) == 12
+    assert len(left.counted) == len(set(left.points)) == 8
     assert_in_agreement(left)
 
 
