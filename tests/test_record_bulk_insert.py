@@ -66,7 +66,7 @@ def test_every_table_holds_what_the_api_would_have_written(store, store_folder, 
     content = content_of(artifacts)
     whole, is_whole = store.create("key", START, {"more": "1"}, 500, "parent", content)
     assert is_whole
-    store._tables._usable = False
+    store._tables.usable = False
     by_api, _ = store.create("key", START, {"more": "1"}, 500, "parent")
     store.log(by_api, START.params, POINTS)
     store.log_artifacts(by_api, artifacts)

@@ -153,7 +153,7 @@ def test_a_trial_that_diverged_has_no_rank(tmp_path):
 def test_the_loss_of_a_classifiers_curves_is_not_read_off_the_objective(tmp_path):
     store = SweptStore(tmp_path, "maximize")
     store._sweep.params["task"] = "classification"
-    assert read(store, "S").loss == "logloss"
+    assert read(store, "S").curve == "val/logloss"
 
 
 def test_the_parents_curve_is_the_best_so_far_in_the_objectives_direction(tmp_path, monkeypatch,

@@ -76,7 +76,7 @@ def test_a_work_folder_that_is_a_link_or_a_file_is_refused(here, refused):
     assert ".fmexp must be a folder of its own, and is a file" in refused("doctor")
 
 
-@pytest.mark.parametrize("lock", [".fmexp/spool/.lock", ".fmexp/store.lock", ".fmexp/study.lock"])
+@pytest.mark.parametrize("lock", [".fmexp/spool/.lock", ".fmexp/store.lock"])
 def test_a_lock_that_is_a_link_is_neither_followed_nor_emptied(lock, fmexp):
     precious = fmexp.folder / "precious"
     precious.write_text("precious")
