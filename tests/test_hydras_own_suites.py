@@ -1,8 +1,10 @@
 """Hydra's own test suites for sweepers and launchers (hydra.test_utils), with hydra/sweeper=fmexp.
 
-Two cases cannot hold. `BatchedSweeperTestSuite` counts batches, and trials are not run in batches;
-what else it looks at is below. The function of `test_sweep_with_custom_resolver` returns a text,
-by which trials cannot be ranked; below it returns a number.
+Three cases cannot hold. `BatchedSweeperTestSuite` counts batches, and trials are not run in
+batches; what else it looks at is below. The function of `test_sweep_with_custom_resolver` returns a
+text, by which trials cannot be ranked; below it returns a number. Hydra 1.4's
+`test_failure_preserves_task_traceback` wants a job's exception raised; here it makes a failed
+trial, whose record has the traceback (tests/test_application.py).
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 from hydra.test_utils.test_utils import verify_dir_outputs
 from omegaconf import OmegaConf
+
+from fmexp.config.compose import register_resolver
 
 Plugins.instance()  # loaded before hydra_restore_singletons first keeps Hydra's state
 
@@ -33,13 +37,15 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", OURS)])
 class TestLaunchers(LauncherTestSuite):
+    test_failure_preserves_task_traceback = None
+
     def test_sweep_with_custom_resolver(self, hydra_sweep_runner, launcher_name, overrides, tmpdir):
         sweep = hydra_sweep_runner(
             calling_file=None, calling_module="hydra.test_utils.a_module",
             task_function=lambda cfg: cfg.x, config_path="configs", config_name="custom_resolver",
             overrides=[f"hydra/launcher={launcher_name}", *overrides], temp_dir=tmpdir,
         )  # fmt: skip
-        OmegaConf.register_new_resolver("my_custom_resolver", lambda: 2.5)
+        register_resolver("my_custom_resolver", lambda: 2.5)
         with sweep:
             ((job,),) = sweep.returns
             assert job.return_value == 2.5
@@ -82,4 +88,4 @@ def test_jobs_have_directories_of_their_own(hydra_sweep_runner, tmpdir):
         assert [job.cfg for job in jobs] == [{"foo": 10 * f, "bar": b} for f, b in expected]
         for job in jobs:
             verify_dir_outputs(job, job.overrides)
-        assert len({job.working_dir for job in jobs}) == 6
+        assert len({job.hydra_cfg.hydra.runtime.output_dir for job in jobs}) == 6

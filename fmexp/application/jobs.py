@@ -114,7 +114,8 @@ class HydraJobs:
                 OmegaConf.update(config, key.lstrip("+"), x, merge=True)
         with open_dict(config):
             config.hydra.overrides.task = list(lines.values())
-            config.hydra.job.override_dirname = _override_dirname(config, lines)
+            if not OmegaConf.is_interpolation(config.hydra.job, "override_dirname"):
+                config.hydra.job.override_dirname = _override_dirname(config, lines)
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
         return config
@@ -149,7 +150,7 @@ _NO_TEXT = {"null", "true", "false", "nan", "inf"}
 
 
 def _override_dirname(config: DictConfig, lines: dict[str, str]) -> str:
-    """`hydra.job.override_dirname`, as Hydra makes it."""
+    """`hydra.job.override_dirname`, as Hydra 1.3 makes it; Hydra 1.4 has a resolver for it."""
     how = config.hydra.job.config.override_dirname
     kept = sorted(line for key, line in lines.items()
                   if key.lstrip("+").partition("@")[0] not in how.exclude_keys)  # fmt: skip
