@@ -113,7 +113,9 @@ def test_python_loads_a_run_or_a_folder(fmexp, trained, monkeypatch):
     assert (found.predict(rows) == expected).all()
     found.save(fmexp.folder / "kept")
     assert (package.load(fmexp.folder / "kept").predict(rows) == expected).all()
-    with pytest.raises(AttributeError, match="it has FMClassifier, FMRegressor, current_trial, load"):
+    with pytest.raises(
+        AttributeError, match="it has FMClassifier, FMRegressor, current_trial, load"
+    ):
         package.other  # noqa: B018
 
 

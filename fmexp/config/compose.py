@@ -16,6 +16,7 @@ import omegaconf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hydra.version import VersionBase
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
@@ -239,6 +240,7 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
         yaml_files.check_folder(Path(extra_folder))
     _one_at_a_time.acquire()
     outer = GlobalHydra.instance().hydra
+    outer_base = VersionBase.instance().version_base
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(config_folder()), "fmexp", **VERSION_BASE):
@@ -257,6 +259,7 @@ def _hydra(extra_folder: str | None) -> Iterator[None]:
             yield
     finally:
         GlobalHydra.instance().hydra = outer
+        VersionBase.instance().version_base = outer_base
         _one_at_a_time.release()
 
 
