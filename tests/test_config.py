@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hydra.version import Version, VersionBase
 
 from fmexp.config import flags
 from fmexp.config.compose import compose, parse_arguments
@@ -159,3 +160,10 @@ def test_our_parser_knows_the_flags_that_hydra_has():
         }
 
     assert described(flags.parser()) == described(get_args_parser())
+
+
+def test_composing_leaves_hydras_version_base_as_it_was(monkeypatch):
+    base = Version("1.2")
+    monkeypatch.setattr(VersionBase.instance(), "version_base", base)
+    compose(parse_arguments([]))
+    assert VersionBase.instance().version_base is base
