@@ -11,7 +11,7 @@ import pytest
 from fmexp import fm
 from fmexp.analysis.predict import Request, predict_file
 from fmexp.config.schema import SplitConfig
-from fmexp.data import cache, encoded_split, features
+from fmexp.data import cache, csv, encoded_split, features
 from fmexp.errors import DataError
 from fmexp.model import Model, load
 from tests.data_support import PARTS, lines, load_csv
@@ -132,6 +132,17 @@ def test_predict_takes_a_newer_table(tmp_path: Path) -> None:
     whole = {name: [cell] for name, cell in (cells | {"since": of_user["since"]}).items()}
     whole_model = Model(model.parameters, product(tmp_path).encoder, "regression")
     assert float(row.split(",")[-1]) == whole_model.predict(whole)[0]
+
+
+def test_a_key_that_is_missing_is_named_by_its_row_of_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv, "CHUNK_BYTES", 1000)
+    model = trained(tmp_path)
+    new = tmp_path / "new.csv"
+    new.write_bytes(lines("item,user", *["i1,103"] * 500, "i77,103"))
+    with pytest.raises(DataError, match=r"new.csv, row 501, column 'item': 'i77' is no item"):
+        model.predict(new)
 
 
 def test_keys_that_are_missing_are_errors_or_missing_cells(tmp_path: Path) -> None:

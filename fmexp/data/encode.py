@@ -106,14 +106,14 @@ class Encoder:
         """Those of the table's own that are read as texts."""
         return [name for name in self.own_columns if name not in self.number_columns]
 
-    def with_joined(self, table: Table) -> Table:
-        """The table with the columns that are joined.
+    def with_joined(self, table: Table, where: str = "the rows", first: int = 0) -> Table:
+        """The table with the columns that are joined; arguments as `Join.attach`.
 
         Raises:
             DataError: a row has a key that the joined table does not have.
         """
         for join in self.joins:
-            table = join.attach(table)
+            table = join.attach(table, where, first)
         return table.take(slice(None)) if table.references else table
 
     @property

@@ -38,8 +38,13 @@ class Join:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     may_miss: bool = False
 
-    def attach(self, table: Table, where: str = "the rows") -> Table:
+    def attach(self, table: Table, where: str = "the rows", first: int = 0) -> Table:
         """The table with references to these columns, as far as it does not have them itself.
+
+        Args:
+            table: rows that have the key.
+            where: they come from, for messages.
+            first: how many rows of that are before these.
 
         Raises:
             DataError: a row's key is not there.
@@ -51,7 +56,7 @@ class Join:
         assert isinstance(key, Text)
         rows = np.array([self._row_of(name) for name in key.names], np.int32)
         if not self.may_miss:
-            self._refuse_unknown(key, rows, where)
+            self._refuse_unknown(key, rows, where, first)
         references = {name: Reference(column, key, rows) for name, column in wanted.items()}
         return replace(table, references=table.references | references)
 
@@ -78,15 +83,15 @@ class Join:
                 found[name] = np.array([*cells, None], np.float64)
         return found
 
-    def _refuse_unknown(self, key: Text, rows: np.ndarray, where: str) -> None:
+    def _refuse_unknown(self, key: Text, rows: np.ndarray, where: str, first: int) -> None:
         if len(self.keys) not in rows:
             return
         unknown = np.flatnonzero(rows[key.codes] == len(self.keys))
         if len(unknown):
-            first = int(unknown[0])
-            cell = key.names[key.codes[first]]
+            row = int(unknown[0])
+            cell = key.names[key.codes[row]]
             raise DataError(
-                f"{where}, row {first + 1:,}, column {self.key!r}: {cell!r} is no {self.key} of "
+                f"{where}, row {first + row + 1:,}, column {self.key!r}: {cell!r} is no {self.key} of "
                 f"the joined table, {len(unknown):,} rows in all: complete that table, or "
                 f"train with data.missing=mean (their joined cells are then missing)"
             )
@@ -153,15 +158,15 @@ class JoinedFile:
         return column.texts()
 
     def _keys(self) -> tuple[str, ...]:
-        keys = list(map(id_text, self._cells(self.key)))
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            row = len(keys) - keys[::-1].index(twice)
-            raise DataError(
-                f"{self.found[0]}, row {row:,}, column {self.key!r}: expected each key once, got "
-                f"{twice!r} again"
-            )
-        return tuple(self._cells(self.key))
+        cells, seen = self._cells(self.key), set()
+        for row, key in enumerate(map(id_text, cells), start=1):
+            if key in seen:
+                raise DataError(
+                    f"{self.found[0]}, row {row:,}, column {self.key!r}: expected each key once, "
+                    f"got {key!r} again"
+                )
+            seen.add(key)
+        return tuple(cells)
 
     def _numbers(self, name: str, date: str | None) -> list[float | None]:
         text, sign, cells = self.opened.text, self.opened.signs.get(name, ""), self._cells(name)

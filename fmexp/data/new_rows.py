@@ -75,8 +75,10 @@ def _batches(
         encoder.dates,
         signs=encoder.signs,
     )
+    n_rows = 0
     for table in read(plan):
-        yield encoder.with_joined(table)
+        yield encoder.with_joined(table, str(file), n_rows)
+        n_rows += len(table)
         plan.dictionaries |= {name: Dictionary() for name in further}  # ids would pile up
 
 
