@@ -91,8 +91,9 @@ class Join:
             row = int(unknown[0])
             cell = key.names[key.codes[row]]
             raise DataError(
-                f"{where}, row {first + row + 1:,}, column {self.key!r}: {cell!r} is no {self.key} of "
-                f"the joined table, {len(unknown):,} rows in all: complete that table, or "
+                f"{where}, row {first + row + 1:,}, column {self.key!r}: {cell!r} is no "
+                f"{self.key} of the joined table ({len(unknown):,} of the {len(key):,} rows that "
+                f"were read together have none): complete that table, or "
                 f"train with data.missing=mean (their joined cells are then missing)"
             )
 
