@@ -9,6 +9,7 @@ import random
 import shlex
 import sys
 import zipfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -267,3 +268,20 @@ def test_a_workbook_without_the_reader_names_the_package(
         parts.writestr("xl/workbook.xml", "<workbook/>")
     with pytest.raises(MissingPackageError, match=r"pip install 'fmexp\[excel\]'"):
         load_csv(tmp_path / "t.xlsx")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_workbook_is_refused_or_read(seed: int, tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book, path, draw = openpyxl.Workbook(), tmp_path / "t.xlsx", random.Random(seed)
+    for row in range(30):
+        book.active.append([row * 1.5, "xyz"[row % 3]])
+    book.save(path)
+    whole = path.read_bytes()
+    for _ in range(250):
+        damaged = bytearray(whole)
+        for at in draw.sample(range(len(whole)), 6):
+            damaged[at] = draw.randrange(256)
+        path.write_bytes(damaged)
+        with suppress(DataError), open_bytes(path) as opened:
+            opened.read()

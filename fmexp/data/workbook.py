@@ -29,7 +29,7 @@ def is_workbook(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as parts:
             return not _PARTS.isdisjoint(parts.namelist())
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # a version or name that none has
         return False
 
 
