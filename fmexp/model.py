@@ -19,12 +19,13 @@ from fmexp import fm
 from fmexp.data import encoder_checks, new_rows
 from fmexp.data.encode import Encoder
 from fmexp.data.memory import as_table
+from fmexp.data.related import expanded
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
-    from fmexp.data.features import Features
+    from fmexp.data.related import FeatureRows
 
 FORMAT, SAMPLES_FORMAT = 1, 2
 _LARGEST_RATIO = 100
@@ -97,23 +98,24 @@ class Model:
         """Whether predictions come with a standard deviation."""
         return isinstance(self.parameters, fm.Samples) and self.task == "regression"
 
-    def predict_features(self, features: Features) -> np.ndarray:
+    def predict_features(self, features: FeatureRows) -> np.ndarray:
         """Predictions for encoded rows, as `predict` gives them; float64, shape (n_rows,)."""
         return self.predict_features_with_stdev(features)[0]
 
     def predict_features_with_stdev(
-        self, features: Features
+        self, features: FeatureRows
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Predictions for encoded rows, as `predict_with_stdev` gives them."""
         stdev = None
         if isinstance(self.parameters, fm.Samples):
             from fmexp.backends.scoring import predictive  # Numba, which one model can do without
 
-            posterior = predictive(self.parameters, features, self.task)
+            posterior = predictive(self.parameters, expanded(features), self.task)
             predicted = posterior.mean
             stdev = posterior.stdev * self.encoder.target_scale if self.has_stdev else None
         else:
-            predicted = fm.predictions(self.task, fm.scores(self.parameters, features))
+            predicted = fm.scores(self.parameters, expanded(features))
+            predicted = fm.predictions(self.task, predicted)
         if self.task == "classification":
             return predicted, None
         predicted = self.encoder.decode_target(predicted)

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, embedding_bag
 from fmexp.backends.adam_step import Adam
 from fmexp.config.schema import TorchAdamConfig
 from fmexp.data.features import CSR
+from fmexp.data.related import expanded
 from fmexp.errors import ConfigError
 from fmexp.fm import Parameters
 
@@ -128,7 +129,7 @@ class AdamTrainer:
     def _moved(self, part: Part) -> tuple[_Rows, torch.Tensor]:
         """A part's rows and targets where training happens."""
         target = torch.as_tensor(part.target).to(self._device, self._dtype)
-        return self._rows_of(part.features), target
+        return self._rows_of(expanded(part.features)), target
 
     def _rows_of(self, features: Features) -> _Rows:
         if isinstance(features, CSR):

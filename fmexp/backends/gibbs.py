@@ -15,6 +15,7 @@ from fmexp.backends.gibbs_prior import prior_scales
 from fmexp.backends.scoring import Predictive, Scorer
 from fmexp.config.schema import GibbsConfig
 from fmexp.data.budget import claim
+from fmexp.data.related import expanded
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ class GibbsTrainer:
         self._keep = kept_sweeps(epochs, self.burn_in, backend.kept)
         self._task = config.task
         _claim(n_rows, len(self._keep), n_features, parameters.k)
-        scales = prior_scales(train.features, parameters.k)
+        scales = prior_scales(expanded(train.features), parameters.k)
         if config.model.start == "normal":  # of the size that the priors expect
             V = parameters.V * (scales[1] / (config.model.init_stdev or 1.0))
             parameters = fm.Parameters(parameters.w0, parameters.w, V)
         self._chain = Chain(
-            columns_of(train.features, n_features),
+            columns_of(expanded(train.features), n_features),
             np.ascontiguousarray(train.target, np.float64),
             config.task,
             parameters,
@@ -73,7 +74,7 @@ class GibbsTrainer:
 
     def loss(self, part: Part) -> float:
         """Mean loss of the mean over the samples; of the current state before there are any."""
-        said, target = self._said(part.features), part.target
+        said, target = self._said(expanded(part.features)), part.target
         if self._task == "classification":
             return float(probit_kernels.label_loss()(said, target)) / len(target)
         return float(np.square(said - target).sum()) / len(target)

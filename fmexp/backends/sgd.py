@@ -11,6 +11,7 @@ from fmexp.backends import sgd_kernels
 from fmexp.backends.compiled import aligned_zeros
 from fmexp.config.schema import NumpySgdConfig
 from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
+from fmexp.data.related import expanded
 from fmexp.errors import DataError
 from fmexp.fm import CURVATURE, Parameters
 
@@ -49,15 +50,16 @@ class SgdTrainer:
         logistic = config.task == "classification"
         dtype = np.dtype(config.backend.dtype)
         wide = sgd_kernels.lanes_of(parameters.k) > sgd_kernels.MAX_LANES
-        sparse = isinstance(train.features, CSR) or wide
+        features = expanded(train.features)
+        sparse = isinstance(features, CSR) or wide
         layout = SparseLayout if sparse else DenseLayout
         self._make_layout = partial(layout, dtype=dtype, logistic=logistic)
         self._layout = self._averaged = self._make_layout(parameters)
         self._bias = self._averaged_bias = np.array([parameters.w0], dtype)
-        self._rows = self._layout.training_arrays(train.features)
-        self._target = _column(train.target, len(train.features), dtype)
+        self._rows = self._layout.training_arrays(features)
+        self._target = _column(train.target, len(features), dtype)
         self._total_loss = sgd_kernels.total_loss(logistic)
-        self._seen: tuple[Features, _Arrays] = train.features, self._rows
+        self._seen: tuple[Features, _Arrays] = features, self._rows
         self._load_kernels()
 
     def _load_kernels(self) -> None:
@@ -100,7 +102,7 @@ class SgdTrainer:
     def loss(self, part: Part) -> float:
         """See `Trainer`."""
         target = _column(part.target, len(part.features), np.dtype(np.float64))
-        rows = self._checked(part.features)
+        rows = self._checked(expanded(part.features))
         total = 0.0
         for chunk in chunks(len(target), SMALL_CHUNK_ROWS):
             total += self._total_loss(self._scores(rows, chunk), target[chunk])

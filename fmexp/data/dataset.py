@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fmexp.data.encode import Encoder
-    from fmexp.data.features import Features
+    from fmexp.data.related import FeatureRows
     from fmexp.data.table import Table
 
 
@@ -29,7 +29,7 @@ class Part:
         groups: of each feature, the group that shares a prior (`Encoder.groups`); None: all one.
     """
 
-    features: Features
+    features: FeatureRows
     target: np.ndarray
     rows: np.ndarray
     groups: np.ndarray | None = None

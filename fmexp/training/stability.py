@@ -17,6 +17,7 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
+from fmexp.data.related import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Dataset
     from fmexp.data.features import Features
+    from fmexp.data.related import FeatureRows
 
 MOST_NAMED = 3
 """Columns that are named at most."""
@@ -120,7 +122,7 @@ def largest_target(target: np.ndarray) -> float:
     return float((len(target) / squares) ** 0.5)
 
 
-def largest_stable_rate(task: fm.Task, features: Features) -> float:
+def largest_stable_rate(task: fm.Task, features: FeatureRows) -> float:
     """The rate above which the mean squared error grows, by the linear part alone."""
     first = second = 0.0
     with np.errstate(over="ignore"):
@@ -130,7 +132,7 @@ def largest_stable_rate(task: fm.Task, features: Features) -> float:
     return 2.0 * first / (fm.CURVATURE[task] * second) if math.isfinite(second) else 0.0
 
 
-def rate_for_every_row(task: fm.Task, parameters: fm.Parameters, features: Features) -> float:
+def rate_for_every_row(task: fm.Task, parameters: fm.Parameters, features: FeatureRows) -> float:
     """The rate above which a step grows the error of some row, at these parameters.
 
     0 where values are so large that their squares overflow.
@@ -150,7 +152,7 @@ def largest_columns(dataset: Dataset) -> str:
     return f"Largest columns: {', '.join(named)}"
 
 
-def largest_magnitudes(features: Features) -> np.ndarray:
+def largest_magnitudes(features: FeatureRows) -> np.ndarray:
     """The largest |x_j| of each feature, shape (n_features,)."""
     largest = np.zeros(features.shape[1])
     for chunk in _chunks(features):
@@ -161,7 +163,7 @@ def largest_magnitudes(features: Features) -> np.ndarray:
     return largest
 
 
-def _chunks(features: Features) -> Iterator[Features]:
+def _chunks(features: FeatureRows) -> Iterator[Features]:
     """The rows, a chunk at a time, so that memory does not grow with them."""
     for rows in chunks(len(features), SMALL_CHUNK_ROWS):
-        yield features.take(rows) if isinstance(features, CSR) else features[rows]
+        yield features[rows] if isinstance(features, np.ndarray) else expanded(features.take(rows))

@@ -1,0 +1,98 @@
+"""Feature rows that share runs of features: a run is kept once, and rows refer to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fmexp.data.features import CSR, Features
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of consecutive features that rows share (Rendle 2013, "relation block").
+
+    Attributes:
+        first: the run's first feature.
+        rows: what rows share, shape (n_keys, width): the features first to first + width - 1.
+        keys: which of them each row has; int32, shape (n_rows,).
+    """
+
+    first: int
+    rows: Features
+    keys: np.ndarray
+
+    @property
+    def last(self) -> int:
+        """The feature after the run."""
+        return self.first + int(self.rows.shape[1])
+
+    def expand(self, n_features: int) -> CSR:
+        """The run written out for every row, as rows of n_features features."""
+        rows = self.rows if isinstance(self.rows, CSR) else CSR.from_dense(self.rows)
+        taken = rows.take(self.keys)
+        return CSR(taken.indptr, taken.indices + np.int32(self.first), taken.values, n_features)
+
+
+@dataclass(frozen=True)
+class Related:
+    """Feature rows made of what each has for itself, and of runs that they share.
+
+    Attributes:
+        own: what each row has for itself, over all features, with no entry in a block's run.
+        blocks: runs of features, in ascending order; none overlaps another.
+    """
+
+    own: CSR
+    blocks: tuple[Block, ...]
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_rows, n_features)."""
+        return self.own.shape
+
+    def take(self, rows: np.ndarray | slice) -> Related:
+        """These rows; of a slice without a step all arrays are views."""
+        blocks = (Block(b.first, b.rows, b.keys[rows]) for b in self.blocks)
+        return Related(self.own.take(rows), tuple(blocks))
+
+    def expand(self) -> CSR:
+        """The same rows with every entry written out; n_rows times what the runs hold in memory."""
+        parts, end = [], 0
+        for block in self.blocks:
+            parts += [self._own_between(end, block.first), block.expand(self.shape[1])]
+            end = block.last
+        return _side_by_side([*parts, self._own_between(end, self.shape[1])])
+
+    def _own_between(self, first: int, last: int) -> CSR:
+        return self.own.keep((self.own.indices >= first) & (self.own.indices < last))
+
+
+FeatureRows = Features | Related
+"""Feature rows as the encoder gives them; `Related` only for a backend that can use them."""
+
+
+def expanded(features: FeatureRows) -> Features:
+    """The same rows, dense or CSR."""
+    return features.expand() if isinstance(features, Related) else features
+
+
+def _side_by_side(parts: list[CSR]) -> CSR:
+    """Rows that hold the entries of all parts, in the order of the parts."""
+    counts = [np.diff(part.indptr) for part in parts]
+    indptr = np.concatenate([[0], np.cumsum(sum(counts))]).astype(np.int64)
+    indices = np.empty(indptr[-1], np.int32)
+    with_values = any(part.values is not None for part in parts)
+    values = np.empty(indptr[-1]) if with_values else None
+    free = indptr[:-1].copy()
+    for part, count in zip(parts, counts, strict=True):
+        at = np.arange(part.indptr[-1]) + np.repeat(free - part.indptr[:-1], count)
+        indices[at] = part.indices
+        if values is not None:
+            values[at] = part.values_or_ones()
+        free += count
+    return CSR(indptr, indices, values, parts[0].n_features)
