@@ -179,7 +179,10 @@ def test_a_copy_with_keys_set_is_what_hydra_would_compose(app):
     (["lr=1,2"], "Could not override 'lr'; To append to your config use +lr=1"),
     (["x=1,2", "hydra.sweeper.seeds=2"], "hydra.sweeper.seeds is for `fmexp run`"),
     (["x=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be"),
-    (["x=1,2", "hydra/sweeper/tracking=mlflow", "hydra.sweeper.tracking.uri=runs"], "is a folder"),
+    (["x=1,2", "hydra/sweeper/tracking=mlflow", "hydra.sweeper.tracking.uri=none"],
+     "to record nothing: hydra/sweeper/tracking=none"),
+    (["x=1,2", "hydra.sweeper.tracking=null"], "got None; choose with hydra/sweeper/tra"),
+    (["x=1,2", "hydra.sweeper.sampler=random"], "choose with hydra/sweeper/sampler=..."),
 ])  # fmt: skip
 def test_a_mistake_is_told_before_anything_is_written(app, tmp_path, capsys, overrides, words):
     app.sweep(square, *overrides, code=2)

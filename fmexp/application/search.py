@@ -108,7 +108,9 @@ def _store(options: SweepOptions, jobs: HydraJobs) -> tuple[str, str]:
         return "", ""
     given, config = options.tracking, jobs.config
     typed = any("sweeper.tracking.uri=" in line for line in config.hydra.overrides.hydra)
-    uri = locate_store(given.uri if typed else None, given.uri, os.environ).uri
+    uri = locate_store(
+        given.uri if typed else None, given.uri, os.environ, key="hydra.sweeper.tracking.uri"
+    ).uri
     named = given.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
     return uri, named or str(config.hydra.job.name)
 

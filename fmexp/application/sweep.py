@@ -7,6 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from fmexp.record.spool_tracker import dismiss_recorder, start_recorder_ahead
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def sweep(
         SystemExit: with the exit codes of `fmexp run`: 1 the sweep failed, 2 what the user gave is
             wrong (a message says what), 130 interrupted.
     """
-    if config.hydra.sweeper.tracking.name != "none":
+    if OmegaConf.select(config, "hydra.sweeper.tracking.name") == "mlflow":
         start_recorder_ahead()  # it loads MLflow while Optuna is loaded here
     from fmexp.errors import FmexpError
 
@@ -63,8 +65,6 @@ def _run(
     arguments: list[str],
     returned: deque[JobReturn],
 ) -> int:
-    from omegaconf import OmegaConf
-
     from fmexp.application.jobs import HydraJobs
     from fmexp.application.search import first_point, prepare
     from fmexp.sweep.hydra_launcher import BASIC_LAUNCHER, other_launcher

@@ -131,9 +131,10 @@ def _value(hint: Any, x: Any, path: str, mistakes: list[str]) -> Any:
         name = x.get("name") if isinstance(x, dict) else x
         if path == "backend" and name not in kinds and name in outside():
             kinds[name] = load(name).Config
-        if name in kinds:
+        if name in kinds and isinstance(x, dict):
             return _build(kinds[name], x, path, mistakes)
-        mistakes.append(f"{path} must be one of {', '.join(kinds)}, got {name!r}")
+        how = "" if isinstance(x, dict) else f"; choose with {path.replace('.', '/')}=..."
+        mistakes.append(f"{path} must be one of {', '.join(kinds)}, got {name!r}{how}")
         return None
     good, value = _convert(hint, x)
     if not good:

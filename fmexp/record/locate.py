@@ -46,30 +46,32 @@ def locate_store(
     config: str | None,
     environ: Mapping[str, str],
     folder: Path | None = None,
+    key: str = "tracking.uri",
 ) -> StoreChoice:
     """The store by precedence: command line, MLFLOW_TRACKING_URI, config, ./mlflow.db.
 
     The last is MLflow's own default, so that a plain `mlflow ui` in the folder shows the runs.
 
     Args:
-        command_line: `tracking.uri` as an override; None when not given.
-        config: `tracking.uri` of the composed config.
+        command_line: `key` as an override; None when not given.
+        config: `key` of the composed config.
         environ: the process environment.
         folder: what a relative sqlite path starts from; the working directory by default.
+        key: name of the key, for messages.
 
     Raises:
         UserError: the URI cannot work: unknown kind, a plain folder, no such directory.
     """
     candidates = (
-        (command_line, "tracking.uri on the command line"),
+        (command_line, f"{key} on the command line"),
         (environ.get("MLFLOW_TRACKING_URI"), "the environment variable MLFLOW_TRACKING_URI"),
-        (config, "tracking.uri in the configuration"),
+        (config, f"{key} in the configuration"),
     )
     for uri, why in candidates:
         if uri:
-            return StoreChoice(_checked(uri, why, folder or Path.cwd()), why)
+            return StoreChoice(_checked(uri, why, folder or Path.cwd(), key), why)
     why = "the default, mlflow.db in the working directory"
-    return StoreChoice(_checked(DEFAULT_URI, why, folder or Path.cwd()), why)
+    return StoreChoice(_checked(DEFAULT_URI, why, folder or Path.cwd(), key), why)
 
 
 def is_of_this_machine(url: str) -> bool:
@@ -101,23 +103,23 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(rest.partition("?")[0]) if scheme.split("+")[0] == "sqlite" and rest else None
 
 
-def _checked(uri: str, why: str, folder: Path) -> str:
+def _checked(uri: str, why: str, folder: Path, key: str) -> str:
     """`uri`, absolute; raises UserError where it cannot work."""
     scheme = urlsplit(uri).scheme.split("+")[0]
     if scheme == "sqlite":
-        return _checked_sqlite(uri, why, folder)
+        return _checked_sqlite(uri, why, folder, key)
     if scheme in _DATABASES or scheme in _SERVERS or uri == "databricks":
         return uri.rstrip("/")
     shown = without_password(uri)
     if scheme in ("", "file"):
         raise UserError(
             f"{why}: {shown!r} is a folder, and MLflow no longer writes its runs as plain files; "
-            f"expected {_ALLOWED}"
+            f"expected {_ALLOWED}; {_no_record(key)}"
         )
     raise UserError(f"{why}: MLflow knows no store {shown!r}; expected {_ALLOWED}")
 
 
-def _checked_sqlite(uri: str, why: str, folder: Path) -> str:
+def _checked_sqlite(uri: str, why: str, folder: Path, key: str) -> str:
     path = sqlite_path(uri)
     if path is None or path.name in ("", ":memory:"):
         raise UserError(f"{why}: {uri!r} names no file; expected sqlite:///mlflow.db")
@@ -129,13 +131,17 @@ def _checked_sqlite(uri: str, why: str, folder: Path) -> str:
         raise UserError(
             f"{why}: {absolute}: {' and '.join(misread)} in the name of a folder or file a "
             "database address cannot hold; name another file, as in "
-            "tracking.uri=sqlite:////home/me/mlflow.db, or use tracking=none"
+            f"{key}=sqlite:////home/me/mlflow.db, or {_no_record(key)}"
         )
     if absolute.is_dir() or (absolute.exists() and not _is_sqlite(absolute)):
         raise UserError(
             f"{why}: {absolute} is not a sqlite database; name another file, or move it away"
         )
     return uri.replace(str(path), str(absolute), 1)
+
+
+def _no_record(key: str) -> str:
+    return f"to record nothing: {key.rpartition('.')[0].replace('.', '/')}=none"
 
 
 def _is_sqlite(path: Path) -> bool:
