@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fmexp.cli.parser import main
 from fmexp.sweep.launch import run
+from fmexp.sweep.pool import WorkerPool
+from fmexp.sweep.scheduled_jobs import _Slurm
 from fmexp.sweep.worker_process import FAILED, STOPPED
 from tests.parabola import search
 from tests.sweep_support import (
@@ -73,6 +77,49 @@ def test_ctrl_c_in_a_terminal_ends_the_workers_of_a_launcher_and_shows_no_traceb
     assert left.running == []
     ended = [t for t in left.trials if t.state.is_finished()]
     assert [t.user_attrs["mark"] for t in ended] == ["interrupted"] * 2
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The monotonic clock of what watches over jobs, which sleeping moves."""
+    now = SimpleNamespace(seconds=1000.0)
+    fake = SimpleNamespace(
+        monotonic=lambda: now.seconds,
+        sleep=lambda seconds: setattr(now, "seconds", now.seconds + seconds),
+    )
+    monkeypatch.setattr("fmexp.sweep.scheduled_jobs.time", fake)
+    monkeypatch.setattr("fmexp.sweep.pool.time", fake)
+    return now
+
+
+def test_once_they_are_cancelled_a_slow_slurm_is_asked_for_jobs_each_second(clock, monkeypatch):
+    asked, slurm, jobs = [], _Slurm(), [SimpleNamespace(job_id="7")]
+
+    def squeue(_):
+        asked.append(clock.seconds)
+        clock.seconds += 0.5
+        return {"7": "COMPLETING"}
+
+    monkeypatch.setattr(slurm, "_states", squeue)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: None)
+    slurm.ended(jobs)
+    slurm.cancel(jobs, waiting_only=False)
+    for _ in range(20):
+        slurm.ended(jobs)
+        clock.seconds += 0.25
+    assert {after - before for before, after in pairwise(asked[1:])} == {1.0}
+
+
+def test_ctrl_c_does_not_wait_for_ever_for_jobs_that_do_not_end(clock, tmp_path):
+    done = []
+    jobs = SimpleNamespace(
+        threads=1, open=True, submit=lambda *_: None, take_ended=list,
+        cancel=lambda **_: None, abandon=lambda: done.append(clock.seconds),
+    )  # fmt: skip
+    job = SimpleNamespace(stop_file=str(tmp_path / "stop"))
+    pool = WorkerPool(job, None, None, None, lambda: None, lambda: "interrupted")
+    pool.jobs(jobs, 2)
+    assert 1000 < done[0] < 1010
 
 
 def test_new_workers_are_started_for_those_that_were_lost(tmp_path, capsys):

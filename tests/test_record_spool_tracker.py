@@ -171,6 +171,20 @@ def test_a_store_that_does_not_answer_loses_nothing(
     assert len(spooled_runs(tmp_path)) == 1
 
 
+def test_who_is_in_a_hurry_leaves_the_rest_to_the_recorder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = open_tracker("http://127.0.0.1:9", "test", tmp_path, patience_seconds=10)
+    tracker.start_run(RunStart("mine", {}, {})).finish(Outcome.COMPLETED)
+    assert tracker.close(seconds=0.1).run_ids == {}
+    assert "still being sent, in the background" in caplog.text
+    recorder = tracker._recorder  # type: ignore[attr-defined]
+    assert recorder.poll() is None
+    tracker._lost = "killed"  # type: ignore[attr-defined] # not to be started again
+    recorder.kill()
+    tracker._listener.join()  # type: ignore[attr-defined]
+
+
 def test_a_name_that_mlflow_refuses_is_refused_at_once(store_folder: Path) -> None:
     tracker = open_tracker(uri_of(store_folder), "test", store_folder)
     with pytest.raises(UserError, match="tag 'a=b' cannot be stored"):

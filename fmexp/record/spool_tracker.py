@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import IO, TYPE_CHECKING, Any
 
 from fmexp.errors import StoreError, UserError
@@ -167,12 +167,12 @@ class _SpoolTracker:
                 with contextlib.suppress(BlockingIOError, BrokenPipeError):
                     os.write(self._recorder.stdin.fileno(), b"\n")
 
-    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:
+    def close(self, meanwhile: Callable[[], None] = nothing, seconds: float = inf) -> Delivery:
         if self._delivery is None:
             with self._lock:
                 self._closing = True
                 self._end_of_news()
-            self._wait_for_recorder(meanwhile)
+            self._wait_for_recorder(meanwhile, seconds)
             os.close(self._owner_lock)
             self._delivery = Delivery(
                 without_password(self._uri),
@@ -188,11 +188,15 @@ class _SpoolTracker:
             )
         return self._delivery
 
-    def _wait_for_recorder(self, meanwhile: Callable[[], None]) -> None:
+    def _wait_for_recorder(self, meanwhile: Callable[[], None], seconds: float) -> None:
         """Until it has sent everything, or given up; end one that makes no progress any more."""
-        self._heard_at = time.monotonic()
+        self._heard_at = began = time.monotonic()
         try:
             while self._listener.is_alive():
+                if time.monotonic() - began > seconds:
+                    _log.warning("the record is still being sent, in the background; `fmexp doctor`"
+                                 " in %s shows what waits", self._folder)  # fmt: skip
+                    return
                 self._listener.join(0.1)
                 meanwhile()
                 silent = time.monotonic() - self._heard_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fmexp.errors import StoreError
@@ -186,11 +187,12 @@ class Tracker(Protocol):
         """The store's id of an open run that may be made by others too; "" while it has none."""
         ...
 
-    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:
+    def close(self, meanwhile: Callable[[], None] = nothing, seconds: float = inf) -> Delivery:
         """Wait until the store has accepted everything.
 
         Args:
             meanwhile: called a few times a second.
+            seconds: after which what is left is sent without us, who are in a hurry.
 
         Raises:
             StoreError: it has not; what it lacks stays in the spool for the next command.
@@ -229,7 +231,7 @@ class _NullTracker:
     def run_id(self, key: str) -> str:  # noqa: ARG002
         return "none"
 
-    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:  # noqa: ARG002
+    def close(self, meanwhile: Callable[[], None] = nothing, seconds: float = inf) -> Delivery:  # noqa: ARG002
         return Delivery()
 
 
@@ -316,17 +318,17 @@ class MemoryTracker:
         """See `Tracker.run_id`."""
         return key
 
-    def close(self, meanwhile: Callable[[], None] = nothing) -> Delivery:  # noqa: ARG002
+    def close(self, meanwhile: Callable[[], None] = nothing, seconds: float = inf) -> Delivery:  # noqa: ARG002
         """See `Tracker.close`."""
         return Delivery(run_ids={run.key: run.key for run in self.runs})
 
 
 def close(
-    tracker: Tracker, meanwhile: Callable[[], None] = nothing
+    tracker: Tracker, meanwhile: Callable[[], None] = nothing, seconds: float = inf
 ) -> tuple[Delivery, StoreError | None]:
     """What became of the runs, and what went wrong: for commands that first say how it ended."""
     try:
-        return tracker.close(meanwhile), None
+        return tracker.close(meanwhile, seconds), None
     except StoreError as error:
         return Delivery(), error
 

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: stop at the next epoch, keep what was learned; SIGTERM within ten seconds."""
+"""Ctrl-C and SIGTERM: stop at the next epoch, keep what was learned.
+
+SIGTERM ends a command within ten seconds, and so does Ctrl-C a sweep.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 8.0
 """What a command has after SIGTERM to end by itself."""
 
+_urgent = {int(signal.SIGTERM)}
+"""Signals after which it has no longer."""
+
 
 class Stop:
     """Whether the user has asked to stop; true after the first signal."""
@@ -29,7 +35,7 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals(patient: tuple[int, ...] = ()) -> Iterator[Stop]:
+def stop_on_signals(patient: tuple[int, ...] = (), in_time: bool = False) -> Iterator[Stop]:
     """While open, the first SIGINT or SIGTERM sets the flag, a second one interrupts at once.
 
     In another thread than the main one nothing sets it.
@@ -37,6 +43,8 @@ def stop_on_signals(patient: tuple[int, ...] = ()) -> Iterator[Stop]:
     Args:
         patient: signals that set the flag however often they come: a scheduler repeats them, and
             kills whoever does not end in time.
+        in_time: whether Ctrl-C, too, is to end a command within ten seconds, see `end_on_sigterm`:
+            of a sweep, whose workers may be lost in a database that does not answer.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only there are signals heard
@@ -50,9 +58,12 @@ def stop_on_signals(patient: tuple[int, ...] = ()) -> Iterator[Stop]:
 
     heard = {signal.SIGINT, signal.SIGTERM, *patient}
     before = {number: signal.signal(number, handle) for number in heard}
+    if in_time:
+        _urgent.add(signal.SIGINT)
     try:
         yield stop
     finally:
+        _urgent.discard(signal.SIGINT)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -77,14 +88,14 @@ def end_on_sigterm() -> None:
 
 
 def _listen(listens: int) -> None:
-    while signal.SIGTERM not in os.read(listens, 64):
+    while not (heard := _urgent.intersection(os.read(listens, 64))):
         pass
     time.sleep(GRACE_SECONDS)
     os.write(2, b"fmexp: terminated in mid-work; what was recorded until now is in the spool\n")
     closing = threading.Thread(target=_close_runs, daemon=True)
     closing.start()
     closing.join(1.0)
-    os._exit(128 + signal.SIGTERM)
+    os._exit(128 + heard.pop())
 
 
 def _close_runs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from fmexp.sweep import interrupt, progress
 from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.open_study import open_study
 from fmexp.sweep.patient_storage import stop_waiting_when
-from fmexp.sweep.pool import WorkerPool
+from fmexp.sweep.pool import LEAVING_SECONDS, WorkerPool
 from fmexp.sweep.storage import answering, locate_storage, open_storage
 from fmexp.sweep.sweep_run import SweepRun
 from fmexp.sweep.total import work_to_the_end
@@ -149,6 +150,7 @@ def _run(
     if saved := failover.settle():
         print(f"{saved} results of workers that died were saved")
     tracker, meanwhile = job.open_tracker(), nothing
+    stop: interrupt.Stop | None = None
     try:
         task = search.application.open_here(study.plan.settings)
         files = {**search.application.files, "space.json": study.space.to_json()}
@@ -169,7 +171,7 @@ def _run(
             look_again[0] = began + max(PROGRESS_SECONDS, 50 * took)
 
         try:
-            with interrupt.stop_on_signals() as stop:
+            with interrupt.stop_on_signals(in_time=True) as stop:
                 asked = lambda: "interrupted" if stop else ""  # noqa: E731
                 stop_waiting_when(storage, lambda: bool(stop))
                 pool = WorkerPool(job, storage, tracker, task, look, asked)
@@ -184,7 +186,7 @@ def _run(
         sweep_run.finish(outcome, reason, words, failover.children())
         meanwhile = sweep_run.take_part
     finally:
-        delivery, lost = close(tracker, meanwhile)
+        delivery, lost = close(tracker, meanwhile, LEAVING_SECONDS if stop else math.inf)
         Path(job.stop_file).unlink(missing_ok=True)
     _analyze(job.uri)
     return _Ended(reason, outcome, delivery, lost, pool.losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 SIGNALLED = 128
 """Exit codes above mean that a signal ended the process."""
+
+LEAVING_SECONDS = 3.0
+"""How long a command that the user has stopped waits for others: jobs, the recorder."""
 
 
 @dataclass
@@ -138,7 +142,7 @@ class WorkerPool:
         """Work in jobs of a scheduler, which may wait, be killed, or be requeued.
 
         Whatever ends this ends the jobs: those that wait as soon as nothing is left to be done,
-        all of them when the user stops.
+        all of them when the user stops; their end is then waited for, but not for long.
 
         Raises:
             FmexpError: the jobs are not accepted, or their workers cannot work.
@@ -146,10 +150,13 @@ class WorkerPool:
         with _Watch(self):
             try:
                 jobs.submit(LaunchedWorker(self.job, jobs.threads), n_jobs)
-                while jobs.open:
+                until = math.inf
+                while jobs.open and time.monotonic() < until:
                     for end in jobs.take_ended():
                         if end.began or not self.reasons:  # else we have cancelled it
                             self._take(end.returned, end.words)
+                    if self.asked():
+                        until = min(until, time.monotonic() + LEAVING_SECONDS)
                     if self.asked() or self.reasons:
                         jobs.cancel(waiting_only=not self.asked())
                     time.sleep(max(worker_process.LOOK_SECONDS, n_jobs / 100))  # each is looked for

@@ -202,8 +202,9 @@ class _Slurm:
         if not jobs or began < self._ask_at:
             return {}
         known = self._states({job.job_id.partition("_")[0] for job in jobs})
-        took = time.monotonic() - began
-        self._ask_at = began + min(max(_LEAST_PAUSE, _OF_ANSWER * took), _MOST_PAUSE)
+        pause = min(max(_LEAST_PAUSE, _OF_ANSWER * (time.monotonic() - began)), _MOST_PAUSE)
+        is_leaving = {job.job_id for job in jobs} <= self._cancelled  # soon over, a user waits
+        self._ask_at = began + (_LEAST_PAUSE if is_leaving else pause)
         if known is None:
             return {}
         self._known = known
