@@ -110,7 +110,7 @@ class Model:
         if isinstance(self.parameters, fm.Samples):
             from fmexp.backends.scoring import predictive  # Numba, which one model can do without
 
-            posterior = predictive(self.parameters, expanded(features), self.task)
+            posterior = predictive(self.parameters, features, self.task)
             predicted = posterior.mean
             stdev = posterior.stdev * self.encoder.target_scale if self.has_stdev else None
         else:

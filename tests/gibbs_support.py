@@ -8,6 +8,7 @@ from fmexp import fm
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.data.features import Features
+from fmexp.data.related import FeatureRows, parted
 
 SCALES = 1.3, 0.7
 """Of the priors of w and of V."""
@@ -28,13 +29,15 @@ class FixedPriors(Chain):
 
 
 def make_chain(
-    features: Features, target: np.ndarray, p: fm.Parameters, *, task: fm.Task = "regression",
+    features: FeatureRows, target: np.ndarray, p: fm.Parameters, *, task: fm.Task = "regression",
     groups: np.ndarray | None = None, seed: int = 0, threads: int = 1, kind: type = Chain,
 ) -> Chain:  # fmt: skip
     """A chain over feature rows; one group of features unless told."""
     n = len(p.w)
     groups = np.zeros(n, int) if groups is None else groups
-    return kind(columns_of(features, n), target, task, p, groups, SCALES, seed, threads)
+    own, blocks = parted(features)
+    columns = columns_of(own, n)
+    return kind(columns, target, task, p, groups, SCALES, seed, threads, blocks)
 
 
 def log_density(

@@ -86,6 +86,7 @@ def test_errors_and_row_sums_stay_those_of_the_parameters(kind, task):
 def test_any_number_of_threads_gives_the_same_bits(kind, monkeypatch):
     monkeypatch.setattr("fmexp.backends.gibbs_columns.CHUNK_ENTRIES", 50)
     monkeypatch.setattr("fmexp.backends.gibbs_chain.SMALL_CHUNK_ROWS", 64)
+    monkeypatch.setattr("fmexp.backends.side_by_side.SMALL_CHUNK_ROWS", 64)
     monkeypatch.setattr("fmexp.backends.gibbs_chain.NOISE_FEATURES", 5)
     features = one_hot_fields(500, (30, 20, 3)) if kind == "fields" else rows_of(kind, 500)
     n, label = features.shape[1], np.random.default_rng(0).integers(0, 2, 500) * 1.0
@@ -159,6 +160,7 @@ def test_another_vector_type_means_other_kernels():
         gibbs_kernels.add_squares(4), gibbs_kernels.shift(), probit_kernels.draw_latent(),
         probit_kernels.label_loss(), probit_kernels.add_probability(),
         gibbs_kernels.to_columns(True), gibbs_kernels.last_neighbours(),
+        gibbs_kernels.gather_rows(4), gibbs_kernels.move_rows(4), gibbs_kernels.row_sums(True),
         sgd_kernels.train_dense(4, "float64", False), sgd_kernels.score_dense(4, "float64"),
         sgd_kernels.train_sparse(4, "float64", True, False), sgd_kernels.total_loss(True),
         sgd_kernels.score_sparse(4, "float64", True), sgd_kernels.score_wide("float64", True),

@@ -18,7 +18,8 @@ from fmexp.config.schema import (
     TrainingConfig,
 )
 from fmexp.data.dataset import Part
-from fmexp.data.features import CSR, Features
+from fmexp.data.features import CSR
+from fmexp.data.related import FeatureRows
 from fmexp.fm import Parameters
 
 KEYS = {"k": 3, "init_stdev": 0.1, "start": "normal", "clip": False}
@@ -81,7 +82,7 @@ class FakeDataset:
 
 
 def make_dataset(
-    features: Features, target: np.ndarray, n_validation: int = 0, target_scale: float = 1.0
+    features: FeatureRows, target: np.ndarray, n_validation: int = 0, target_scale: float = 1.0
 ) -> Any:
     """The last `n_validation` rows are for validation."""
     n = len(target) - n_validation
@@ -91,18 +92,14 @@ def make_dataset(
     return FakeDataset(take(features, target, range(n)), validation, encoder)
 
 
-def take(features: Features, target: np.ndarray, rows: range) -> Part:
+def take(features: FeatureRows, target: np.ndarray, rows: range) -> Part:
     """A part of consecutive rows."""
-    if isinstance(features, CSR):
-        indptr = features.indptr[rows.start : rows.stop + 1]
-        span = slice(indptr[0], indptr[-1])
-        values = None if features.values is None else features.values[span]
-        chosen: Features = replace(
-            features, indptr=indptr - indptr[0], indices=features.indices[span], values=values
-        )
+    some = slice(rows.start, rows.stop)
+    if isinstance(features, np.ndarray):
+        chosen: FeatureRows = np.ascontiguousarray(features[some])
     else:
-        chosen = np.ascontiguousarray(features[rows.start : rows.stop])
-    return Part(chosen, target[rows.start : rows.stop], np.asarray(rows))
+        chosen = features.take(some)
+    return Part(chosen, target[some], np.asarray(rows))
 
 
 def to_csr(X: np.ndarray, one_hot: bool = False) -> CSR:

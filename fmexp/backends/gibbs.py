@@ -15,13 +15,13 @@ from fmexp.backends.gibbs_prior import prior_scales
 from fmexp.backends.scoring import Predictive, Scorer
 from fmexp.config.schema import GibbsConfig
 from fmexp.data.budget import claim
-from fmexp.data.related import expanded
+from fmexp.data.related import parted
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config
     from fmexp.data.dataset import Part
-    from fmexp.data.features import Features
+    from fmexp.data.related import FeatureRows
 
 
 def start(config: Config, train: Part, parameters: fm.Parameters) -> GibbsTrainer:
@@ -47,13 +47,15 @@ class GibbsTrainer:
         self.burn_in = epochs // 5 if backend.burn_in is None else backend.burn_in
         self._keep = kept_sweeps(epochs, self.burn_in, backend.kept)
         self._task = config.task
-        _claim(n_rows, len(self._keep), n_features, parameters.k)
-        scales = prior_scales(expanded(train.features), parameters.k)
+        own, blocks = parted(train.features)
+        n_keys = sum(len(block.rows) for block in blocks)
+        _claim(n_rows, len(self._keep), n_features, parameters.k, n_keys)
+        scales = prior_scales(train.features, parameters.k)
         if config.model.start == "normal":  # of the size that the priors expect
             V = parameters.V * (scales[1] / (config.model.init_stdev or 1.0))
             parameters = fm.Parameters(parameters.w0, parameters.w, V)
         self._chain = Chain(
-            columns_of(expanded(train.features), n_features),
+            columns_of(own, n_features),
             np.ascontiguousarray(train.target, np.float64),
             config.task,
             parameters,
@@ -61,9 +63,10 @@ class GibbsTrainer:
             scales,
             config.seed,
             threads(backend),
+            blocks,
         )
         self._kept: list[fm.Samples] = []
-        self._seen: tuple[Features, Predictive] | None = None
+        self._seen: tuple[FeatureRows, Predictive] | None = None
 
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:  # noqa: ARG002
         """One sweep; the mean loss of the current sample. Neither rate nor order mean anything."""
@@ -74,12 +77,12 @@ class GibbsTrainer:
 
     def loss(self, part: Part) -> float:
         """Mean loss of the mean over the samples; of the current state before there are any."""
-        said, target = self._said(expanded(part.features)), part.target
+        said, target = self._said(part.features), part.target
         if self._task == "classification":
             return float(probit_kernels.label_loss()(said, target)) / len(target)
         return float(np.square(said - target).sum()) / len(target)
 
-    def scores(self, features: Features) -> np.ndarray:
+    def scores(self, features: FeatureRows) -> np.ndarray:
         """Mean of y_hat over the samples; of the current state before there are any."""
         kept = self._kept or [self._sample()]
         scorer = Scorer(features, kept[0].at(0))
@@ -98,7 +101,7 @@ class GibbsTrainer:
         w0, w, V = np.array([now.w0], single), now.w[None].astype(single), now.V[None]
         return fm.Samples(w0, w, V.astype(single), variance)
 
-    def _said(self, features: Features) -> np.ndarray:
+    def _said(self, features: FeatureRows) -> np.ndarray:
         """The predictive mean of rows; of the same rows again only new samples are looked at."""
         if not self._kept:
             return self._by(Predictive(features, self._task), [self._sample()])
@@ -132,7 +135,7 @@ def threads(backend: GibbsConfig) -> int:
     return backend.threads or (int(said) if said.isdecimal() and int(said) else len(at_hand))
 
 
-def _claim(n_rows: int, n_samples: int, n_features: int, k: int) -> None:
+def _claim(n_rows: int, n_samples: int, n_features: int, k: int, n_keys: int = 0) -> None:
     """Say before training what will be large, and refuse what memory does not hold.
 
     Raises:
@@ -140,6 +143,7 @@ def _claim(n_rows: int, n_samples: int, n_features: int, k: int) -> None:
     """
     lanes = gibbs_kernels.lanes_of(k)
     padded = -(-k // lanes) * lanes
-    claim(8.0 * n_rows * (padded + 2), "the row sums of backend=gibbs", "lower model.k")
+    of_keys = 8.0 * n_keys * (gibbs_kernels.key_size(lanes) + lanes)
+    claim(8.0 * n_rows * (padded + 2) + of_keys, "the row sums of backend=gibbs", "lower model.k")
     samples = 4.0 * n_samples * (1 + n_features * (k + 1))
     claim(samples, f"{n_samples} samples", "lower backend.kept or model.k")

@@ -7,7 +7,6 @@ the noise and the bias are few numbers, drawn here with NumPy (`gibbs_prior`).
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +15,15 @@ from fmexp import fm
 from fmexp.backends import gibbs_kernels, gibbs_prior, probit_kernels
 from fmexp.backends.compiled import aligned_zeros
 from fmexp.backends.gibbs_prior import FEATURES, HYPER, LATENT, stream
+from fmexp.backends.gibbs_relations import Relation
+from fmexp.backends.side_by_side import SideBySide
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from fmexp.backends.gibbs_columns import Columns
+    from fmexp.backends.gibbs_columns import Columns, Ranges
+    from fmexp.data.related import Block
 
 REBUILD = 50
 """Sweeps after which errors and row sums are computed anew from the parameters."""
@@ -51,11 +53,12 @@ class Chain:
         scales: tuple[float, float],
         seed: int,
         threads: int = 1,
+        relations: tuple[Block, ...] = (),
     ) -> None:
         """Start at `parameters`; see `gibbs_prior` for the model.
 
         Args:
-            columns: the training rows.
+            columns: the training rows, without what is in relation blocks.
             target: float64, shape (n_rows,); 0 or 1 for classification.
             task: regression or classification.
             parameters: where the chain starts; left untouched.
@@ -63,6 +66,7 @@ class Chain:
             scales: of w and of V, see `gibbs_prior.prior_scales`.
             seed: of all that is drawn.
             threads: how many may work; the result does not depend on it.
+            relations: features of the training rows that are drawn on keys, in ascending order.
         """
         self._columns, self._target, self._task = columns, target, task
         self._groups, self._n_groups = groups.astype(np.int64), int(groups.max()) + 1
@@ -79,8 +83,8 @@ class Chain:
         self.latent = np.zeros(n_rows) if task == "classification" else target
         self.w0, self.alpha, self.sweeps = float(parameters.w0), 1.0, 0
         self.errors = np.empty(n_rows)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._pieces = columns.chunks() if threads > 1 else [[(0, n_features)]]
+        self._at_once = SideBySide(threads)
+        self._parts = self._in_order(relations)
         self._draw = gibbs_kernels.draw_features(self._lanes, columns.kind)
         self._load_kernels()
         self.rebuild()
@@ -88,10 +92,21 @@ class Chain:
 
     def _load_kernels(self) -> None:
         """Load or compile what `rebuild` does not call: it is no time of training."""
-        pieces, self._pieces = self._pieces, [[(0, 0)]]
+        parts, self._parts = self._parts, [([[(0, 0)]], one) for _, one in self._parts]
         nothing = np.zeros((self._n_groups, self.k + 1))
         self._draw_block(0, nothing, nothing)
-        self._pieces = pieces
+        self._parts = parts
+
+    def _in_order(self, blocks: tuple[Block, ...]) -> list[tuple[Ranges, Relation | None]]:
+        """All features in ascending order, by ranges: relation blocks, and what is between them."""
+        columns, several = self._columns, self._at_once.several
+        found: list[tuple[Ranges, Relation | None]] = []
+        end = 0
+        for block in blocks:
+            one = Relation(block, self._lanes, self._at_once)
+            found += [(columns.chunks(end, block.first, several), None), (one.ranges, one)]
+            end = block.last
+        return [*found, (columns.chunks(end, columns.n_features, several), None)]
 
     def sweep(self) -> float:
         """Draw everything once; the mean loss of the training rows afterwards, as `fm.losses`."""
@@ -118,12 +133,17 @@ class Chain:
         nothing = np.zeros(columns.n_features)
         for b in self._blocks:
             self._sums[b][:] = 0.0
-            self._over_features(
-                add, columns.starts, columns.rows, columns.values, self.errors, self._sums[b],
-                self._V[b], nothing if b else self._w,
-            )  # fmt: skip
+            sums, V, w = self._sums[b], self._V[b], nothing if b else self._w
+            for ranges, one in self._parts:
+                if one is None:
+                    self._at_once.over_ranges(
+                        add, ranges, columns.starts, columns.rows, columns.values, self.errors,
+                        sums, V, w,
+                    )  # fmt: skip
+                else:
+                    one.add(self.errors, sums, V[one.features], w[one.features])
             squares = gibbs_kernels.add_squares(self._lanes)
-            self._over_rows(squares, self.errors, self._sums[b])
+            self._over_rows(squares, self.errors, sums)
 
     def _span(self, b: int) -> slice:
         return slice(b * self._lanes, min((b + 1) * self._lanes, self.k))
@@ -157,10 +177,18 @@ class Chain:
             generator = stream(self._seed, self.sweeps, FEATURES + b, chunk)
             drawn = gibbs_prior.normals(generator, (some.stop - some.start, width + 1))
             noise[some, :width], noise[some, -1] = drawn[:, :-1], drawn[:, -1]
-        self._over_features(
-            self._draw, columns.starts, columns.rows, columns.values, self.errors, self._sums[b],
-            self._V[b], self._w, self._groups, mu, tau, noise, self.alpha,
-        )  # fmt: skip
+        state = self.errors, self._sums[b]
+        for ranges, one in self._parts:
+            some = slice(None) if one is None else one.features
+            V, w, groups = self._V[b][some], self._w[some], self._groups[some]
+            drawn_from = V, w, groups, mu, tau, noise[some], self.alpha
+            if one is None:
+                self._at_once.over_ranges(
+                    self._draw, ranges, columns.starts, columns.rows, columns.values, *state,
+                    *drawn_from,
+                )  # fmt: skip
+            else:
+                one.draw(ranges, *state, *drawn_from)
 
     def _draw_noise(self, generator: np.random.Generator | None = None) -> float:
         """Draw alpha, or the latent scores; the sum of the rows' losses before.
@@ -190,20 +218,5 @@ class Chain:
 
         return float(sum(self._over_rows(draw)))
 
-    def _over_features(self, kernel: Callable[..., Any], *arguments: Any) -> None:
-        """Have a kernel work on all features, range by range, the pieces of one side by side."""
-        for pieces in self._pieces:
-            self._side_by_side(kernel, pieces, arguments)
-
     def _over_rows(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Have a kernel work on all rows, piece by piece; what it returns, in their order."""
-        pieces = [(some.start, some.stop) for some in chunks(len(self.errors), SMALL_CHUNK_ROWS)]
-        return self._side_by_side(kernel, pieces, arguments)
-
-    def _side_by_side(
-        self, kernel: Callable[..., Any], pieces: Iterable[tuple[int, int]], arguments: Any
-    ) -> list[Any]:
-        pieces = list(pieces)
-        if self._pool is None or len(pieces) == 1:
-            return [kernel(*piece, *arguments) for piece in pieces]
-        return list(self._pool.map(lambda piece: kernel(*piece, *arguments), pieces))
+        return self._at_once.over_rows(kernel, len(self.errors), *arguments)

@@ -20,6 +20,13 @@ CHUNK_ENTRIES = 1 << 14
 """Entries of the columns that one thread takes at a time; fewer are not worth the hand-over."""
 
 
+Piece = tuple[int, int]
+"""The first feature, and the one after the last."""
+
+Ranges = list[list[Piece]]
+"""Features that are drawn range after range, and the pieces of a range side by side."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """Feature rows, column by column.
@@ -44,15 +51,28 @@ class Columns:
         """Number of columns."""
         return len(self.starts) - 1
 
-    def chunks(self) -> list[list[tuple[int, int]]]:
-        """Of each range, its features in pieces (first, last) of some CHUNK_ENTRIES entries."""
-        found = []
-        for first, last in pairwise(self.bounds):
-            entries = self.starts[first : last + 1]
-            marks = np.arange(entries[0] + CHUNK_ENTRIES, entries[-1], CHUNK_ENTRIES)
-            cuts = np.unique([first, *(first + np.searchsorted(entries, marks)), last]).tolist()
-            found.append(list(pairwise(cuts)))
+    def chunks(self, first: int, last: int, several: bool) -> Ranges:
+        """The features first to last - 1: of each range its pieces, as `cut` makes them.
+
+        Ranges that are one piece and follow each other are one; for a single thread all are.
+        """
+        bounds = [first, *(b for b in self.bounds if several and first < b < last), last]
+        found: Ranges = []
+        for begin, end in pairwise(bounds):
+            pieces = cut(self.starts, begin, end) if several else [(begin, end)]
+            if len(pieces) == 1 and found and len(found[-1]) == 1:
+                found[-1] = [(found[-1][0][0], end)]
+            else:
+                found.append(pieces)
         return found
+
+
+def cut(starts: np.ndarray, first: int, last: int) -> list[Piece]:
+    """What has entries starts[j] to starts[j + 1], in pieces of some CHUNK_ENTRIES entries."""
+    entries = starts[first : last + 1]
+    marks = np.arange(entries[0] + CHUNK_ENTRIES, entries[-1], CHUNK_ENTRIES)
+    cuts = np.unique([first, *(first + np.searchsorted(entries, marks)), last]).tolist()
+    return list(pairwise(cuts))
 
 
 def columns_of(features: Features, n_features: int) -> Columns:

@@ -42,13 +42,26 @@ if TYPE_CHECKING:
 LANES = 8
 """Most factors that are drawn together."""
 
-AHEAD = 16
-"""Entries of a column by which the rows' sums are asked for in advance."""
+AHEAD, KEYS_AHEAD = 16, 4
+"""Entries of a column by which the rows' sums, and the keys' tables, are asked for in advance."""
+
+ERROR, SHIFT, COUNT, ROOT, BESIDE = 0, 1, 2, 3, 8
+"""Where a key's numbers stand in what a key has beside its vectors (see `key_size`)."""
 
 
 def lanes_of(k: int) -> int:
     """Factors drawn together, padding included."""
     return 4 if k <= 4 else LANES
+
+
+def key_size(lanes: int) -> int:
+    """Numbers that are kept of each key of a relation block.
+
+    Over the key's rows: the scatter of their sums, sum (s - m)(s - m)' with m their mean, lanes^2
+    numbers; m; sum e (s - m); then at ERROR sum e, at SHIFT by how much its rows' errors move where
+    s = m, at COUNT how many rows it has, at ROOT the root of that.
+    """
+    return lanes * lanes + 2 * lanes + BESIDE
 
 
 @intrinsic
@@ -140,9 +153,66 @@ def _move(
         store(ss, i * lanes, s + x_ * dv)
 
 
+@inlined
+def _gather_keys(
+    ids: Any, xs: Any, ks: Any, begin: int, end: int, v: Any, lanes: int, one_hot: bool, dense: bool
+) -> Any:
+    """What `_gather` finds over all rows, of a column of a relation block, from its keys."""
+    zeros = v - v
+    hh, hx, xx, he, xe = _products(zeros), zeros, 0.0, zeros, 0.0
+    size, mean = lanes * lanes + 2 * lanes + BESIDE, lanes * lanes
+    for p in range(begin, end):
+        if not dense and p + KEYS_AHEAD < end:
+            ahead = np.int64(get(ids, p + KEYS_AHEAD)) * size
+            for line in range(0, size, 8):
+                prefetch(ks, ahead + line)
+        at = (p - begin if dense else np.int64(get(ids, p))) * size
+        beside = at + mean + 2 * lanes
+        x, e, n = 1.0 if one_hot else get(xs, p), get(ks, beside + ERROR), get(ks, beside + COUNT)
+        x_ = fill(x, zeros)
+        h = x_ * (load(ks, at + mean, zeros) - x_ * v)
+        hh += _products(fill(get(ks, beside + ROOT), zeros) * h)
+        hh += fill(x * x, hh) * load(ks, at, hh)
+        hx += fill(n, zeros) * h * x_
+        xx += n * (x * x)
+        he += h * fill(e, zeros) + x_ * load(ks, at + mean + lanes, zeros)
+        xe += x * e
+    return hh, hx, xx, he, xe
+
+
+@inlined
+def _move_keys(
+    ids: Any, xs: Any, ks: Any, d: Any, begin: int, end: int, v: Any, lanes: int, one_hot: bool,
+    dense: bool,
+) -> None:  # fmt: skip
+    """Move the keys of a relation block's column by a change d of (v, w)."""
+    size, mean = lanes * lanes + 2 * lanes + BESIDE, lanes * lanes
+    dv, dw = load(d, 0, v), get(d, lanes)
+    for p in range(begin, end):
+        if not dense and p + KEYS_AHEAD < end:
+            ahead = np.int64(get(ids, p + KEYS_AHEAD)) * size
+            for line in range(0, size, 8):
+                prefetch(ks, ahead + line)
+        at = (p - begin if dense else np.int64(get(ids, p))) * size
+        beside = at + mean + 2 * lanes
+        x, m = 1.0 if one_hot else get(xs, p), load(ks, at + mean, v)
+        x_ = fill(x, v)
+        step = lane_sum(x_ * (m - x_ * v) * dv) + x * dw
+        turned = v - v
+        for f in range(lanes):
+            turned += load(ks, at + f * lanes, v) * fill(get(d, f), v)
+        store(ks, at + mean, m + x_ * dv)
+        store(ks, at + mean + lanes, load(ks, at + mean + lanes, v) + x_ * turned)
+        put(ks, beside + ERROR, get(ks, beside + ERROR) + get(ks, beside + COUNT) * step)
+        put(ks, beside + SHIFT, get(ks, beside + SHIFT) + step)
+
+
 @functools.cache
-def draw_features(lanes: int, kind: str) -> Callable[..., None]:
+def draw_features(lanes: int, kind: str, by_key: bool = False) -> Callable[..., None]:
     """Draw (v_j, w_j) of features first..last - 1 in turn; see `gibbs_plain.draw_features`.
+
+    With `by_key` the columns are those of a relation block, over its keys, and `sums` is the table
+    of the keys (`key_size`), which is updated; `errors` is not looked at.
 
     Of the compiled function's arguments, `errors`, `sums`, `V` and `weights` are updated;
     `rows` and `values` are the columns (`gibbs_columns`), of which kind "one-hot" has no values and
@@ -167,7 +237,11 @@ def draw_features(lanes: int, kind: str) -> Callable[..., None]:
         for j in range(first, last):
             begin, end, g = starts[j], starts[j + 1], groups[j] * n
             v, w = load(vs, j * lanes, zeros), get(ws, j)
-            hh, hx, xx, he, xe = _gather(ids, xs, es, ss, begin, end, v, lanes, one_hot, dense)
+            if by_key:
+                found = _gather_keys(ids, xs, ss, begin, end, v, lanes, one_hot, dense)
+            else:
+                found = _gather(ids, xs, es, ss, begin, end, v, lanes, one_hot, dense)
+            hh, hx, xx, he, xe = found
             store(products, 0, hh)
             for a in range(lanes):
                 for b in range(a):
@@ -182,7 +256,10 @@ def draw_features(lanes: int, kind: str) -> Callable[..., None]:
             dv, dw = load(d, 0, zeros), get(d, lanes)
             store(vs, j * lanes, v + dv)
             put(ws, j, w + dw)
-            _move(ids, xs, es, ss, begin, end, v, dv, dw, lanes, one_hot, dense)
+            if by_key:
+                _move_keys(ids, xs, ss, d, begin, end, v, lanes, one_hot, dense)
+            else:
+                _move(ids, xs, es, ss, begin, end, v, dv, dw, lanes, one_hot, dense)
 
     return compile_cached(draw)
 
@@ -255,6 +332,76 @@ def shift() -> Callable[..., Any]:
 
 
 # ---------------------------------------------------------------------------------------------
+# Relation blocks: what the keys know of their rows, and the rows of their keys
+
+
+@functools.cache
+def gather_rows(lanes: int) -> Callable[..., None]:
+    """Fill the table of the keys first..last - 1 (`key_size`) from their rows, and their `means`.
+
+    Key g has the rows order[starts[g]:starts[g + 1]].
+    """
+    source, zero, size = SOURCE, 0.0, key_size(lanes)
+
+    def gather(first, last, starts, order, errors, sums, table, means):
+        assert source
+        ids, es, ss, ks, ms = (
+            pointer(order), pointer(errors), pointer(sums), pointer(table), pointer(means)
+        )  # fmt: skip
+        zeros = zero_vector(zero, lanes)
+        for g in range(first, last):
+            begin, end, at = starts[g], starts[g + 1], g * size
+            total, n = zeros, float(end - begin)
+            for p in range(begin, end):
+                if p + AHEAD < end:
+                    prefetch(ss, np.int64(get(ids, p + AHEAD)) * lanes)
+                    prefetch(es, np.int64(get(ids, p + AHEAD)))
+                total += load(ss, np.int64(get(ids, p)) * lanes, zeros)
+            mean = total * fill(1.0 / n, zeros) if begin < end else zeros
+            scatter, of_errors, error = _products(zeros), zeros, 0.0
+            for p in range(begin, end):
+                i = np.int64(get(ids, p))
+                e, away = get(es, i), load(ss, i * lanes, zeros) - mean
+                scatter += _products(away)
+                of_errors += fill(e, zeros) * away
+                error += e
+            store(ks, at, scatter)
+            store(ks, at + lanes * lanes, mean)
+            store(ks, at + lanes * lanes + lanes, of_errors)
+            store(ms, g * lanes, mean)
+            beside = at + lanes * lanes + 2 * lanes
+            put(ks, beside + ERROR, error)
+            put(ks, beside + SHIFT, 0.0)
+            put(ks, beside + COUNT, n)
+            put(ks, beside + ROOT, np.sqrt(n))
+
+    return compile_cached(gather)
+
+
+@functools.cache
+def move_rows(lanes: int) -> Callable[..., None]:
+    """Move errors and sums of rows first..last - 1 by what their keys have moved since `means`."""
+    source, zero, size = SOURCE, 0.0, key_size(lanes)
+
+    def move(first, last, keys, errors, sums, table, means):
+        assert source
+        ids, es, ss, ks, ms = (
+            pointer(keys), pointer(errors), pointer(sums), pointer(table), pointer(means)
+        )  # fmt: skip
+        zeros = zero_vector(zero, lanes)
+        for i in range(first, last):
+            g = np.int64(get(ids, i))
+            at = g * size + lanes * lanes
+            mean, s = load(ms, g * lanes, zeros), load(ss, i * lanes, zeros)
+            moved = load(ks, at, zeros) - mean
+            step = lane_sum(moved * (s - mean)) + get(ks, at + 2 * lanes + SHIFT)
+            put(es, i, get(es, i) + step)
+            store(ss, i * lanes, s + moved)
+
+    return compile_cached(move)
+
+
+# ---------------------------------------------------------------------------------------------
 # Columns
 
 
@@ -275,6 +422,22 @@ def to_columns(with_values: bool) -> Callable[..., None]:
                 free[j] = at + 1
 
     return compile_cached(write)
+
+
+@functools.cache
+def row_sums(with_values: bool) -> Callable[..., None]:
+    """Add sum_j x_j v_j of each of some CSR rows to `out`; float64, shape (n_rows, k)."""
+    source = SOURCE
+
+    def add(indptr, indices, values, V, out):
+        assert source
+        for i in range(len(indptr) - 1):
+            for entry in range(indptr[i], indptr[i + 1]):
+                j, x = indices[entry], values[entry] if with_values else 1.0
+                for f in range(V.shape[1]):
+                    out[i, f] += x * V[j, f]
+
+    return compile_cached(add)
 
 
 @functools.cache

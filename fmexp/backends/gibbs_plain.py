@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fmexp.data.features import Features
+    from fmexp.data.related import Block
 
 
 def feature_conditional(
@@ -91,6 +92,57 @@ def draw_features(
         sums[rows] += x[:, None] * change[:-1]
         V[j] += change[:-1]
         w[j] += change[-1]
+
+
+def draw_relation(
+    block: Block,
+    error: np.ndarray,
+    sums: np.ndarray,
+    V: np.ndarray,
+    w: np.ndarray,
+    mean: np.ndarray,
+    precision: np.ndarray,
+    noise: np.ndarray,
+    noise_precision: float,
+) -> None:
+    """What `draw_features` does of a relation block's features, from what its keys know of rows.
+
+    Of a key's n rows: m is the mean of their sums, C = sum (s - m)(s - m)', E = sum e and F = sum e
+    (s - m). A feature that the key has as x has in these rows the slopes h + x (s - m), with h = x
+    (m - x v), and x. So over them
+
+        sum H'H = [n h h' + x^2 C, n x h; n x h', n x^2],    sum H'e = [E h + x F; x E]
+
+    and a change of (v_j, w_j) changes e by a + x dv' (s - m) with a = h' dv + x dw: E by n a, F by
+    x C dv, m by x dv. The rows are changed once, after the last feature.
+
+    Arguments as for `draw_features`, `V` and all after it for the block's features alone.
+    """
+    keys = block.keys
+    n = np.bincount(keys, minlength=len(block.rows)).astype(np.float64)
+    of_key = np.arange(len(n))[:, None] == keys  # (n_keys, n_rows)
+    m = (of_key @ sums) / np.maximum(n, 1.0)[:, None]
+    before, away = m.copy(), sums - m[keys]
+    C = np.stack([away[mine].T @ away[mine] for mine in of_key])
+    E, F, moved = of_key @ error, of_key @ (error[:, None] * away), np.zeros(len(n))
+    for j, (having, x) in enumerate(columns(block.rows)):
+        h, n_, x_ = x[:, None] * (m[having] - x[:, None] * V[j]), n[having], x[:, None]
+        H = np.column_stack([h, x])
+        HH, He = H.T @ (n_[:, None] * H), H.T @ E[having]
+        HH[:-1, :-1] += np.tensordot(np.square(x), C[having], axes=1)
+        He[:-1] += x @ F[having]
+        now, Lambda = np.append(V[j], w[j]), precision[j]
+        g = Lambda * (mean[j] - now) - noise_precision * He
+        change = draw_change(noise_precision * HH + np.diag(Lambda), g, noise[j])
+        step = H @ change
+        moved[having] += step
+        E[having] += n_ * step
+        F[having] += x_ * (C[having] @ change[:-1])
+        m[having] += x_ * change[:-1]
+        V[j] += change[:-1]
+        w[j] += change[-1]
+    error += moved[keys] + (away * (m - before)[keys]).sum(axis=1)
+    sums += (m - before)[keys]
 
 
 def rebuild(

@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
+from fmexp.data.related import Related
 
 if TYPE_CHECKING:
     from fmexp.data.features import Features
+    from fmexp.data.related import FeatureRows
 
 W0_PRECISION = 1.0
 HALF = 0.5
@@ -52,28 +54,38 @@ def gammas(generator: np.random.Generator, shape: float | np.ndarray) -> np.ndar
     return np.asarray(np.maximum(np.float32(drawn), np.finfo(np.float32).tiny), np.float64)
 
 
-def prior_scales(features: Features, k: int) -> tuple[float, float]:
+def prior_scales(features: FeatureRows, k: int) -> tuple[float, float]:
     """The standard deviations of w and of V that give linear part and pairs variance 1.
 
     Over random w and V, a row's linear part has variance w_scale^2 sum_j x_j^2, and its pairs have
     k V_scale^4 sum_{i<j} x_i^2 x_j^2; the means over the rows are taken. 1 where there are none.
     """
     singles = pairs = 0.0
+    shared: list[tuple[np.ndarray, ...]] = []
+    if isinstance(features, Related):
+        shared = [(block.keys, *_powers(block.rows)) for block in features.blocks]
+        features = features.own
     for some in chunks(len(features), SMALL_CHUNK_ROWS):
-        rows = features.take(some) if isinstance(features, CSR) else np.asarray(features[some])
-        if isinstance(rows, CSR):
-            of_entry, squares = rows.rows_of_entries(), np.square(rows.values_or_ones())
-            sums = np.bincount(of_entry, squares, len(rows))
-            fourth = np.bincount(of_entry, np.square(squares), len(rows))
-        else:
-            squares = np.square(rows)
-            sums, fourth = squares.sum(axis=1), np.square(squares).sum(axis=1)
+        sums, fourth = _powers(features.take(some) if isinstance(features, CSR) else features[some])
+        for keys, squares_of_key, fourth_of_key in shared:
+            sums, fourth = sums + squares_of_key[keys[some]], fourth + fourth_of_key[keys[some]]
         singles += float(sums.sum())
         pairs += float((np.square(sums) - fourth).sum()) / 2
     n_rows = len(features)
     w_scale = np.sqrt(n_rows / singles) if singles > 0 else 1.0
     V_scale = np.sqrt(np.sqrt(n_rows / (k * pairs))) if pairs > 0 else 1.0
     return float(np.float32(w_scale)), float(np.float32(V_scale))
+
+
+def _powers(rows: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of x^2 and of x^4 of each row."""
+    if isinstance(rows, CSR):
+        of_entry, squares = rows.rows_of_entries(), np.square(rows.values_or_ones())
+        return np.bincount(of_entry, squares, len(rows)), np.bincount(
+            of_entry, np.square(squares), len(rows)
+        )
+    squares = np.square(np.asarray(rows))
+    return squares.sum(axis=1), np.square(squares).sum(axis=1)
 
 
 def noise_precision(squared_errors: float, n_rows: int) -> tuple[float, float]:

@@ -13,8 +13,10 @@ from fmexp import fm
 from fmexp.backends import sgd_kernels
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
+from fmexp.backends.scoring import Scorer
 from fmexp.backends.sgd import DenseLayout, SparseLayout
 from fmexp.data.features import CSR
+from fmexp.data.related import Block, Related
 
 FACTORS: dict[fm.Task, tuple[int, ...]] = {"regression": (4, 8, 16, 32), "classification": (8,)}
 """Up to how many factors, for each task."""
@@ -43,6 +45,11 @@ def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
             parameters = fm.Parameters(0.0, np.zeros(2), np.zeros((2, 8)))
             groups, columns = np.zeros(2, np.int64), columns_of(rows, 2)
             Chain(columns, target, task, parameters, groups, (1.0, 1.0), seed=0).sweep()
+        own, block = CSR(indptr, indices, None, 4), Block(2, rows, indices)
+        wide = fm.Parameters(0.0, np.zeros(4), np.zeros((4, 8)))
+        Chain(columns_of(own, 4), target, "regression", wide, np.zeros(4, np.int64), (1.0, 1.0),
+              seed=0, relations=(block,)).sweep()  # fmt: skip
+        Scorer(Related(own, (block,)), wide)(wide)
 
 
 if __name__ == "__main__":

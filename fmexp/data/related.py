@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmexp.data.features import CSR, Features
+from fmexp.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,27 @@ class Block:
     rows: Features
     keys: np.ndarray
 
+    def __post_init__(self) -> None:
+        """Refuse keys that would lead a kernel out of bounds.
+
+        Raises:
+            DataError: a key is below 0, or there is no such row.
+        """
+        if len(self.keys) and not 0 <= self.keys.min() <= self.keys.max() < len(self.rows):
+            raise DataError(f"expected keys of {len(self.rows):,} rows, got {self.keys.max():,}")
+
     @property
     def last(self) -> int:
         """The feature after the run."""
         return self.first + int(self.rows.shape[1])
+
+    def used(self) -> Block:
+        """The same without shared rows that no row has."""
+        used, keys = np.unique(self.keys, return_inverse=True)
+        if len(used) == len(self.rows):
+            return self
+        rows = self.rows.take(used) if isinstance(self.rows, CSR) else self.rows[used]
+        return Block(self.first, rows, keys.astype(np.int32))
 
     def expand(self, n_features: int) -> CSR:
         """The run written out for every row, as rows of n_features features."""
@@ -79,6 +97,13 @@ FeatureRows = Features | Related
 def expanded(features: FeatureRows) -> Features:
     """The same rows, dense or CSR."""
     return features.expand() if isinstance(features, Related) else features
+
+
+def parted(features: FeatureRows) -> tuple[Features, tuple[Block, ...]]:
+    """What each row has for itself, and the blocks, without shared rows that no row has."""
+    if not isinstance(features, Related):
+        return features, ()
+    return features.own, tuple(block.used() for block in features.blocks)
 
 
 def _side_by_side(parts: list[CSR]) -> CSR:
