@@ -137,6 +137,16 @@ def test_every_package_that_is_imported_is_a_declared_dependency():
             assert declared & set(names.get(package, [package])), f"{path} imports {package}"
 
 
+def test_errors_of_pyarrow_are_named_in_one_module():
+    named = {
+        _name(path)
+        for path in MODULES
+        for node in _nodes(path)
+        if getattr(node, "attr", "").startswith("Arrow")
+    }
+    assert named == {"fmexp.data.arrow"}
+
+
 MODEL = (
     "fmexp.application",
     "fmexp.fm",

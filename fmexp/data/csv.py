@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data import files, quotes
+from fmexp.data.arrow import arrow_values, in_data_errors
 from fmexp.data.cells import MISSING, MISSING_HINT, MISSING_TARGET_HINT, TextFormat
 from fmexp.data.dates import days
 from fmexp.data.delimited import header, not_utf8, records, sniff, undecoded
 from fmexp.data.read_plan import ReadPlan, TableFiles, sample_rows
-from fmexp.data.table import Column, Table, Text, arrow_values
+from fmexp.data.table import Column, Table, Text
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -112,8 +113,13 @@ def batches(file: Path, dialect: Dialect, plan: ReadPlan) -> Iterator[Table]:
     )
     if n_quotes % 2 or may_pair:
         _explain(file, dialect, names, plan)
-    stream = files.open_bytes(file)
-    try:
+
+    def explain(error: Exception) -> None:
+        _explain(file, dialect, names, plan)
+        if "straddling" in str(error):
+            raise DataError(f"{file}: a row is longer than {CHUNK_BYTES:,} bytes") from None
+
+    with files.open_bytes(file) as stream, in_data_errors(f"{file} cannot be read", explain):
         reader = arrow_csv.open_csv(
             pa.PythonFile(stream, "r") if not isinstance(stream, io.BufferedReader) else str(file),
             read_options=arrow_csv.ReadOptions(
@@ -135,13 +141,6 @@ def batches(file: Path, dialect: Dialect, plan: ReadPlan) -> Iterator[Table]:
             if not plan.accepts(table):
                 _explain(file, dialect, names, plan)
             yield table
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, *files.DAMAGED) as error:
-        _explain(file, dialect, names, plan)
-        if "straddling" in str(error):
-            raise DataError(f"{file}: a row is longer than {CHUNK_BYTES:,} bytes") from None
-        raise DataError(f"{file} cannot be read: {error}") from error
-    finally:
-        stream.close()
 
 
 def _conversion(names: list[str], plan: ReadPlan, text: TextFormat) -> Any:

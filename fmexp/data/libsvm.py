@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import budget, files
+from fmexp.data.arrow import arrow_values, in_data_errors
 from fmexp.data.features import CSR
-from fmexp.data.table import Table, arrow_values
+from fmexp.data.table import Table
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -132,15 +133,16 @@ def _numbers(text: bytes) -> np.ndarray | None:
     from pyarrow import csv as arrow_csv
 
     try:
-        table = arrow_csv.read_csv(
-            io.BytesIO(text.translate(_TO_LINES)),
-            read_options=arrow_csv.ReadOptions(column_names=["x"]),
-            parse_options=arrow_csv.ParseOptions(quote_char=False),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types={"x": pa.float64()}, null_values=[]
-            ),
-        )
-    except pa.ArrowInvalid:
+        with in_data_errors("expected numbers"):
+            table = arrow_csv.read_csv(
+                io.BytesIO(text.translate(_TO_LINES)),
+                read_options=arrow_csv.ReadOptions(column_names=["x"]),
+                parse_options=arrow_csv.ParseOptions(quote_char=False),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types={"x": pa.float64()}, null_values=[]
+                ),
+            )
+    except DataError:
         return None
     return np.concatenate([arrow_values(chunk) for chunk in table["x"].chunks])
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmexp.data.arrow import arrow_values, in_data_errors
 from fmexp.data.cells import MISSING_HINT, MISSING_TARGET_HINT
 from fmexp.data.dates import days
 from fmexp.data.features import SMALL_CHUNK_ROWS
 from fmexp.data.read_plan import TableFiles, sample_rows
-from fmexp.data.table import Column, Table, Text, arrow_values, text_of_numbers
+from fmexp.data.table import Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fmexp.data.read_plan import ReadPlan
+
+
+EXPECTED = "expected a Parquet file that can be read"
 
 
 def open_table(found: list[Path]) -> TableFiles:
@@ -31,27 +34,13 @@ def open_table(found: list[Path]) -> TableFiles:
     return TableFiles(found, first, sum(map(n_rows, found)), "", names, batches)
 
 
-@contextmanager
-def _in_data_errors(file: Path) -> Iterator[None]:
-    """Raises DataError for whatever Arrow meets in a file that is damaged, or odd, in the block."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except DataError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{file}: expected a Parquet file that can be read: {line}") from error
-
-
 def sample(file: Path) -> dict[str, list[str]]:
     """The first rows as texts, by column; missing cells are "".
 
     Raises:
         DataError: the file is no Parquet, has no row, or nested columns.
     """
-    with _in_data_errors(file):
+    with in_data_errors(f"{file}: {EXPECTED}"):
         return _sample(file)
 
 
@@ -92,7 +81,7 @@ def batches(file: Path, plan: ReadPlan) -> Iterator[Table]:
     Raises:
         DataError: a cell is no finite number where one is needed.
     """
-    with _in_data_errors(file):
+    with in_data_errors(f"{file}: {EXPECTED}"):
         yield from _batches(file, plan)
 
 
@@ -119,7 +108,7 @@ def _batches(file: Path, plan: ReadPlan) -> Iterator[Table]:
 def _open(file: Path) -> Any:
     from pyarrow import parquet
 
-    with _in_data_errors(file):
+    with in_data_errors(f"{file}: {EXPECTED}"):
         opened = parquet.ParquetFile(file)
         names = opened.schema_arrow.names
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -132,12 +121,10 @@ def _numbers(file: Path, name: str, column: Any) -> np.ndarray:
     """float64, NaN where missing."""
     import pyarrow as pa
 
-    try:
+    with in_data_errors(f"{file}, column {name!r}: expected numbers"):
         if pa.types.is_temporal(column.type):
             column = column.cast(pa.int64())
         return arrow_values(column.cast(pa.float64(), safe=False))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{file}, column {name!r}: expected numbers: {error}") from None
 
 
 def _days(column: Any, form: str) -> np.ndarray:

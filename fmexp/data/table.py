@@ -6,7 +6,7 @@ import hashlib
 import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -66,22 +66,6 @@ class Reference:
         """The cells of these rows of this table."""
         at = self.row_of_key[self.key.codes[rows]]
         return self.column.take(at) if isinstance(self.column, Text) else self.column[at]
-
-
-def arrow_values(array: Any, dtype: type = np.float64) -> np.ndarray:
-    """The numbers of a pyarrow array of that type, NaN where missing; read-only.
-
-    Its own `to_numpy` does the same, but imports pandas for it, which takes a third of a second.
-    """
-    n, start = len(array), array.offset
-    validity, data = array.buffers()
-    if not n:
-        return np.empty(0, dtype)
-    values: np.ndarray = np.frombuffer(data, dtype, n, start * np.dtype(dtype).itemsize)
-    if array.null_count:
-        present = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
-        values = np.where(present[start : start + n], values, np.nan)
-    return values
 
 
 @dataclass(frozen=True)
