@@ -18,10 +18,15 @@ PARTS = SplitConfig(0.2, 0.2, None, 0)
 
 
 def load_csv(
-    path: Path, split: SplitConfig = WHOLE, task: str = "regression", **keys: Any
+    path: Path,
+    split: SplitConfig = WHOLE,
+    task: str = "regression",
+    *,
+    shared: bool = False,
+    **keys: Any,
 ) -> Dataset:
     tree = shipped(data="csv")["data"] | {"path": str(path), "target": "y"} | keys
-    return load(CsvConfig(**tree), split, task)
+    return load(CsvConfig(**tree), split, task, shared=shared)
 
 
 def load_libsvm(path: Path, split: SplitConfig = WHOLE) -> Dataset:

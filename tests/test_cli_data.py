@@ -44,6 +44,14 @@ def test_the_contract_is_shown_with_its_reasons(tmp_path: Path) -> None:
         assert any(all(word in line for word in words) for line in said.splitlines()), words
 
 
+def test_users_and_items_make_it_propose_their_history(tmp_path: Path) -> None:
+    pairs = [(u, i) for u in range(40) for i in range(60) if (u * i + u) % 3]
+    path = table(tmp_path, "user,film,rating", *(f"u{u},f{i},{(u + i) % 5}" for u, i in pairs))
+    said = "user, film: users and items? 'data.history={user: film}' gives each row the items of"
+    assert said in inspect(path, Options())
+    assert "data.history" not in inspect(ratings(tmp_path), Options())
+
+
 def test_the_command_that_it_prints_trains(fmexp: Any) -> None:
     ratings(fmexp.folder)
     said = fmexp("data", "t.csv")

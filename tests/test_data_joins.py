@@ -11,7 +11,8 @@ import pytest
 from fmexp import fm
 from fmexp.analysis.predict import Request, predict_file
 from fmexp.config.schema import SplitConfig
-from fmexp.data import cache, csv, encoded_split, features
+from fmexp.data import budget, cache, csv, encoded_split, features, sparse_rows
+from fmexp.data.related import Related, expanded
 from fmexp.errors import DataError
 from fmexp.model import Model, load
 from tests.data_support import PARTS, lines, load_csv
@@ -77,6 +78,40 @@ def test_tables_in_files_are_joined_chunk_by_chunk_and_found_again(
     again = joined(tmp_path, by_user)
     assert_equal(again, expected)
     assert (again.data_digest, again.columns_digest) == (found.data_digest, found.columns_digest)
+
+
+def test_runs_that_are_kept_once_are_those_of_the_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse_rows, "SHARED_FROM", 0)
+    found, expected = joined(tmp_path, shared=True), product(tmp_path)
+    assert isinstance(found.train.features, Related)
+    assert len(found.train.features.blocks) == 3  # price; age and since; genres
+    assert (expanded(found.train.features).to_dense() == expected.train.features.to_dense()).all()  # type: ignore[union-attr]
+
+
+def test_a_missing_number_is_an_error_where_a_row_has_its_key(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(
+        lines("item,y", *(f"{'ab'[i % 2]},{i % 7}" for i in range(40)))
+    )
+    keys: dict[str, Any] = {"joins": {"item": "items.csv"}, "categorical": ["item"]}
+    (tmp_path / "items.csv").write_bytes(lines("item,price", "a,2.5", "b,3", "c,"))
+    assert load_csv(tmp_path / "t.csv", **keys).train.features.shape == (40, 3)
+    (tmp_path / "items.csv").write_bytes(lines("item,price", "a,2.5", "b,", "c,3"))
+    with pytest.raises(DataError, match="'price' must hold finite numbers, got missing values"):
+        load_csv(tmp_path / "t.csv", **keys)
+
+
+def test_another_separator_of_lists_is_another_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "SMALLEST", 0)
+    for module in (encoded_split, features):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 64)
+    assert "genres=A" in product(tmp_path).encoder.feature_names
+    other = load_csv(tmp_path / "p.csv", PARTS, **(KEYS | {"lists": {"genres": "/"}}))
+    assert "genres=A|C" in other.encoder.feature_names
 
 
 def test_another_joined_table_is_another_data_set(tmp_path: Path) -> None:
@@ -182,6 +217,15 @@ def test_tables_that_cannot_be_joined_are_refused(
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said):
         load_csv(tmp_path / "t.csv", joins={"item": "items.csv"})
+
+
+def test_a_second_table_that_memory_does_not_hold_is_refused_with_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "STATED", 0)
+    monkeypatch.setattr(budget, "available", lambda: 3000.0)
+    with pytest.raises(DataError, match=r"the cells of items.csv need about 4.1 kB of memory, 3.0"):
+        joined(tmp_path)
 
 
 def test_a_damaged_joined_table_of_a_model_is_refused(tmp_path: Path) -> None:

@@ -108,9 +108,13 @@ def count_unknown(model: Model, table: Table) -> Counter[str]:
     """Rows with a category that training did not have, by column."""
     counts: Counter[str] = Counter()
     for field in model.encoder.categorical:
+        if field.column not in table.columns:  # a history: training's own items
+            continue
         column = field.text_of(table)
-        split = field.split or (lambda cell: [cell])
-        unknown = np.array([(field.numbers_of(split(n)) < 0).any() for n in column.names], bool)
+        cells = [field.split(cell) if field.split else [cell] for cell in column.names]
+        names = list(dict.fromkeys(chain.from_iterable(cells)))
+        new = {n for n, number in zip(names, field.numbers_of(names), strict=True) if number < 0}
+        unknown = np.array([not new.isdisjoint(cell) for cell in cells], bool)
         counts[field.name] = int(unknown[column.codes].sum())
     return +counts
 

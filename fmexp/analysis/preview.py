@@ -274,6 +274,7 @@ def _suspicious(data: Look) -> list[str]:
         )
     for column in () if data.encoder.block else data.encoder.numeric:
         found += _suspicious_numbers(column.name, np.asarray(data.table.columns[column.name]), y)
+    found += _history_hint(data)
     for field in data.encoder.categorical:
         text = data.table.columns[field.name]
         assert isinstance(text, Text)
@@ -297,6 +298,23 @@ def _suspicious(data: Look) -> list[str]:
             empty = int(counts[text.names.index("")])
             found.append(f"{field.name}: {empty:,} empty cells are a category of their own")
     return found
+
+
+def _history_hint(data: Look) -> list[str]:
+    """What to do where two columns of ids, each pair once, look like users and items."""
+    ids = [
+        (field.name, text.codes.astype(np.int64), len(text.names))
+        for field in data.encoder.categorical
+        if isinstance(text := data.table.columns.get(field.name), Text)
+        if 20 <= len(field.categories) <= 0.5 * len(text)
+    ]
+    if len(ids) != 2:
+        return []
+    (user, users, _), (item, items, n_items) = ids
+    if len(np.unique(users * n_items + items)) < 0.9 * len(users):
+        return []
+    key = f"'data.history={{{user}: {item}}}'"
+    return [f"{user}, {item}: users and items? {key} gives each row the items of its {user}"]
 
 
 def _near_duplicates(name: str, names: list[str]) -> list[str]:

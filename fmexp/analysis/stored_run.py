@@ -15,7 +15,7 @@ from fmexp import model
 from fmexp.config import yaml_files
 from fmexp.config.checks import parse
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
-from fmexp.data.loading import load
+from fmexp.data.loading import load_for
 from fmexp.errors import ConfigError, DataError
 from fmexp.record.tracker import APPLICATION
 
@@ -102,14 +102,14 @@ def load_data(
         DataError: it is not there, or holds other data; or the split comes out differently.
     """
     if not isinstance(config.data, CsvConfig | ParquetConfig | LibsvmConfig):
-        return _checked(load(config.data, config.split, config.task), record, config.data.name)
+        return _checked(load_for(config), record, config.data.name)
     recorded = config.data.path
     places = [given] if given else [Path(record.source or recorded), _beside(recorded, folder)]
     others = []
     for place in dict.fromkeys(places):
         if not glob.glob(str(place)):  # noqa: PTH207 -- absolute patterns, too
             continue
-        data = load(replace(config.data, path=str(place)), config.split, config.task)
+        data = load_for(replace(config, data=replace(config.data, path=str(place))))
         try:
             return _checked(data, record, str(place))
         except DataError as error:

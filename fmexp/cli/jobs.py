@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fmexp.backends.base import load_backend
 from fmexp.config import compose
 from fmexp.config.schema import STARTS, MlflowConfig
-from fmexp.data.loading import load
+from fmexp.data.loading import load_for
 from fmexp.errors import ConfigError
 from fmexp.experiment import console, one_run
 from fmexp.fm import Samples
@@ -37,7 +37,7 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
     config = composed.config
     interrupt.sigterm_is_ctrl_c()
     load_backend(config.backend.name)
-    data = load(config.data, config.split, config.task)
+    data = load_for(config)
     for note in data.notes:
         print(note)
     parameters = first_parameters(composed, data)

@@ -193,6 +193,8 @@ class ColumnsConfig:
     lists: dict[str, str] | None
     list_weight: Literal["sqrt", "mean", "one"]
     joins: dict[str, str] | None
+    history: dict[str, str] | None
+    history_own: bool
     min_count: Count
     missing: Literal["error", "mean"]
     missing_target: Literal["error", "drop"]
@@ -288,7 +290,7 @@ class Config:
         return "mse" if self.task == "regression" else "logloss"
 
 
-MAPPINGS = frozenset(["data.dates", "data.lists", "data.joins"])
+MAPPINGS = frozenset(["data.dates", "data.lists", "data.joins", "data.history"])
 """Keys whose value is a mapping: its names are the user's and no keys."""
 
 

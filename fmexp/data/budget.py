@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import resource
+import shutil
 from pathlib import Path
 
 from fmexp.errors import DataError
@@ -16,12 +17,19 @@ STATED = 256e6
 _log = logging.getLogger(__name__)
 
 
-def claim(n_bytes: float, what: str, instead: str) -> None:
-    """Say how much memory is needed for `what`.
+def claim(n_bytes: float, what: str, instead: str, folder: Path | None = None) -> None:
+    """Say how much memory is needed for `what`; of what goes to a folder on disk, nothing.
 
     Raises:
         DataError: more than is available now; `instead` says what to do.
     """
+    if folder is not None:
+        left = float(shutil.disk_usage(folder).free)
+        if n_bytes > left:
+            raise DataError(
+                f"{what} need about {size(n_bytes)} of disk, {size(left)} are free: {instead}"
+            )
+        return
     if n_bytes < STATED:
         return
     free = available()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data import budget, files
+from fmexp.data.features import CSR
 from fmexp.data.growing import GrowingArray, GrowingFeatures, mapped, read_features
 from fmexp.data.table import Column, Table, Text, digest, stack
 from fmexp.errors import DataError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Of the layout; another one is built anew."""
 
 SMALLEST = 8 << 20
@@ -61,7 +62,7 @@ class CachedTable:
                 columns[name] = mapped(folder / f"{i}.bin", np.float64)
         self.folder, self.is_new = folder, is_new
         block = read_features(folder, "block", about["n_features"])
-        assert not isinstance(block, np.ndarray)
+        assert block is None or isinstance(block, CSR)
         self.table = Table(columns, block, about["left_out"])
         self.data_digest: str = about["data_digest"]
         self.columns_digest: str = about["columns_digest"]
@@ -199,7 +200,7 @@ def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None
             text = json.dumps(names, ensure_ascii=False)
             (folder / f"{i}.json").write_text(text, encoding="utf-8")
     block = growing.finish()
-    assert not isinstance(block, np.ndarray)
+    assert block is None or isinstance(block, CSR)
     kinds = [[name, "number" if names is None else "text"] for name, (_, names) in columns.items()]
     about |= {
         "columns": kinds,

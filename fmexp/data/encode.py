@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fmexp.data.cells import TextFormat
-from fmexp.data.features import CSR, Features
 from fmexp.data.fields import Block, Categorical, Numeric, finite, listed, numbers_of
 from fmexp.data.joins import Join
+from fmexp.data.related import FeatureRows, Related, expanded
+from fmexp.data.sparse_rows import (
+    Run,
+    category_codes,
+    n_entries,
+    numeric_features,
+    runs,
+    sparse_rows,
+)
 from fmexp.data.table import BLOCK, Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from fmexp.data.features import Features
 
 
 @dataclass(frozen=True)
@@ -89,11 +97,16 @@ class Encoder:
         names = [c.name for c in self.numeric] + [c.column for c in self.categorical]
         return list(dict.fromkeys(names))
 
+    @cached_property
+    def _joined(self) -> dict[str, Join]:
+        """The columns that are joined."""
+        return {name: join for join in self.joins for name in join.columns}
+
     @property
     def own_columns(self) -> list[str]:
         """The columns that a table must have: those above that are not joined, and the keys."""
-        joined = {name for join in self.joins for name in join.columns}
-        names = [name for name in self.column_names if name not in joined]
+        names = [name for name in self.column_names if name not in self._joined]
+        names += [field.without for field in self.categorical if field.without]
         return list(dict.fromkeys([*names, *(join.key for join in self.joins)]))
 
     @property
@@ -107,12 +120,12 @@ class Encoder:
         return [name for name in self.own_columns if name not in self.number_columns]
 
     def with_joined(self, table: Table, where: str = "the rows", first: int = 0) -> Table:
-        """The table with the columns that are joined; arguments as `Join.attach`.
+        """The table with the columns of second tables; arguments as `Join.attach`.
 
         Raises:
             DataError: a row has a key that the joined table does not have.
         """
-        for join in self.joins:
+        for join in (join for join in self.joins if not join.learned):
             table = join.attach(table, where, first)
         return table.take(slice(None)) if table.references else table
 
@@ -132,12 +145,48 @@ class Encoder:
         Raises:
             DataError: a column is missing, or a cell is no finite number.
         """
+        return expanded(self.feature_rows(table))
+
+    def feature_rows(self, table: Table) -> FeatureRows:
+        """The same, with long runs of features that rows share kept once."""
         if self.block is not None and self.block.sparse:
             return self.block.rows(table)
         if self.block is None:
             self.check_columns(list(table.columns), "the table")
-            table = self.with_joined(table)
-        return self._sparse_rows(table) if self.sparse else self._dense_rows(table)
+        if not self.sparse:
+            return self._dense_rows(self.with_joined(table))
+        mine = [placed for placed in self._placed if placed[1].column not in self._joined]
+        own = sparse_rows(table, mine, self.n_features)
+        short = tuple(run.of(table) for run in self._runs if not run.is_shared)
+        if short:
+            own = Related(own, short).expand()
+        shared = tuple(run.of(table) for run in self.shared_runs)
+        return Related(own, shared) if shared else own
+
+    @cached_property
+    def _runs(self) -> list[Run]:
+        return runs(self._placed, self._joined)
+
+    @property
+    def shared_runs(self) -> tuple[Run, ...]:
+        """The runs of features that rows share and that are kept once."""
+        return tuple(run for run in self._runs if run.is_shared)
+
+    def n_entries(self, table: Table, shared: bool) -> int:
+        """How many entries the sparse rows of a table have, zeros among them.
+
+        Args:
+            table: the rows.
+            shared: whether what rows share counts once.
+        """
+        n = 0
+        for _, column in self._placed:
+            if column.column in self._joined:
+                continue
+            n += n_entries(column, table)
+        for run in self._runs:
+            n += run.n_entries() if shared and run.is_shared else run.n_entries(table)
+        return n
 
     def check_columns(self, names: list[str], where: str) -> None:
         """Refuse a table without the columns that the features are made of.
@@ -205,82 +254,17 @@ class Encoder:
             names, raw = self.block.names(), self.block.rows(table).to_dense()
             table = Table({name: raw[:, j] for j, name in enumerate(names)})
         X = np.empty((len(table), self.n_features))
-        for feature, (_, values) in enumerate(self._numeric_features(table)):
+        columns = (x for column in self.numeric for x in numeric_features(column, table))
+        for feature, values in enumerate(columns):
             X[:, feature] = values
         return X
 
-    def _sparse_rows(self, table: Table) -> CSR:
-        entries = list(self._entries(table))
-        n_rows = len(table)
-        counts = np.zeros(n_rows, np.int64)
-        for rows, features, _ in entries:
-            counts[rows] += np.diff(features.indptr) if isinstance(features, CSR) else 1
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        indices = np.empty(indptr[-1], np.int32)
-        values = None if all(v is None for _, _, v in entries) else np.ones(indptr[-1])
-        following = indptr[:-1].copy()
-        for rows, features, numbers in entries:
-            at = following[rows]
-            if isinstance(features, CSR):
-                n = np.diff(features.indptr)
-                at = np.repeat(at - features.indptr[:-1], n) + np.arange(features.indptr[-1])
-                indices[at] = features.indices
-                following[rows] += n
-            else:
-                indices[at] = features
-                following[rows] += 1
-            if values is not None and numbers is not None:
-                values[at] = numbers
-        return CSR(indptr, indices, values, self.n_features)
-
-    def _numeric_features(self, table: Table) -> Iterator[tuple[Numeric, np.ndarray]]:
-        """The feature columns of the numeric columns: the number, then whether it was missing."""
-        for column in self.numeric:
-            x = numbers_of(column.name, table.columns[column.name])
-            missing = np.isnan(x)
-            if column.fill is not None:
-                x = np.where(missing, column.fill, x)
-            yield column, (finite(column.name, x) - column.offset) / column.scale
-            if column.marked:
-                yield column, missing.astype(np.float64)
-
-    def _entries(
-        self, table: Table
-    ) -> Iterator[tuple[np.ndarray | slice, int | np.ndarray | CSR, np.ndarray | None]]:
-        """Row numbers, feature numbers and values of what is not zero; None for all ones.
-
-        Feature numbers are one for each of the rows, or rows of any number of them as CSR.
-        """
-        feature = 0
-        for _, numbers in self._numeric_features(table):
-            rows = np.flatnonzero(numbers)
-            values = numbers[rows]
-            yield rows, feature, None if (values == 1).all() else values
-            feature += 1
-        for field in self.categorical:
-            if field.separator is not None:
-                several = field.list_rows(field.text_of(table))
-                numbered = replace(several, indices=several.indices + np.int32(feature))
-                yield slice(None), numbered, several.values
-                feature += field.width
-                continue
-            codes = category_codes(field, field.text_of(table))
-            if (codes >= 0).all():
-                yield slice(None), codes + np.int32(feature), None
-            else:
-                rows = np.flatnonzero(codes >= 0)
-                yield rows, codes[rows] + np.int32(feature), None
-            feature += field.width
-
-
-def category_codes(field: Categorical, column: Column) -> np.ndarray:
-    """The category number of every row, -1 for none; int32, shape (n_rows,)."""
-    text = column if isinstance(column, Text) else text_of_numbers(column)
-    lookup = field.numbers_of(text.names)
-    if field.rare:
-        lookup[lookup < 0] = len(field.categories)
-    codes: np.ndarray = lookup[text.codes]
-    return codes
+    @cached_property
+    def _placed(self) -> list[tuple[int, Numeric | Categorical]]:
+        """The columns, each with its first feature."""
+        columns: list[Numeric | Categorical] = [*self.numeric, *self.categorical]
+        starts = np.cumsum([0, *(column.width for column in columns)]).tolist()
+        return list(zip(starts, columns, strict=False))
 
 
 def _block_of_json(stored: dict[str, Any]) -> Block:

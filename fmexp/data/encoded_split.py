@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from fmexp.data import budget
 from fmexp.data.cache import new_folder, read_about, write_about
 from fmexp.data.dataset import Part
 from fmexp.data.encode import Encoder
-from fmexp.data.features import CHUNK_ROWS
+from fmexp.data.features import CHUNK_ROWS, SMALL_CHUNK_ROWS, chunks
 from fmexp.data.growing import GrowingArray, GrowingFeatures, mapped, read_features
 from fmexp.data.learn import learn
+from fmexp.data.related import expanded
 from fmexp.data.split import TEST, TRAIN, VALIDATION, split_rows
 from fmexp.data.table import digest, digest_of_cells
 
@@ -46,46 +47,53 @@ class EncodedSplit:
     rows: dict[int, Part]
 
 
-def split_and_encode(source: Source, split: SplitConfig, learning: Learning) -> EncodedSplit:
+def split_and_encode(
+    source: Source, split: SplitConfig, learning: Learning, shared: bool = False
+) -> EncodedSplit:
     """Split the rows, learn the encoding from the training part and apply it to all.
 
     A table of more than CHUNK_ROWS rows that is mapped from files is encoded into files beside
-    them, once for each split and way of learning.
+    them, once for each split and way of learning. Runs of features that rows share are kept once,
+    or written out for every row.
 
     Raises:
         DataError: there are too few rows, or the training rows cannot be learned from.
     """
     if source.cache is None or len(source.table) <= CHUNK_ROWS:
         part_of_row = np.zeros(len(source.table), np.uint8)
-        return _make(source, split, learning, part_of_row, None)
+        return _make(source, split, learning, shared, part_of_row)
     schema = source.schema
-    asked = [asdict(split), asdict(learning), schema.target, schema.numeric, schema.categorical]
+    asked: list[Any] = [asdict(split), asdict(learning), schema.target, schema.numeric]
+    asked += [schema.categorical, dict(schema.lists), shared]
     asked += [source.columns_digest()] if schema.joins else []
     key = digest([json.dumps(asked, sort_keys=True).encode()])[:16]
     folder = source.cache.folder / f"encoded-{key}"
     if read_about(folder) is None:
         with new_folder(folder) as made:
-            _make_in_files(source, split, learning, made)
+            _make_in_files(source, split, learning, shared, made)
     return _read(folder)
 
 
-def _encoded_bytes(source: Source, encoder: Encoder) -> float:
-    """About how much memory the encoded rows take."""
+def _encoded_bytes(source: Source, encoder: Encoder, shared: bool) -> float:
+    """About how much room the encoded rows take."""
     n_rows = len(source.table)
     if not encoder.sparse:
         return 8.0 * n_rows * encoder.n_features
     if source.table.block is not None:
         return 12.0 * len(source.table.block.indices) + 8 * n_rows
-    n_entries = len(encoder.categorical) + len(encoder.numeric)
-    return n_rows * (8.0 + n_entries * (12 if encoder.numeric else 4))
+    has_values = encoder.numeric or any(field.separator for field in encoder.categorical)
+    keys = len(encoder.shared_runs) if shared else 0
+    n_entries = encoder.n_entries(source.table, shared)
+    return n_rows * (8.0 + 4 * keys) + n_entries * (12 if has_values else 4)
 
 
 def _make(
     source: Source,
     split: SplitConfig,
     learning: Learning,
+    shared: bool,
     part_of_row: np.ndarray,
-    folder: Path | None,
+    folder: Path | None = None,
 ) -> EncodedSplit:
     """Split, learn, encode; into files of a folder, or into memory."""
     parts = split_rows(source.table, split, part_of_row)
@@ -95,10 +103,12 @@ def _make(
         learning,
         source.first,
     )
-    if folder is None:
-        budget.claim(_encoded_bytes(source, encoder), "the encoded rows", "use fewer")
+    instead = "use fewer"
+    if encoder.joins and not shared:
+        instead += ", or backend=gibbs, which keeps once what rows share"
+    budget.claim(_encoded_bytes(source, encoder, shared), "the encoded rows", instead, folder)
     encoded = {
-        part: _encode(source, encoder, parts.chunks(part), folder, name)
+        part: _encode(source, encoder, parts.chunks(part), folder, name, shared)
         for part, name in NAMES.items()
     }
     found = {part: rows for part, rows in encoded.items() if rows is not None}
@@ -114,14 +124,19 @@ def _encode(
     row_chunks: Iterator[np.ndarray],
     folder: Path | None,
     name: str,
+    shared: bool,
 ) -> Part | None:
     """The rows of a part, chunk by chunk; None where it has none."""
     growing = GrowingFeatures(folder, name)
     target = GrowingArray(np.float64, folder and folder / f"{name}-target.bin")
     numbers = GrowingArray(np.int64, folder and folder / f"{name}-rows.bin")
-    for rows in row_chunks:
-        chunk = source.table.take(rows)
-        growing.append(encoder.features(chunk))
+    unjoined = replace(source.table, references={})  # the encoder knows what is joined
+    is_compact = not encoder.joins or (shared and encoder.shared_runs)
+    size = CHUNK_ROWS if is_compact else SMALL_CHUNK_ROWS
+    for rows in (some[piece] for some in row_chunks for piece in chunks(len(some), size)):
+        chunk = unjoined.take(rows)
+        made = encoder.feature_rows(chunk)
+        growing.append(made if shared else expanded(made))
         target.append(encoder.target(chunk))
         numbers.append(rows)
     features = growing.finish()
@@ -130,13 +145,15 @@ def _encode(
     return Part(features, target.finish(), numbers.finish(), encoder.groups)
 
 
-def _make_in_files(source: Source, split: SplitConfig, learning: Learning, made: Path) -> None:
+def _make_in_files(
+    source: Source, split: SplitConfig, learning: Learning, shared: bool, made: Path
+) -> None:
     part_of_row = np.memmap(made / "parts.bin", np.uint8, mode="w+", shape=len(source.table))
-    parts = _make(source, split, learning, part_of_row, made)
+    parts = _make(source, split, learning, shared, part_of_row, made)
     names = [NAMES[part] for part in parts.rows]
     encoder = parts.encoder.to_json()
     digests = {"split_digest": parts.split_digest, "test_digest": parts.test_digest}
-    write_about(made, {"encoder": encoder, "parts": names} | digests)
+    write_about(made, {"encoder": encoder, "parts": names, "shared": shared} | digests)
 
 
 def _read(folder: Path) -> EncodedSplit:
@@ -144,15 +161,16 @@ def _read(folder: Path) -> EncodedSplit:
     assert about is not None
     encoder = Encoder.from_json(about["encoder"])
     found = {
-        part: _read_part(folder, name, encoder)
+        part: _read_part(folder, name, encoder, about["shared"])
         for part, name in NAMES.items()
         if name in about["parts"]
     }
     return EncodedSplit(encoder, about["split_digest"], about["test_digest"], found)
 
 
-def _read_part(folder: Path, name: str, encoder: Encoder) -> Part:
-    features = read_features(folder, name, encoder.n_features)
+def _read_part(folder: Path, name: str, encoder: Encoder, shared: bool) -> Part:
+    runs = [(run.first, run.rows) for run in encoder.shared_runs] if shared else []
+    features = read_features(folder, name, encoder.n_features, runs)
     assert features is not None
     target = mapped(folder / f"{name}-target.bin", np.float64)
     rows = mapped(folder / f"{name}-rows.bin", np.int64)

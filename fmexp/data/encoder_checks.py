@@ -35,6 +35,8 @@ def check(encoder: Encoder) -> None:
             raise ValueError(f"part and weight of {field.name} must be known ones")
         if field.separator is not None and not (field.separator and field.weight):
             raise ValueError(f"{field.name} must have a separator that is not empty, and a weight")
+        if field.without is not None and not isinstance(field.without, str):
+            raise ValueError(f"without of {field.name} must be a column")
     text = encoder.text
     _texts("what text says of cells", [text.encoding, text.decimal, *text.missing])
     if text.decimal not in (".", ",") or text.thousands not in THOUSANDS or not text.encoding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,11 @@ class Numeric:
     sign: str | None = None
 
     @property
+    def column(self) -> str:
+        """The column of the table that it is made of."""
+        return self.name
+
+    @property
     def width(self) -> int:
         """Number of features."""
         return 1 + self.marked
@@ -60,6 +66,8 @@ class Categorical:
         part: of a column of dates what of them is the category: weekday, month or hour.
         separator: between the categories of a cell, where it may hold several.
         weight: the feature of each of n categories in a cell: sqrt (1/sqrt(n)), mean (1/n), one.
+        without: a column whose category in the same row does not count among a cell's (of a
+            history the row's own item, with data.history_own=false).
     """
 
     name: str
@@ -68,6 +76,7 @@ class Categorical:
     part: str | None = None
     separator: str | None = None
     weight: str | None = None
+    without: str | None = None
 
     @property
     def column(self) -> str:
@@ -91,21 +100,41 @@ class Categorical:
 
     def list_rows(self, text: Text) -> CSR:
         """The features of each row of cells that may hold several categories."""
-        rows: list[dict[int, float]] = []
-        for cell in text.names:
-            names = self.split(cell) if self.split else [cell]
-            n = max(len(names), 1)
-            weight = {"sqrt": n**-0.5, "mean": 1 / n}.get(self.weight or "", 1.0)
-            row: dict[int, float] = {}
-            for j in self.numbers_of(names).tolist():
-                if j >= 0 or self.rare:
-                    j = j if j >= 0 else len(self.categories)
-                    row[j] = row.get(j, 0.0) + weight
-            rows.append(dict(sorted(row.items())))
-        indptr = np.cumsum([0, *map(len, rows)])
-        indices = np.array([j for row in rows for j in row], np.int32)
-        values = np.array([x for row in rows for x in row.values()], np.float64)
-        return CSR(indptr, indices, values, self.width).take(text.codes)
+        used, codes = np.unique(text.codes, return_inverse=True)
+        cells = [text.names[code] for code in used.tolist()]
+        several = [self.split(cell) if self.split else [cell] for cell in cells]
+        sizes = np.array([len(names) for names in several], np.int64)
+        names = list(dict.fromkeys(chain.from_iterable(several)))
+        position = {name: i for i, name in enumerate(names)}
+        flat = np.array([position[n] for n in chain.from_iterable(several)], np.int64)
+        categories = self.numbers_of(names).astype(np.int64)
+        if self.rare:
+            categories[categories < 0] = len(self.categories)
+        found, cell_of = categories[flat], np.repeat(np.arange(len(cells)), sizes)
+        n = np.maximum(sizes, 1)
+        weight = {"sqrt": np.sqrt(1 / n), "mean": 1 / n}.get(self.weight or "", np.ones(len(n)))
+        known = found >= 0
+        entries, entry_of = np.unique(
+            cell_of[known] * self.width + found[known], return_inverse=True
+        )
+        values = np.bincount(entry_of, weight[cell_of[known]], len(entries))
+        row, feature = np.divmod(entries, max(self.width, 1))
+        indptr = np.searchsorted(row, np.arange(len(cells) + 1)).astype(np.int64)
+        return CSR(indptr, feature.astype(np.int32), values, self.width).take(codes)
+
+    def taken_out(self, rows: CSR, table: Table) -> CSR:
+        """The rows of lists without the category that `without` names in the same row.
+
+        Args:
+            rows: as `list_rows` gives them with weight sqrt, all categories known.
+            table: has the column that `without` names.
+        """
+        column = table.columns[self.without or ""]
+        text = column if isinstance(column, Text) else text_of_numbers(column)
+        own = self.numbers_of([name.strip() for name in text.names])[text.codes]
+        kept = rows.keep(rows.indices != own[rows.rows_of_entries()])
+        n = np.diff(kept.indptr)
+        return replace(kept, values=np.repeat(np.sqrt(1 / np.maximum(n, 1)), n))
 
     @property
     def width(self) -> int:
@@ -184,6 +213,13 @@ def _block(table: Table) -> CSR:
     if table.block is None:
         raise DataError("the model needs sparse rows (libsvm text or a scipy matrix)")
     return table.block
+
+
+def sorted_names(names: list[str]) -> list[str]:
+    """In order: as integers where all are plain ones, else as texts."""
+    if all(name.isdecimal() and name.isascii() and str(int(name)) == name for name in names):
+        return sorted(names, key=int)
+    return sorted(names)
 
 
 def listed(names: list[str]) -> str:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data.features import CSR, Features, chunks
+from fmexp.data.related import Block, FeatureRows, Related
 from fmexp.data.table import as_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -58,9 +60,18 @@ class GrowingFeatures:
         self._folder, self._prefix = folder, prefix
         self._arrays: dict[str, GrowingArray] = {}
         self._n_entries = self._n_features = 0
+        self._runs: list[tuple[int, Features]] = []
 
-    def append(self, rows: Features) -> None:
-        """Add rows, shape (n_rows, n_features), at the end; all dense, or all CSR."""
+    def append(self, rows: FeatureRows) -> None:
+        """Add rows, shape (n_rows, n_features), at the end; all dense, all CSR, or all related.
+
+        What related rows share is kept in memory, and taken from the first of them.
+        """
+        if isinstance(rows, Related):
+            self._runs = self._runs or [(block.first, block.rows) for block in rows.blocks]
+            for i, block in enumerate(rows.blocks):
+                self._array(f"keys{i}", np.int32).append(block.keys)
+            rows = rows.own
         self._n_features = max(self._n_features, rows.shape[1])
         if not isinstance(rows, CSR):
             self._array("dense", np.float64).append(rows.ravel())
@@ -68,7 +79,7 @@ class GrowingFeatures:
         if rows.values is not None and "values" not in self._arrays:
             for some in chunks(self._n_entries):
                 self._array("values", np.float64).append(np.ones(some.stop - some.start))
-        if not self._arrays:
+        if "indptr" not in self._arrays:
             self._array("indptr", np.int64).append(np.zeros(1, np.int64))
         if rows.values is not None or "values" in self._arrays:
             self._array("values", np.float64).append(rows.values_or_ones())
@@ -76,10 +87,10 @@ class GrowingFeatures:
         self._array("indices", np.int32).append(rows.indices)
         self._n_entries += len(rows.indices)
 
-    def finish(self) -> Features | None:
+    def finish(self) -> FeatureRows | None:
         """All rows, None if none was added; nothing can be added after that."""
         found = {name: array.finish() for name, array in self._arrays.items()}
-        return _features(found, self._n_features)
+        return _features(found, self._n_features, self._runs)
 
     def _array(self, name: str, dtype: type[np.generic]) -> GrowingArray:
         if name not in self._arrays:
@@ -88,20 +99,34 @@ class GrowingFeatures:
         return self._arrays[name]
 
 
-def read_features(folder: Path, prefix: str, n_features: int) -> Features | None:
-    """The rows that `GrowingFeatures(folder, prefix)` wrote, None where there are none."""
+def read_features(
+    folder: Path, prefix: str, n_features: int, runs: Sequence[tuple[int, Features]] = ()
+) -> FeatureRows | None:
+    """The rows that `GrowingFeatures(folder, prefix)` wrote, None where there are none.
+
+    Args:
+        folder: as there.
+        prefix: as there.
+        n_features: of all rows.
+        runs: of related rows each run's first feature, and what they share of it.
+    """
     kinds = {"dense": np.float64, "indptr": np.int64, "indices": np.int32, "values": np.float64}
+    kinds |= {f"keys{i}": np.int32 for i in range(len(runs))}
     paths = {name: folder / f"{prefix}-{name}.bin" for name in kinds}
     found = {n: mapped(path, np.dtype(kinds[n])) for n, path in paths.items() if path.exists()}
-    return _features(found, n_features)
+    return _features(found, n_features, runs)
 
 
-def _features(arrays: dict[str, np.ndarray], n_features: int) -> Features | None:
+def _features(
+    arrays: dict[str, np.ndarray], n_features: int, runs: Sequence[tuple[int, Features]]
+) -> FeatureRows | None:
     if "dense" in arrays:
         return arrays["dense"].reshape(-1, n_features)
     if "indptr" not in arrays:
         return None
-    return CSR(arrays["indptr"], arrays["indices"], arrays.get("values"), n_features)
+    own = CSR(arrays["indptr"], arrays["indices"], arrays.get("values"), n_features)
+    blocks = [Block(first, rows, arrays[f"keys{i}"]) for i, (first, rows) in enumerate(runs)]
+    return Related(own, tuple(blocks)) if blocks else own
 
 
 def mapped(path: Path, dtype: np.dtype[np.generic] | type[np.generic]) -> np.ndarray:

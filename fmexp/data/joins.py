@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data import dates, files
+from fmexp.data import budget, dates, files
 from fmexp.data.cells import TextFormat, id_text
 from fmexp.data.read_plan import ReadPlan
-from fmexp.data.table import Column, Reference, Table, Text, digest, stack
+from fmexp.data.table import (
+    Column,
+    Reference,
+    Table,
+    Text,
+    digest,
+    stack,
+    text_of_numbers,
+)
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fmexp.data.read_plan import TableFiles
+
+
+READ_BYTES = 25.0
+"""Memory that a byte of a second table takes, about: all its cells are texts at first."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +43,17 @@ class Join:
         columns: by name the cells of each row: numbers (None where missing), or texts.
         may_miss: whether a row of the first table may have a key that is not there: its joined
             cells are then missing.
+        learned: whether it is no file's, but made of the training rows (data.history).
     """
 
     key: str
     keys: tuple[str, ...]
     columns: dict[str, list[Any]] = field(default_factory=dict)
     may_miss: bool = False
+    learned: bool = False
 
     def attach(self, table: Table, where: str = "the rows", first: int = 0) -> Table:
-        """The table with references to these columns, as far as it does not have them itself.
+        """The table with references to these columns.
 
         Args:
             table: rows that have the key.
@@ -49,16 +63,36 @@ class Join:
         Raises:
             DataError: a row's key is not there.
         """
-        wanted = {name: c for name, c in self._arrays.items() if name not in table.columns}
-        if not wanted or self.key not in table.columns:
+        if not self.columns or self.key not in table.columns:
             return table
-        key = table.columns[self.key]
-        assert isinstance(key, Text)
-        rows = np.array([self._row_of(name) for name in key.names], np.int32)
+        key, rows = self._keys_of(table)
         if not self.may_miss:
             self._refuse_unknown(key, rows, where, first)
-        references = {name: Reference(column, key, rows) for name, column in wanted.items()}
+        joined = self.table.columns.items()
+        references = {name: Reference(column, key, rows) for name, column in joined}
         return replace(table, references=table.references | references)
+
+    def rows_of(self, table: Table) -> np.ndarray:
+        """The row of `self.table` that each row of a table has; int32, shape (n_rows,).
+
+        Raises:
+            DataError: a row's key is not there.
+        """
+        key, rows = self._keys_of(table)
+        if not self.may_miss:
+            self._refuse_unknown(key, rows, "the rows", 0)
+        return np.asarray(rows[key.codes])
+
+    def count(self, table: Table) -> np.ndarray:
+        """How many rows of a table have each row of `self.table`; int64."""
+        key, rows = self._keys_of(table)
+        return np.bincount(rows, key.counts(), len(self.table)).astype(np.int64)
+
+    def _keys_of(self, table: Table) -> tuple[Text, np.ndarray]:
+        """The keys of a table's rows, and the row here for each of their names."""
+        key = table.columns[self.key]
+        text = key if isinstance(key, Text) else text_of_numbers(key)
+        return text, np.array([self._row_of(name) for name in text.names], np.int32)
 
     def _row_of(self, key: str) -> int:
         """The row of a key; the last one, whose cells are missing, for an unknown one."""
@@ -72,7 +106,8 @@ class Join:
         }
 
     @cached_property
-    def _arrays(self) -> dict[str, Column]:
+    def table(self) -> Table:
+        """The columns, and a last row of missing cells for keys that are not there."""
         found: dict[str, Column] = {}
         for name, cells in self.columns.items():
             if any(isinstance(cell, str) for cell in cells):
@@ -81,7 +116,7 @@ class Join:
                 found[name] = Text(np.array([number[c] for c in [*cells, ""]], np.int32), names)
             else:
                 found[name] = np.array([*cells, None], np.float64)
-        return found
+        return Table(found)
 
     def _refuse_unknown(self, key: Text, rows: np.ndarray, where: str, first: int) -> None:
         if len(self.keys) not in rows:
@@ -203,6 +238,8 @@ def read(key: str, path: str, beside: Path, text: TextFormat) -> JoinedFile:
         opened = parquet.open_table(found)
     else:
         opened = csv.open_text(found, text)
+    n_bytes = READ_BYTES * sum(file.stat().st_size for file in found)
+    budget.claim(n_bytes, f"the cells of {found[0].name}", "leave out columns and rows of no use")
     names = list(opened.sample)
     if key not in names:
         raise DataError(

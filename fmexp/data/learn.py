@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,21 @@ import numpy as np
 
 from fmexp.data.cells import MISSING, MISSING_TARGET_HINT
 from fmexp.data.encode import Encoder
-from fmexp.data.fields import Block, Categorical, Numeric, finite, listed, numbers_of
+from fmexp.data.fields import (
+    Block,
+    Categorical,
+    Numeric,
+    finite,
+    listed,
+    numbers_of,
+    sorted_names,
+)
+from fmexp.data.history import HistoryStatistics
 from fmexp.data.statistics import BlockStatistics, NameStatistics, NumberStatistics
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from fmexp.data.schema import Schema
     from fmexp.data.table import Table
@@ -34,6 +44,8 @@ class Learning:
         fill_missing: missing numbers become the mean, with a feature that marks them.
         date_parts: weekday, month or hour of each column of dates, as categories.
         list_weight: of each of n categories in a cell: sqrt (1/sqrt(n)), mean (1/n) or one.
+        history: columns of users, each with the column of items that make their histories.
+        history_own: whether a row's own item is among those of its history.
     """
 
     task: str = "regression"
@@ -42,6 +54,8 @@ class Learning:
     fill_missing: bool = False
     date_parts: tuple[str, ...] = ()
     list_weight: str = "sqrt"
+    history: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    history_own: bool = True
 
 
 def learn(
@@ -64,7 +78,9 @@ def learn(
         block = _learn_block(seen.block, learning, first)
         if not block.sparse:
             numbers = _column_statistics(block, training())
-    sparse = block.sparse if block else bool(seen.fields) or seen.density() < SPARSE_BELOW
+    has_names = bool(seen.fields or seen.histories)
+    sparse = block.sparse if block else has_names or seen.density() < SPARSE_BELOW
+    histories = [each.learn(learning.min_count, learning.history_own) for each in seen.histories]
     offset, scale, (low, high), labels = seen.learn_target()
     return Encoder(
         target_name=schema.target,
@@ -76,19 +92,20 @@ def learn(
             replace(
                 _learn_date(name, x, learning)
                 if name in schema.dates
-                else _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not seen.fields),
+                else _learn_numeric(name, x, learning, sparse=sparse, keep_zeros=not has_names),
                 date=schema.dates.get(name),
                 sign=schema.signs.get(name),
             )
             for name, x in numbers.items()
         ),
-        categorical=tuple(
-            _learn_categorical(field, names, learning.min_count) for field, names in seen.fields
+        categorical=(
+            *(_learn_categorical(f, n, learning.min_count) for f, n in seen.fields),
+            *(field for _, field in histories),
         ),
         block=block,
         sparse=sparse,
         text=schema.text,
-        joins=schema.joins,
+        joins=(*schema.joins, *(join for join, _ in histories)),
     )
 
 
@@ -110,6 +127,7 @@ class _Seen:
             if name in schema.dates
         ]
         self.fields = [(field, NameStatistics()) for field in fields]
+        self.histories = [HistoryStatistics(*each) for each in learning.history.items()]
         self.block = BlockStatistics()
         self.labels, self.y = NameStatistics(), NumberStatistics()
         for table in training:
@@ -121,6 +139,8 @@ class _Seen:
             numbers.add(x if self.learning.fill_missing else finite(name, x))
         for field, names in self.fields:
             names.add(field.text_of(table), field.split)
+        for history in self.histories:
+            history.add(table)
         if table.block is not None:
             self.block.add(table.block)
         y = table.columns[self.target]
@@ -173,7 +193,7 @@ def _learn_date(name: str, x: NumberStatistics, learning: Learning) -> Numeric:
 def _learn_categorical(field: Categorical, names: NameStatistics, min_count: int) -> Categorical:
     frequent = [category for category, n in names.counts.items() if n >= min_count]
     has_rare = len(frequent) < len(names.counts)
-    return replace(field, categories=tuple(_sorted_names(frequent)), rare=has_rare)
+    return replace(field, categories=tuple(sorted_names(frequent)), rare=has_rare)
 
 
 def _learn_block(seen: BlockStatistics, learning: Learning, first: int) -> Block:
@@ -198,13 +218,6 @@ def _column_statistics(block: Block, training: Iterable[Table]) -> dict[str, Num
         for j, numbers in enumerate(found.values()):
             numbers.add(np.ascontiguousarray(X[:, j]))
     return found
-
-
-def _sorted_names(names: list[str]) -> list[str]:
-    """In order: as integers where all are plain ones, else as texts."""
-    if all(name.isdecimal() and name.isascii() and str(int(name)) == name for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
 
 
 def _labels(name: str, found: list[str]) -> tuple[str, str]:

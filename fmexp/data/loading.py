@@ -12,16 +12,27 @@ from fmexp.data.split import TEST, TRAIN, VALIDATION, SplitBy
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from fmexp.config.schema import DataConfig, SplitConfig
+    from fmexp.config.schema import Config, DataConfig, SplitConfig
 
 
-def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
+TAKE_SHARED_RUNS = ("gibbs",)
+"""Backends that compute on runs of features that rows share once for all of these rows."""
+
+
+def load_for(config: Config) -> Dataset:
+    """The data set that a run trains on, as its backend takes it; see `load`."""
+    shared = config.backend.name in TAKE_SHARED_RUNS
+    return load(config.data, config.split, config.task, shared=shared)
+
+
+def load(data: DataConfig, split: SplitConfig, task: str, *, shared: bool = False) -> Dataset:
     """Read or generate the table, split its rows, learn the encoding and apply it.
 
     Args:
         data: which table.
         split: which rows are held out.
         task: regression or classification.
+        shared: whether runs of features that rows share are kept once (`Related`).
 
     Raises:
         DataError: the table cannot be used as it is.
@@ -35,18 +46,22 @@ def load(data: DataConfig, split: SplitConfig, task: str) -> Dataset:
         fill_missing=getattr(data, "missing", "error") == "mean",
         date_parts=tuple(getattr(data, "date_parts", ())),
         list_weight=getattr(data, "list_weight", "sqrt"),
+        history=getattr(data, "history", None) or {},
+        history_own=getattr(data, "history_own", True),
     )
-    return prepare(data.name, source, split, learning)
+    return prepare(data.name, source, split, learning, shared=shared)
 
 
-def prepare(name: str, source: Source, split: SplitConfig, learning: Learning) -> Dataset:
-    """Split the rows of a raw table, learn the encoding and apply it.
+def prepare(
+    name: str, source: Source, split: SplitConfig, learning: Learning, *, shared: bool = False
+) -> Dataset:
+    """Split the rows of a raw table, learn the encoding and apply it; `shared` as for `load`.
 
     Raises:
         DataError: that cannot be done; a cache that was made for it is removed.
     """
     try:
-        parts = split_and_encode(source, split, learning)
+        parts = split_and_encode(source, split, learning, shared)
     except DataError:
         if source.cache is not None and source.cache.is_new:
             source.cache.discard()

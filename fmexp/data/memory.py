@@ -50,7 +50,7 @@ def from_table(
     sample = {n: as_text(c[:n_sample]).texts() for n, c in columns.items()}
     by = SplitBy.parse(split.by)
     split_by = (by.kind, by.column) if by.column else None
-    options = ColumnOptions(target, split_by=split_by, **roles)
+    options = ColumnOptions(target, split_by=split_by, history=learning.history, **roles)
     schema = infer(sample, n_rows, options, "the table", learning.task)
     plan = schema.read_plan(learning.task, learning.fill_missing, drop_missing_targets=False)
     raw = table_of(columns, plan.numbers, plan.texts, plan.dates)

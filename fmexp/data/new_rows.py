@@ -92,13 +92,14 @@ def with_other_joins(encoder: Encoder, paths: Mapping[str, str]) -> Encoder:
     Raises:
         DataError: the model has no such table, or a file lacks one of its columns.
     """
-    unknown = [key for key in paths if key not in [join.key for join in encoder.joins]]
+    of_files = [join.key for join in encoder.joins if not join.learned]
+    unknown = [key for key in paths if key not in of_files]
     if unknown:
         raise DataError(f"--join: the model has no table that is joined by {listed(unknown)}")
     fields = {c.name: c.date for c in encoder.numeric}
     found = []
     for old in encoder.joins:
-        if old.key not in paths:
+        if old.learned or old.key not in paths:
             found.append(old)
             continue
         file = joins.read(old.key, paths[old.key], Path(), encoder.text)

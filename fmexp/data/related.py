@@ -80,6 +80,8 @@ class Related:
 
     def expand(self) -> CSR:
         """The same rows with every entry written out; n_rows times what the runs hold in memory."""
+        if not self.blocks:
+            return self.own
         parts, end = [], 0
         for block in self.blocks:
             parts += [self._own_between(end, block.first), block.expand(self.shape[1])]

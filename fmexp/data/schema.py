@@ -49,7 +49,7 @@ class Schema:
         text: how characters and numbers are written, where the table is text.
         signs: the percent or currency sign beside the numbers of a column; see `ReadPlan`.
         lists: the categorical columns with several categories in a cell, and their separators.
-        keys: columns of keys to joined tables, which are read as texts.
+        keys: columns of keys to joined tables and of histories, which are read as texts.
         joins: the joined tables.
     """
 
@@ -105,6 +105,7 @@ class ColumnOptions:
         dates: columns of dates, each with its format (data.dates).
         lists: columns with several categories in a cell, each with its separator (data.lists).
         keys: columns of keys to joined tables (data.joins).
+        history: columns of users, each with the column of its items (data.history).
     """
 
     target: str | None = None
@@ -115,6 +116,13 @@ class ColumnOptions:
     dates: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, str] = field(default_factory=dict)
     keys: Sequence[str] = ()
+    history: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The columns that must be names, each with the key that says so."""
+        of_history = [*self.history, *self.history.values()]
+        return dict.fromkeys(of_history, "data.history") | dict.fromkeys(self.keys, "data.joins")
 
 
 def infer(
@@ -175,7 +183,7 @@ def infer(
         missing_labels=_missing_labels(sample[target]),
         signs=signs,
         lists=dict(options.lists),
-        keys=options.keys,
+        keys=list(options.names),
     )
 
 
@@ -189,7 +197,7 @@ def _said(options: ColumnOptions) -> dict[str, str]:
     """The role of each column that the user named."""
     decides = options.split_by[1] if options.split_by else None
     said = dict.fromkeys((n for n in options.dates if n != decides), "numeric")
-    said |= dict.fromkeys([*options.lists, *options.keys], "categorical")
+    said |= dict.fromkeys([*options.lists, *options.names], "categorical")
     said |= dict.fromkeys(options.numeric or (), "numeric")
     said |= dict.fromkeys(options.categorical or (), "categorical")
     return said | dict.fromkeys(options.drop, "dropped")
@@ -320,12 +328,10 @@ def _check_names(names: list[str], target: str, options: ColumnOptions, where: s
         given += [(key, name) for name in listed or ()]
     by = [("split.by", options.split_by[1])] if options.split_by else []
     of_dates = [("data.dates", name) for name in options.dates]
-    by += [("data.joins", name) for name in options.keys]
-    wrong = [name for name in options.keys if name in (target, *(options.numeric or ()))]
-    if wrong:
-        raise DataError(
-            f"{where}: data.joins names {wrong[0]!r}, which is a number: keys are names"
-        )
+    by += [(key, name) for name, key in options.names.items()]
+    for name, key in options.names.items():
+        if name in (target, *(options.numeric or ())):
+            raise DataError(f"{where}: {key} names {name!r}, which is a number: keys are names")
     unknown = [(key, name) for key, name in given + by + of_dates if name not in names]
     if unknown:
         said = "; ".join(f"{key} names {name!r}" for key, name in unknown)
@@ -335,6 +341,7 @@ def _check_names(names: list[str], target: str, options: ColumnOptions, where: s
             f"{where}: {said}, which is no column{guess}; "
             f"the columns are {', '.join(map(repr, names))}"
         )
+    _check_history(names, options, where)
     keys: dict[str, str] = {}
     numbers = set(options.numeric or ()) | set(options.drop)  # may be dates too
     given += [(key, name) for key, name in of_dates if name not in numbers]
@@ -344,6 +351,24 @@ def _check_names(names: list[str], target: str, options: ColumnOptions, where: s
                 f"{where}: column {name!r} is in {keys[name]} and in {key}: one of them"
             )
         keys[name] = key
+
+
+def _check_history(names: list[str], options: ColumnOptions, where: str) -> None:
+    """Users and items are two columns, one item a cell, and a column of items has one history."""
+    items = list(options.history.values())
+    for user, item in options.history.items():
+        said = f"{where}: data.history={{{user}: {item}}}"
+        if user == item or items.count(item) > 1:
+            raise DataError(f"{said}: expected a column of users, and one of items for it alone")
+        if item in options.lists:
+            raise DataError(f"{said}: expected one item a cell, but data.lists names {item!r}")
+        if history_name(item) in names:
+            raise DataError(f"{said}: there is a column {history_name(item)!r} already: rename it")
+
+
+def history_name(item: str) -> str:
+    """What the features are called that a column of items gives its users' rows."""
+    return f"history:{item}"
 
 
 def _check_numeric_target(target: str, cells: list[str], where: str) -> None:

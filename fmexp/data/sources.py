@@ -131,13 +131,16 @@ def _schema(
     options = ColumnOptions(
         data.target, data.numeric, data.categorical, data.drop,
         (by.kind, by.column) if by.column else None,
-        data.dates or {}, data.lists or {}, [each.key for each in joined],
+        data.dates or {}, data.lists or {}, [each.key for each in joined], data.history or {},
     )  # fmt: skip
     where = str(opened.found[0])
     schema = infer(sample, opened.n_rows, options, where, task, signs)
     elsewhere = {name for each in joined for name in each.names}
-    if by.column in elsewhere or schema.target in elsewhere:
-        raise DataError(f"{where}: target and split.by must be columns of this table, not joined")
+    for what, name in [("target", schema.target), ("split.by", by.column)] + [
+        ("data.history", name) for pair in options.history.items() for name in pair
+    ]:
+        if name in elsewhere:
+            raise DataError(f"{where}: {what} must name columns of this table, {name!r} is joined")
     return replace(schema, text=opened.text)
 
 

@@ -132,10 +132,7 @@ def _look_up(part_of_row: np.ndarray, table: Table, by: SplitBy, config: SplitCo
     """The part of each row's group, time, cell or file."""
     column = table.columns[by.column or FILE]
     text = column if isinstance(column, Text) else text_of_numbers(column)
-    n_names = len(text.names)
-    counts = np.zeros(n_names, np.int64)
-    for chunk in chunks(len(text)):
-        counts += np.bincount(text.codes[chunk], minlength=n_names)
+    n_names, counts = len(text.names), text.counts()
     if by.kind in ("column", "files"):
         part_of_name = _named_parts(text.names, counts, by)
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data.cells import number_text
-from fmexp.data.features import CSR
+from fmexp.data.features import CSR, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,6 +35,13 @@ class Text:
     def take(self, rows: np.ndarray | slice) -> Text:
         """These rows of the column."""
         return Text(self.codes[rows], self.names)
+
+    def counts(self) -> np.ndarray:
+        """How often each of `names` occurs; int64, shape (n_names,)."""
+        found = np.zeros(len(self.names), np.int64)
+        for chunk in chunks(len(self)):
+            found += np.bincount(self.codes[chunk], minlength=len(self.names))
+        return found
 
     def texts(self) -> list[str]:
         """Every row's text."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fmexp.config import meaning
 from fmexp.config.checks import parse
 from fmexp.config.compose import resolve
-from fmexp.data.loading import load
+from fmexp.data.loading import TAKE_SHARED_RUNS, load_for
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class DataCache:
         key = _data_key(config)
         with self._lock:
             if key not in self._loaded:
-                self._loaded[key] = load(config.data, config.split, config.task)
+                self._loaded[key] = load_for(config)
             return self._loaded[key]
 
 
@@ -100,7 +100,8 @@ def check_data(plan: TrialPlan, data: DataCache) -> None:
 
 
 def _data_key(config: Config) -> str:
-    return json.dumps([asdict(config.data), asdict(config.split), config.task])
+    shared = config.backend.name in TAKE_SHARED_RUNS
+    return json.dumps([asdict(config.data), asdict(config.split), config.task, shared])
 
 
 def _set(tree: dict[str, Any], path: list[str], value: object) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fmexp.backends.base import load_backend
 from fmexp.cli.jobs import RunJob, first_parameters, tracker_of
 from fmexp.config import compose
-from fmexp.data.loading import load
+from fmexp.data.loading import load_for
 from fmexp.errors import ConfigError
 from fmexp.experiment import one_run
 from fmexp.interactive.results import Run, Sweep
@@ -50,7 +50,7 @@ def run(*overrides: str) -> Run:
     composed = compose.compose(arguments)
     config = composed.config
     load_backend(config.backend.name)
-    data = load(config.data, config.split, config.task)
+    data = load_for(config)
     parameters = first_parameters(composed, data)
     tracker = tracker_of(composed, Path.cwd())
     bar = _Bar(config.training.epochs, "epoch")
