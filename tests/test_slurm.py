@@ -124,6 +124,30 @@ def test_another_hydra_application_goes_to_slurm_with_the_same_words(nodes, tmp_
     assert "done; 6 of 6 trials: 6 completed" in done.stdout, done.stderr
 
 
+HUNGRY = APP.replace("    return", """    if cfg.x == 3:
+        taken = b"x" * 3 * 10**9
+        time.sleep(30)
+    return""").replace("import hydra", "import time, hydra")  # fmt: skip
+
+
+@pytest.mark.skipif(not SOAK, reason="make soak")
+def test_a_point_that_takes_too_much_memory_fails_and_the_others_are_tried(nodes, tmp_path):
+    (tmp_path / "app.py").write_text(HUNGRY)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("x: 1.0")
+    done = subprocess.run(
+        [
+            sys.executable, "app.py", "-m", "hydra/sweeper=fmexp", "+cluster=slurm",
+            "hydra.launcher.mem_gb=1", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1",
+            "hydra/sweeper/tracking=none", "hydra/sweeper/sampler=grid", "x=range(1,7)",
+        ],
+        cwd=tmp_path, env=os.environ | nodes, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "6 of 6 trials: 5 completed, 1 failed" in done.stdout, done.stderr
+    assert "3 workers were lost, new ones were started 3 times" in done.stdout
+    assert "it has cost 3 workers, each of which was killed in this trial" in done.stdout
+
+
 @pytest.mark.skipif(not SOAK, reason="Slurm looks at time limits twice a minute: make soak waits")
 def test_jobs_whose_time_is_over_end_their_trials_and_new_ones_go_on(on_slurm, nodes):
     command = on_slurm.start(
@@ -169,7 +193,7 @@ def test_two_hundred_trials_are_exact_while_twenty_jobs_are_killed_or_cancelled(
     command = on_slurm.start(
         *SWEEP, "training.epochs=800",
         "hydra/sweeper/sampler=random",
-        "hydra.sweeper.n_jobs=8", "hydra.sweeper.n_trials=200",
+        "hydra.sweeper.n_jobs=8", "hydra.sweeper.n_trials=200", "hydra.sweeper.relaunch=20",
     )  # fmt: skip
     chance, hit = random.Random(seed), set()
     while len(hit) < 20:

@@ -212,7 +212,7 @@ def test_kills_and_restarts_of_all_lose_and_double_nothing(hosts, postgres, open
     server.start()
     url = postgres.database(f"killed{run}")
     words = ("run", "-m", *TINY, f"hydra.sweeper.n_trials={trials}", f"tracking.uri={server.uri}",
-             f"hydra.sweeper.storage={url}")  # fmt: skip
+             f"hydra.sweeper.storage={url}", "hydra.sweeper.relaunch=20")  # fmt: skip
     commands = [Supervised(host, words) for host in hosts]
     try:
         for command in commands:

@@ -95,6 +95,22 @@ def test_a_trial_given_up_before_it_chose_its_point_does_not_end_its_worker(tmp_
     assert run_worker(study, 2) == ("done", ["lost", None, None])
 
 
+def test_a_point_that_has_cost_three_workers_fails_and_the_others_are_tried():
+    study, poison, tried = make_study(NOT_YET), {"x": 0.25}, []
+    NOT_YET.enqueue(study.optuna, poison)
+    for number in range(3):
+        (trial,) = (t for t in study.trials() if t.state.name == "WAITING")
+        study.ask("dead", [trial])
+        assert study.give_up(number)
+    task = SimpleNamespace(evaluate=lambda point, _: tried.append(point) or Easy().evaluate(0, 0))
+    lease, limits = SimpleNamespace(id="me", seconds=30.0), Limits(3, most_losses=3)
+    assert Worker(study, task, NULL_TRACKER, lease, limits, lambda: "").run() == "done"
+    assert poison not in tried
+    outcomes = [t.user_attrs["outcome"] for t in study.counted()]
+    assert outcomes == ["failed", "completed", "completed"]
+    assert "it has cost 3 workers" in study.counted()[0].user_attrs["reason"]
+
+
 def test_of_two_that_ask_for_the_last_trial_the_later_one_drops_it():
     """Between the worker's look at the total and its asking another one asks."""
     study = make_study(NOT_YET)

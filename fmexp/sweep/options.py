@@ -127,7 +127,8 @@ class SweepOptions:
         objective: metric by name; null: the application's own.
         tracking: where trials are recorded; `fmexp run` has `tracking` for that.
         enqueue: points to evaluate before the sampler's.
-        relaunch: how often new workers are started when all were lost and trials are missing.
+        relaunch: how often new workers are started when all were lost and trials are missing; how
+            many workers a point may cost, at least two, before it fails.
         shared: whether the same command runs on several hosts.
     """
 

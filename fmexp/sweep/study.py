@@ -25,6 +25,7 @@ from fmexp.sweep.space import Space
 from fmexp.sweep.trial_status import (
     IDENTITY,
     INTERRUPTED,
+    LOSSES,
     LOST,
     MARK,
     MEMO,
@@ -285,7 +286,8 @@ class SweepStudy:
         if not counts(trial) and trial.user_attrs[MARK] in (LOST, INTERRUPTED):
             point = self.space.planned(trial)
             if point:
-                self.space.enqueue(self.optuna, point, {RETRY_OF: number})
+                losses = trial.user_attrs.get(LOSSES, 0) + (trial.user_attrs[MARK] == LOST)
+                self.space.enqueue(self.optuna, point, {RETRY_OF: number, LOSSES: losses})
         return True
 
     def _set_state(self, number: int, state: TrialState, value: float | None) -> None:

@@ -26,6 +26,9 @@ MEMO = "fmexp:memo"
 WORKER, OUTCOME, REASON, RETRY_OF = "worker", "outcome", "reason", "retry_of"
 """Trial attributes: the worker that runs it, how it ended, why, and the trial it runs again."""
 
+LOSSES = "losses"
+"""Trial attribute: how many trials of this point have lost their workers before."""
+
 MARK = "mark"
 """Trial attribute: why a trial does not count."""
 

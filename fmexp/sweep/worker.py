@@ -20,7 +20,7 @@ from fmexp.sweep.duplicates import Duplicates
 from fmexp.sweep.samplers import SpaceExhaustedError
 from fmexp.sweep.task import Evaluation, Reporter
 from fmexp.sweep.trial_record import trial_start, with_objective
-from fmexp.sweep.trial_status import DISCARD
+from fmexp.sweep.trial_status import DISCARD, LOSSES
 from fmexp.sweep.view import View
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ DONE, EXHAUSTED, FAILURES, TIMEOUT = "done", "exhausted", "failures", "timeout"
 """Why a worker stops asking: the total is complete, no point is new, too many failed, too late."""
 
 
+TOO_COSTLY = (
+    "it has cost {} workers, each of which was killed in this trial (out of memory?): it is not "
+    "tried again (hydra.sweeper.relaunch)"
+)
+"""Why a point fails that kills who evaluates it."""
+
+
 class Ended(Exception):  # noqa: N818 (no error: why a worker stops asking)
     """A worker's reason to stop."""
 
@@ -50,12 +57,14 @@ class Limits:
         max_failure_rate: stop when more than this share of `n_trials` failed.
         prunes: whether the study has a pruner that asks for reports.
         deadline: seconds since the epoch after which no trial is begun.
+        most_losses: how many workers a point may cost before it fails.
     """
 
     n_trials: int
     max_failure_rate: float = 1.0
     prunes: bool = False
     deadline: float | None = None
+    most_losses: int = 3
 
     def is_past(self) -> bool:
         """Whether the deadline is."""
@@ -113,7 +122,11 @@ class Worker:
             self._view.is_best,
             lambda: bool(self._should_stop()),
         )
-        ended = with_objective(self._evaluate(point, reporter))
+        losses = trial.user_attrs.get(LOSSES, 0)
+        if losses >= self._limits.most_losses:
+            ended = Evaluation(Outcome.FAILED, reason=TOO_COSTLY.format(losses))
+        else:
+            ended = with_objective(self._evaluate(point, reporter))
         run = reporter.run
         run.finish(ended.outcome, ended.reason, ended.metrics, ended.tags, provisional=True)
         run.settle(self._study.tell(trial.number, ended))

@@ -107,6 +107,7 @@ def work(
         options.max_failure_rate,
         prunes=not isinstance(options.pruner, NoPrunerOptions),
         deadline=job.deadline,
+        most_losses=max(2, options.relaunch),
     )
     with Lease(study, job.spool) as lease:
         return Worker(study, task, tracker, lease, limits, _Stop(job, stop)).run()
