@@ -291,7 +291,9 @@ def _tpe(options: TpeOptions, seed: int) -> BaseSampler:
 
 
 def _cmaes(options: CmaesOptions, seed: int) -> BaseSampler:
-    return optuna.samplers.CmaEsSampler(
+    from fmexp.sweep.cmaes_state import SafeCmaEsSampler
+
+    return SafeCmaEsSampler(
         sigma0=options.sigma0,
         n_startup_trials=options.n_startup_trials,
         warn_independent_sampling=False,

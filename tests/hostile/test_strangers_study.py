@@ -1,0 +1,42 @@
+"""A study that somebody else has written to: its attributes run nothing and read nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from fmexp.cli.parser import main
+
+SWEEP = ["run", "-m", "tracking=none", "training.epochs=1", "model.k=range(2,40)",
+         "training.learning_rate=interval(0.001,0.1)"]  # fmt: skip
+CMAES = ["hydra/sweeper/sampler=cmaes", "hydra.sweeper.sampler.n_startup_trials=1"]
+
+
+class _Command:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch it-ran",)
+
+
+def plant(journal: Path, operation: dict[str, object], before_end_of: int = 0) -> None:
+    """Write an operation into a journal, before the one that ends a trial."""
+    lines = journal.read_text().splitlines()
+    ends = [{"op_code": 6, "trial_id": before_end_of, "state": 1}.items() <= json.loads(x).items()
+            for x in lines]  # fmt: skip
+    line = json.dumps({"worker_id": "x", **operation}, separators=(",", ":"))
+    lines.insert(ends.index(True), line)
+    journal.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("state", [_Command(), 3])
+def test_the_state_of_cmaes_in_a_study_runs_nothing(state, here, capsys):
+    pytest.importorskip("cmaes")
+    assert main([*SWEEP, *CMAES, "hydra.sweeper.n_trials=2"]) == 0
+    pieces = {"cma:optimizer:0": pickle.dumps(state).hex()}
+    plant(here / "optuna.journal", {"op_code": 9, "trial_id": 0, "system_attr": pieces})
+    assert main([*SWEEP, *CMAES, "hydra.sweeper.n_trials=3"]) == 2
+    assert "trial 0 of the study holds no state of CMA-ES" in capsys.readouterr().err
+    assert not (here / "it-ran").exists()
