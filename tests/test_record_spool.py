@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from fmexp.errors import StoreError
 from fmexp.record import events, spool
 from fmexp.record.events import Curve, End, EventWriter, read_run
+from fmexp.record.sender import Sender
 from fmexp.record.spool import Destination
 from fmexp.record.tracker import Outcome, RunStart
 
@@ -113,3 +115,46 @@ def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> Non
     (tmp_path / ".fmexp").write_text("a file is in the way")
     with pytest.raises(StoreError, match=r"cannot be written .* tracking=none"):
         spool.become_owner(tmp_path, TO)
+
+
+class SlowServer:
+    """A store whose runs' ids do not follow from their keys; another recorder comes meanwhile."""
+
+    ids_follow_keys = False
+
+    def __init__(self, meanwhile) -> None:
+        self.made: list[str] = []
+        self._meanwhile = meanwhile
+
+    def find(self, key: str) -> str | None:
+        return f"id of {key}" if key in self.made else None
+
+    def create(self, key: str, *_: object) -> tuple[str, bool]:
+        meanwhile, self._meanwhile = self._meanwhile, lambda: None
+        meanwhile()
+        self.made.append(key)
+        return f"id of {key}", True
+
+    def __getattr__(self, name: str):
+        return lambda *_: None
+
+
+def test_two_recorders_of_a_folder_make_a_sweeps_own_run_once(tmp_path: Path) -> None:
+    """The first one's command was killed before it could tell; its recorder is at it still."""
+    owners = tmp_path / "first", tmp_path / "second"
+    for owner in owners:
+        EventWriter(owner, "sweep", RunStart("s", {}, {}, may_exist=True, reopens=True))
+
+    def send(owner: Path) -> None:
+        assert list(Sender(owner, server, 100, wait_for_parents=True).send(last=False)) == []  # type: ignore[arg-type]
+
+    second = threading.Thread(target=send, args=(owners[1],))
+
+    def meanwhile() -> None:
+        second.start()
+        second.join(0.5)
+
+    server = SlowServer(meanwhile)
+    send(owners[0])
+    second.join()
+    assert server.made == ["sweep"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
@@ -122,14 +123,19 @@ def test_four_machines_that_start_at_once_do_one_sweep_exactly(hosts, postgres, 
 
 def restart_after(postgres: Postgres, url: str, trials: int) -> None:
     """Restart the database as soon as so many trials are complete."""
-    done = 0
-    while done < trials:
-        time.sleep(0.05)
-        with suppress(psycopg.Error), psycopg.connect(url) as study:
-            query = "select count(*) from trials where state = 'COMPLETE'"
-            ((done,),) = study.execute(query).fetchall()
+    wait_for(url, "COMPLETE", trials)
     postgres.stop()
     postgres.start()
+
+
+def wait_for(url: str, state: str, trials: int) -> None:
+    """Wait until the database has so many such trials."""
+    found = 0
+    while found < trials:
+        time.sleep(0.05)
+        with suppress(psycopg.Error), psycopg.connect(url) as study:
+            query = f"select count(*) from trials where state = '{state}'"
+            ((found,),) = study.execute(query).fetchall()
 
 
 def test_tables_that_eight_make_at_once_are_made(postgres, opened):
@@ -237,6 +243,90 @@ def test_kills_and_restarts_of_all_lose_and_double_nothing(hosts, postgres, open
     assert_exact(opened(url), trials)
     assert_each_once(tmp_path / "mlflow.db", trials)
     print(f"run {run}: {sum(command.kills for command in commands)} kills")
+
+
+SHIFTED_CLOCK = r"""
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *to) {
+  int code = syscall(SYS_clock_gettime, id, to);
+  if (!code && id == CLOCK_REALTIME) to->tv_sec += atol(getenv("CLOCK_SHIFT"));
+  return code;
+}
+int gettimeofday(struct timeval *restrict to, void *restrict zone) {
+  int code = syscall(SYS_gettimeofday, to, zone);
+  if (!code) to->tv_sec += atol(getenv("CLOCK_SHIFT"));
+  return code;
+}
+time_t time(time_t *to) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (to) *to = now.tv_sec;
+  return now.tv_sec;
+}
+"""
+"""libfaketime 0.9.10 has time.sleep of Python 3.11 fail (EINVAL), so the clock is shifted here."""
+
+
+@pytest.fixture
+def shifted_clock(tmp_path: Path) -> str:
+    """What a process loads to read another time of day."""
+    if not shutil.which("cc") or os.geteuid():
+        pytest.skip("a host with a clock and processes of its own needs root and a C compiler")
+    (tmp_path / "clock.c").write_text(SHIFTED_CLOCK)
+    made = tmp_path / "clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", made, tmp_path / "clock.c"], check=True)
+    return str(made)
+
+
+@dataclass
+class Elsewhere(Supervised):
+    """The same as on another host: processes of its own, and a clock as `clock` says."""
+
+    clock: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """All of it dies with `process`, as when a host loses its power."""
+        with (self.host.folder / "printed").open("a") as printed:
+            self.process = subprocess.Popen(
+                ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+                 sys.executable, "-m", "fmexp", *self.words],
+                cwd=self.host.folder, env=self.host.environment() | self.clock,
+                stdout=printed, stderr=printed,
+            )  # fmt: skip
+
+
+@pytest.mark.skipif(not SOAK, reason="minutes: make soak")
+@pytest.mark.parametrize("victim", range(3))
+def test_hosts_whose_clocks_are_an_hour_apart_lose_no_trial_and_keep_none(
+    hosts, postgres, opened, tmp_path, shifted_clock, victim
+):
+    url, server = postgres.database(f"clocks{victim}"), MlflowServer(tmp_path)
+    server.start()
+    words = ("run", "-m", *TINY, "training.epochs=400", "data.rows=40000",
+             "hydra.sweeper.n_trials=24", f"tracking.uri={server.uri}",
+             f"hydra.sweeper.storage={url}")  # fmt: skip
+    commands = [
+        Elsewhere(host, words, clock={"LD_PRELOAD": shifted_clock, "CLOCK_SHIFT": seconds})
+        for host, seconds in zip(hosts, ("-3600", "0", "3600"), strict=False)
+    ]
+    try:
+        for command in commands:
+            command.start()
+        wait_for(url, "COMPLETE", 6)
+        commands[victim].kill()
+        codes = [command.code() for command in commands]
+        assert codes == [0] * 3, [(each.folder / "printed").read_text() for each in hosts[:3]]
+    finally:
+        for command in commands:
+            command.process.kill()
+        server.kill()
+    assert_exact(opened(url), 24)
+    assert_each_once(tmp_path / "mlflow.db", 24)
 
 
 @pytest.mark.skipif(not SOAK, reason="half a minute: make soak")

@@ -74,9 +74,13 @@ def locate_store(
     return StoreChoice(_checked(DEFAULT_URI, why, folder or Path.cwd(), key), why)
 
 
-def is_of_this_machine(url: str) -> bool:
-    """Whether a study's located storage is a file; machines share what is none."""
-    return url.startswith(("journal:", "sqlite:"))
+def is_below(url: str, folder: Path) -> bool:
+    """Whether a study's located storage is a file below a folder; commands elsewhere share others.
+
+    >>> [is_below(url, Path("/a")) for url in ("journal:///a/b", "journal:///ab", "http://a")]
+    [True, False, False]
+    """
+    return url.startswith((f"journal://{folder}/", f"sqlite:///{folder}/"))
 
 
 def as_option(uri: str, environ: Mapping[str, str], folder: Path) -> str:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from fmexp.record import events, safe_files, spool
-from fmexp.record.locate import is_of_this_machine
+from fmexp.record.locate import is_below
 from fmexp.record.tracker import Content, Outcome, RunExistsError, RunStart
 
 if TYPE_CHECKING:
@@ -240,6 +240,12 @@ class Sender:
         if self._is_elected(record):
             self._elect(run, record)
             return False
+        if record.start.reopens:  # of several commands in this folder one makes it
+            with spool.locked(self.owner.parent / ".sweeps.lock"):
+                return self._look_and_create(run, record, look)
+        return self._look_and_create(run, record, look)
+
+    def _look_and_create(self, run: _Sending, record: events.RunRecord, look: bool) -> bool:
         tried = run.folder / "tried"
         look = look or tried.exists() or record.start.may_exist
         found = self._store.find(run.folder.name) if look else None
@@ -247,7 +253,7 @@ class Sender:
             self._take_up(run, record, found)
             return False
         parent = record.start.parent
-        parent_id = self._parent_id(parent, _is_shared(record.start)) if parent else None
+        parent_id = self._parent_id(parent, self._is_shared(record.start)) if parent else None
         os.close(safe_files.open_lock(tried))
         try:
             run.run_id, run.is_logged = self._store.create(
@@ -259,7 +265,7 @@ class Sender:
                 self._content(run, record),
             )
         except RunExistsError:  # another command on the same sweep was faster
-            return self._find_or_create(run, record, look=True)
+            return self._look_and_create(run, record, look=True)
         if record.start.reopens:
             self.made[run.folder.name] = run.run_id
         return True
@@ -337,7 +343,7 @@ class Sender:
 
         Args:
             key: the parent's.
-            shared: whether other machines may make it.
+            shared: whether commands elsewhere may make it.
         """
         if key not in self._parents:
             ours = self._open.get(key)
@@ -350,16 +356,16 @@ class Sender:
             self._parents[key] = found or ""
         return self._parents[key]
 
+    def _is_shared(self, start: RunStart) -> bool:
+        """Whether a trial's study lies elsewhere, so that commands elsewhere may work on it."""
+        storage = (start.study or {}).get("storage", "")
+        folder = self.owner.parents[len(spool.SPOOL.parts)]
+        return bool(storage) and not is_below(storage, folder)
+
 
 def _only_closes(start: RunStart) -> bool:
     """Whether the run is another worker's, which died: it is closed where it is there."""
     return start.may_exist and not start.reopens
-
-
-def _is_shared(start: RunStart) -> bool:
-    """Whether a trial's study lies in a database, so that other machines may work on it."""
-    storage = (start.study or {}).get("storage", "")
-    return bool(storage) and not is_of_this_machine(storage)
 
 
 def _kept_dataset(run: _Sending, start: RunStart) -> dict[str, str] | None:

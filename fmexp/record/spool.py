@@ -1,6 +1,7 @@
 """The queue on disk between a trainer and its recorder: one folder per run, one line per event.
 
     .fmexp/spool/.lock                     held for the moment in which an owner appears or goes
+    .fmexp/spool/.sweeps.lock              held while a sweep's own run is looked for and made
     .fmexp/spool/<owner>/owner.lock        held by the trainer as long as it lives
     .fmexp/spool/<owner>/recorder.lock     held by the one recorder that sends these runs
     .fmexp/spool/<owner>/store.json        where they go
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SPOOL = Path(".fmexp", "spool")
 ATTACHED = "attached"
+_LOCK = ".lock"
 _OWNER_LOCK = "owner.lock"
 RECORDER_LOCK = "recorder.lock"
 
@@ -120,7 +122,7 @@ def become_owner(folder: Path, destination: Destination) -> tuple[Path, int]:
     spool = folder / SPOOL
     try:
         spool.mkdir(parents=True, exist_ok=True)
-        with spool_locked(spool):
+        with locked(spool / _LOCK):
             owner = spool / new_key()
             owner.mkdir(mode=0o700)
             held = safe_files.open_lock(owner / _OWNER_LOCK)
@@ -137,9 +139,9 @@ def become_owner(folder: Path, destination: Destination) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def spool_locked(spool: Path) -> Iterator[None]:
-    """Hold the lock under which owners appear and go."""
-    descriptor = safe_files.open_lock(spool / ".lock")
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of this file, waited for where another process or thread has it."""
+    descriptor = safe_files.open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -160,7 +162,7 @@ def try_lock(path: Path) -> int | None:
 
 def lives(owner: Path) -> bool:
     """Whether the process that made this folder still runs."""
-    with spool_locked(owner.parent):
+    with locked(owner.parent / _LOCK):
         try:
             descriptor = try_lock(owner / _OWNER_LOCK)
         except FileNotFoundError:

@@ -56,7 +56,7 @@ class RunStart:
         key: the run's unique name; "" for a new one.
         may_exist: the store may have a run of this key already: it is taken up.
         reopens: such a run is opened again when it had ended.
-        elected: other machines may want to make it too: it counts once it is confirmed.
+        elected: commands elsewhere may want to make it too: it counts once it is confirmed.
         study: where to ask whether a provisional end counts (a sweep's trials); never sent.
     """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from fmexp.errors import UserError
-from fmexp.record.locate import is_of_this_machine, sqlite_path
+from fmexp.record.locate import is_below, sqlite_path
 from fmexp.record.passwords import without_password
 from fmexp.record.spool import new_key
 from fmexp.record.tracker import Outcome, close, nothing
@@ -154,7 +154,7 @@ def _run(
     try:
         task = search.application.open_here(study.plan.settings)
         files = {**search.application.files, "space.json": study.space.to_json()}
-        start = _start(search, study)
+        start = _start(search, study, Path(job.folder))
         sweep_run = SweepRun(study, task, tracker, start, files, election, failover)
         line = (search.application.line or progress.Progress)(search, study)
         look_again = [0.0]
@@ -202,7 +202,7 @@ def _workers_here(search: Search) -> Work:
     return lambda pool: pool.processes(n_jobs)
 
 
-def _start(search: Search, study: SweepStudy) -> RunStart:
+def _start(search: Search, study: SweepStudy, folder: Path) -> RunStart:
     """The sweep's run as it begins, or goes on."""
     start, space = search.application.run, study.space
     params = {k: v for k, v in start.params.items() if k not in space}
@@ -222,7 +222,7 @@ def _start(search: Search, study: SweepStudy) -> RunStart:
         key=study.plan.sweep_key,
         may_exist=True,
         reopens=True,
-        elected=not is_of_this_machine(study.url),
+        elected=not is_below(study.url, folder),
     )
 
 
