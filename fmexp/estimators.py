@@ -105,7 +105,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         check_is_fitted(self)
         self.model_.save(folder)
 
-    def _fit(self, X: Any, y: np.ndarray) -> Self:
+    def _fit(self, X: Any, y: np.ndarray, sample_weight: Any) -> Self:
         """Train on numbers X, shape (n_rows, n_features), and what the task takes for targets.
 
         Raises:
@@ -115,7 +115,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has no typ
         try:
             config = self._config()
             learning = Learning(self._task, self.standardize)
-            data = from_arrays(X, y, config.split, learning, names)
+            data = from_arrays(X, y, config.split, learning, names, sample_weight)
             fitted = fit(config, data)
         except (ConfigError, DataError) as error:
             raise ValueError(_in_parameters(str(error))) from error
@@ -194,13 +194,16 @@ class FMRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
 
     _task = "regression"
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on rows X (array or scipy matrix, shape (n_rows, n_features)) with targets y."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on rows X (array or scipy matrix, shape (n_rows, n_features)) with targets y.
+
+        `sample_weight`, shape (n_rows,), is how much each row counts; docs/fm.md says how.
+        """
         X, y = validate_data(
             self, X, y, accept_sparse=_FORMATS, dtype=np.float64, y_numeric=True,
             ensure_min_samples=2,
         )  # fmt: skip
-        return self._fit(X, np.asarray(y, np.float64))
+        return self._fit(X, np.asarray(y, np.float64), sample_weight)
 
     def predict(
         self, X: Any, return_std: bool = False
@@ -238,8 +241,11 @@ class FMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         tags.classifier_tags.multi_class = False
         return tags
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on rows X (array or scipy matrix, shape (n_rows, n_features)) with labels y."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on rows X (array or scipy matrix, shape (n_rows, n_features)) with labels y.
+
+        `sample_weight`, shape (n_rows,), is how much each row counts; docs/fm.md says how.
+        """
         X, y = validate_data(self, X, y, accept_sparse=_FORMATS, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -250,7 +256,7 @@ class FMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             )
         if len(self.classes_) < 2:
             raise ValueError(f"two classes are needed, y has one class: {self.classes_[0]!r}")
-        self._fit(X, codes)
+        self._fit(X, codes, sample_weight)
         labels = (str(self.classes_[0]), str(self.classes_[1]))
         self.model_ = replace(self.model_, encoder=replace(self.model_.encoder, labels=labels))
         return self

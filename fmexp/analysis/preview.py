@@ -36,11 +36,13 @@ class Options:
         target: the column to predict; None: by its name.
         delimiter: of text; None: found out.
         encoding: of text; None: found out.
+        weight: the column of the rows' weights; None: they have none.
     """
 
     target: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
+    weight: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,13 @@ def inspect(path: str, options: Options) -> str:
     file = files.find(path)[0]
     start = files.head(file)
     if not start.startswith(b"PAR1") and _looks_like_libsvm(start):
+        if options.weight:
+            raise DataError(f"{path} is libsvm text, which has no column of weights: use CSV")
         config: Files = LibsvmConfig("libsvm", True, path)
         return _report(config, _look(config, "regression", {}), {}, "regression")
     found: text_keys.Found = {}
-    keys: dict[str, Any] = {"target": options.target} if options.target else {}
+    roles = {"target": options.target, "weight": options.weight}
+    keys: dict[str, Any] = {key: name for key, name in roles.items() if name}
     if not start.startswith(b"PAR1"):
         found = text_keys.find(file, options.delimiter, options.encoding)
         given = {"delimiter": options.delimiter, "encoding": options.encoding}
@@ -235,6 +240,9 @@ def _contract_lines(data: Look) -> list[str]:
     labels = encoder.labels
     holds = f"{labels[0]} or {labels[1]}" if labels else f"{low:g} to {high:g}"
     rows.append(("target", encoder.target_name, holds))
+    if weight := data.keys.get("weight"):
+        x = np.asarray(data.table.columns[weight])
+        rows.append(("weight", weight, f"{x.min():g} to {x.max():g}, {x.mean():.3g} on average"))
     rows += [("dropped", key.partition(": ")[2], "") for key in why if key.startswith("dropped: ")]
     width = max(len(name) for _, name, _ in rows)
     lines = []

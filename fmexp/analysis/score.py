@@ -50,19 +50,22 @@ def score(run: str, uri: str, folder: Path, data_file: Path | None = None) -> in
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         mine = [when for each, when in earlier if each.run_id == record.run_id]
         records.note(record, {SCORED: " ".join([*mine, now])}, measures)
-    print(_report(record, config.loss, errors, measures, earlier))
+    level = significance.difference(np.zeros_like(errors), errors, weights=data.test.row_weights)
+    print(_report(record, config.loss, level, measures, earlier))
     return 0
 
 
 def _measures(model: Model, data: Dataset) -> dict[str, float]:
     """Every measure of the task, in the target's own units."""
     assert data.test is not None
+    weights = data.test.row_weights
     features = model.encoder.features(data.table.take(data.test.rows))
     predicted, stdev = model.predict_features_with_stdev(features)
     if model.task == "classification":
-        return metrics.classification(data.test.target, predicted)
+        return metrics.classification(data.test.target, predicted, weights)
     y = data.encoder.decode_target(data.test.target)
-    return metrics.regression(y, predicted) | metrics.intervals(y, predicted, stdev)
+    of_intervals = metrics.intervals(y, predicted, stdev, weights)
+    return metrics.regression(y, predicted, weights) | of_intervals
 
 
 def _looks(records: StoredRuns, record: StoredRun) -> list[tuple[StoredRun, str]]:
@@ -77,15 +80,14 @@ def _looks(records: StoredRuns, record: StoredRun) -> list[tuple[StoredRun, str]
 def _report(
     record: StoredRun,
     loss: str,
-    errors: np.ndarray,
+    level: significance.Difference,
     measures: dict[str, float],
     earlier: list[tuple[StoredRun, str]],
 ) -> str:
-    level = significance.difference(np.zeros_like(errors), errors)
-    mean, width = significance.rounded(float(errors.mean()), level.half_width)
+    mean, width = significance.rounded(level.mean, level.half_width)
     others = ", ".join(f"{k} {x:.6g}" for k, x in measures.items() if k != f"test/{loss}")
     lines = [
-        f"{record}: test/{loss} {mean} ± {width} on {len(errors):,} rows (95 %)",
+        f"{record}: test/{loss} {mean} ± {width} on {level.rows:,} rows (95 %)",
         f"also {others}",
     ]
     best = record.metrics.get(f"best/val_{loss}")

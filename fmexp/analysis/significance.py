@@ -54,7 +54,12 @@ class Difference:
         return self.p < LEVEL
 
 
-def difference(errors_a: np.ndarray, errors_b: np.ndarray, choices: int = 1) -> Difference:
+def difference(
+    errors_a: np.ndarray,
+    errors_b: np.ndarray,
+    choices: int = 1,
+    weights: np.ndarray | None = None,
+) -> Difference:
     """Compare two models by their errors on the same rows.
 
     The rows' part of the variance is that of the differences averaged over the seeds; with several
@@ -64,18 +69,33 @@ def difference(errors_a: np.ndarray, errors_b: np.ndarray, choices: int = 1) -> 
         errors_a: A's error on each row, shape (n_rows,), or (n_seeds, n_rows).
         errors_b: B's, same shape; row by row and seed by seed the same.
         choices: how many comparisons this one was picked from (Bonferroni's bound).
+        weights: of the rows, shape (n_rows,), by which their mean is taken; None: all the same.
     """
     d = np.atleast_2d(errors_b) - np.atleast_2d(errors_a)
+    freedom = d.shape[1] - 1.0
+    if weights is not None:
+        d, freedom = _linearised(d[:, weights > 0], weights[weights > 0])
     n_seeds, n_rows = d.shape
     assert n_rows >= 2, "one row has no spread"
     of_rows = float(d.mean(axis=0).var(ddof=1)) / n_rows
     of_seeds = float(d.mean(axis=1).var(ddof=1)) / n_seeds if n_seeds > 1 else 0.0
     variance = of_rows + of_seeds
-    freedom = float(n_rows - 1)
     if of_seeds:  # Welch and Satterthwaite's sum
-        spread = of_rows**2 / (n_rows - 1) + of_seeds**2 / (n_seeds - 1)
+        spread = of_rows**2 / freedom + of_seeds**2 / (n_seeds - 1)
         freedom = variance**2 / spread
     return Difference(float(d.mean()), math.sqrt(variance), freedom, n_rows, n_seeds, choices)
+
+
+def _linearised(d: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Numbers whose mean over the rows, and its standard error, are those of the weighted mean.
+
+    Each is the mean and n times its own part in it (the linearised ratio estimator; Cochran,
+    Sampling Techniques, 1977, section 6.3). The degrees of freedom are those of as many rows of
+    equal weight as say as much (Kish 1965: (sum w)^2 / sum w^2).
+    """
+    mean = np.average(d, axis=1, weights=weights)[:, None]
+    n_equal = float(weights.sum() ** 2 / np.square(weights).sum())
+    return mean + weights / weights.mean() * (d - mean), max(n_equal - 1.0, 1.0)
 
 
 def in_words(result: Difference, a: str, b: str, unit: str) -> str:

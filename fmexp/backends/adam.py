@@ -49,6 +49,7 @@ class AdamTrainer:
         self._adam = Adam(self._table.all)
         self._reg_w0, self._reg_w, self._reg_V = training.reg_w0, training.reg_w, training.reg_V
         self._rows, self._target = self._moved(train)
+        self._row_weights, self.total_weight = train.row_weights, train.total_weight
         self._batch_size = min(backend.batch_size or len(self._target), len(self._target))
         self._seen = train, self._rows, self._target
 
@@ -56,12 +57,13 @@ class AdamTrainer:
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
         losses, sizes = [], []
-        for rows, target in self._batches(order):
+        for rows, target, size in self._batches(order):
             sums, scores = _sums_and_scores(rows, self._table)
-            losses.append(self._mean_loss(scores, target))
-            sizes.append(len(target))
-            predictions = torch.sigmoid(scores) if self._classification else scores
-            self._set_gradient(rows, sums, (predictions - target).div_(len(target)))
+            losses.append(self._mean_loss(scores, target, rows.shares))
+            sizes.append(size)
+            slopes = (torch.sigmoid(scores) if self._classification else scores) - target
+            slopes = slopes.div_(len(target)) if rows.shares is None else slopes.mul_(rows.shares)
+            self._set_gradient(rows, sums, slopes)
             self._adam.step(self._gradient.all, learning_rate)
         means = torch.stack(losses).tolist()  # the only wait for the device in an epoch
         return float(np.dot(means, sizes)) / sum(sizes)
@@ -79,7 +81,8 @@ class AdamTrainer:
         if self._seen[0] is not part:
             self._seen = part, *self._moved(part)
         _, rows, target = self._seen
-        return float(self._mean_loss(_sums_and_scores(rows, self._averaged)[1], target))
+        scores = _sums_and_scores(rows, self._averaged)[1]
+        return float(self._mean_loss(scores, target, rows.shares))
 
     @torch.inference_mode()
     def scores(self, features: Features) -> np.ndarray:
@@ -98,7 +101,7 @@ class AdamTrainer:
     def _set_gradient(self, rows: _Rows, sums: torch.Tensor, slopes: torch.Tensor) -> None:
         """The gradient of the mean over the rows, as `fmexp.fm.gradients` defines it.
 
-        `slopes` is dloss/dscore / n_rows; `sums` is overwritten.
+        `slopes` is dloss/dscore times the row's share in the mean; `sums` is overwritten.
         """
         table, gradient = self._table, self._gradient
         sums[:, table.k] = 1.0
@@ -107,29 +110,50 @@ class AdamTrainer:
         if self._reg_w0:
             gradient.w0.add_(table.w0, alpha=self._reg_w0)
 
-    def _batches(self, order: np.ndarray | None) -> Iterator[tuple[_Rows, torch.Tensor]]:
-        """The batches of an epoch. All rows at once need no order: their mean is what counts."""
-        rows, target, size = self._rows, self._target, self._batch_size
+    def _batches(self, order: np.ndarray | None) -> Iterator[tuple[_Rows, torch.Tensor, float]]:
+        """The batches of an epoch, each with its size: the sum of its rows' weights.
+
+        All rows at once need no order: their mean is what counts.
+        """
+        rows, target, size, weights = (
+            self._rows, self._target, self._batch_size, self._row_weights,
+        )  # fmt: skip
         if size == len(target):
-            yield rows, target
+            yield rows, target, self.total_weight
             return
         if order is not None:
             rows = rows.taken(order)
             target = target[torch.from_numpy(order).to(self._device)]
+            weights = None if weights is None else weights[order]
         for begin in range(0, len(target), size):
             end = min(begin + size, len(target))
-            yield rows.between(begin, end), target[begin:end]
+            batch, total = rows.between(begin, end), float(end - begin)
+            if weights is not None:
+                total = float(weights[begin:end].sum())
+                if total == 0:
+                    continue
+                batch.shares = self._tensor(weights[begin:end] / total)
+            yield batch, target[begin:end], total
 
-    def _mean_loss(self, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def _mean_loss(
+        self, scores: torch.Tensor, target: torch.Tensor, shares: torch.Tensor | None
+    ) -> torch.Tensor:
         """Mean over the rows, on the device."""
         if self._classification:
-            return binary_cross_entropy_with_logits(scores, target)
-        return (scores - target).square_().mean()
+            how = "mean" if shares is None else "sum"
+            return binary_cross_entropy_with_logits(scores, target, shares, reduction=how)
+        squares = (scores - target).square_()
+        return squares.mean() if shares is None else torch.dot(squares, shares)
 
     def _moved(self, part: Part) -> tuple[_Rows, torch.Tensor]:
         """A part's rows and targets where training happens."""
-        target = torch.as_tensor(part.target).to(self._device, self._dtype)
-        return self._rows_of(expanded(part.features)), target
+        rows = self._rows_of(expanded(part.features))
+        if part.row_weights is not None:
+            rows.shares = self._tensor(part.row_weights / part.total_weight)
+        return rows, self._tensor(part.target)
+
+    def _tensor(self, numbers: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(numbers).to(self._device, self._dtype)
 
     def _rows_of(self, features: Features) -> _Rows:
         if isinstance(features, CSR):
@@ -192,7 +216,12 @@ class _Table:
 
 
 class _DenseRows:
-    """Dense feature rows, kept as (X, 1, -1/2 X^2) so that one product is all of S."""
+    """Dense feature rows, kept as (X, 1, -1/2 X^2) so that one product is all of S.
+
+    `shares` are those of the rows in the mean, where rows have weights; None: 1 / n_rows each.
+    """
+
+    shares: torch.Tensor | None = None
 
     def __init__(self, wide: torch.Tensor) -> None:
         self._wide, self._n = wide, wide.shape[1] // 2
@@ -221,7 +250,8 @@ class _DenseRows:
     @cached_property
     def _present(self) -> torch.Tensor:
         """The share of rows in which a feature is not zero, shape (n_features,)."""
-        return (self._wide[:, : self._n] != 0).to(self._wide.dtype).mean(0)
+        present = (self._wide[:, : self._n] != 0).to(self._wide.dtype)
+        return present.mean(0) if self.shares is None else self.shares @ present
 
     def taken(self, order: np.ndarray) -> _DenseRows:
         """The rows in another order."""
@@ -240,7 +270,10 @@ class _SparseRows:
     in the host's memory: where a batch begins must not wait for a device. `rows` is the row of
     each entry. `_v` is (v_j, 0) of each entry once `sums` was called, where a batch has fewer
     entries than there are features: one pass over them costs less than one over the table.
+    `shares` is as of `_DenseRows`.
     """
+
+    shares: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -286,14 +319,17 @@ class _SparseRows:
     ) -> None:
         """X^T R and sum of r, less V (X^2)^T r, plus L2 by the share of rows with a feature."""
         entries, ids, k = torch.embedding(R, self._rows), self._ids.view(-1), table.k
-        slopes = entries[:, k]
+        slopes, shares = entries[:, k], None
+        if self.shares is not None:
+            shares = self.shares[self._rows]
         if self._values is None:
-            of_V = reg_V / len(R) - slopes
+            of_V = (reg_V / len(R) if shares is None else shares * reg_V) - slopes
             if reg_w:
-                slopes += table.w[ids].mul_(reg_w / len(R))
+                slopes += table.w[ids].mul_(reg_w / len(R) if shares is None else shares * reg_w)
         else:
             x = self._values.view(-1)
-            present = (x != 0).to(x.dtype).div_(len(R))
+            present = (x != 0).to(x.dtype)
+            present = present.div_(len(R)) if shares is None else present.mul_(shares)
             entries *= x[:, None]
             of_V = torch.addcmul(present * reg_V, slopes, x, value=-1.0)
             slopes += table.w[ids].mul_(present).mul_(reg_w)

@@ -76,9 +76,20 @@ class TakesChunks(Protocol):
                 come.
 
         Returns:
-            Sum of the losses of these rows; see `Trainer.train_epoch`.
+            Sum of the losses of these rows, each times its weight; see `Trainer.train_epoch`.
         """
         ...
+
+
+@runtime_checkable
+class TakesWeights(Protocol):
+    """A trainer that heeds `Part.row_weights`: a row counts as often as its weight says.
+
+    All mean losses are then weighted means. How far a row moves the parameters: docs/fm.md.
+    """
+
+    total_weight: float
+    """Sum of the training rows' weights; their number where they have none."""
 
 
 @runtime_checkable

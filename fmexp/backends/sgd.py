@@ -29,6 +29,12 @@ _Step = tuple[float, ...]
 
 _AS_THEY_COME = np.zeros(0, np.int64)
 
+NONE = np.zeros(0)
+"""The weights of rows that have none."""
+
+_Heard = tuple[np.ndarray, np.ndarray, float]
+"""Targets, weights (NONE where rows have none), and the largest weight of all rows."""
+
 
 def start(config: Config, train: Part, parameters: Parameters) -> SgdTrainer:
     """See `fmexp.backends.base.Start`."""
@@ -53,12 +59,17 @@ class SgdTrainer:
         features = expanded(train.features)
         sparse = isinstance(features, CSR) or wide
         layout = SparseLayout if sparse else DenseLayout
-        self._make_layout = partial(layout, dtype=dtype, logistic=logistic)
+        self._row_weights, weighted = NONE, train.row_weights is not None
+        if train.row_weights is not None:
+            self._row_weights = _column(train.row_weights, len(train.features), dtype, "weights")
+        self._heaviest = float(self._row_weights.max(initial=0.0))
+        self.total_weight = train.total_weight
+        self._make_layout = partial(layout, dtype=dtype, logistic=logistic, weighted=weighted)
         self._layout = self._averaged = self._make_layout(parameters)
         self._bias = self._averaged_bias = np.array([parameters.w0], dtype)
         self._rows = self._layout.training_arrays(features)
         self._target = _column(train.target, len(features), dtype)
-        self._total_loss = sgd_kernels.total_loss(logistic)
+        self._logistic = logistic
         self._seen: tuple[Features, _Arrays] = features, self._rows
         self._load_kernels()
 
@@ -66,20 +77,23 @@ class SgdTrainer:
         """Load or compile the kernels, on no rows, so that training does not wait for it."""
         none = slice(0, 0)
         self.train_chunk(0.0, none, None)
-        self._total_loss(self._scores(self._rows, none), np.empty(0))
+        weighted = self._row_weights is not NONE
+        total_loss = sgd_kernels.total_loss(self._logistic, weighted)
+        total_loss(self._scores(self._rows, none), NONE, NONE)
         sgd_kernels.shuffle()(_AS_THEY_COME, np.ones(4, np.uint64))
 
     def train_epoch(self, learning_rate: float, order: np.ndarray | None) -> float:
         """See `Trainer`."""
-        n_rows = len(self._target)
-        return self.train_chunk(learning_rate, slice(0, n_rows), order) / n_rows
+        whole = slice(0, len(self._target))
+        return self.train_chunk(learning_rate, whole, order) / self.total_weight
 
     def train_chunk(self, learning_rate: float, chunk: slice, order: np.ndarray | None) -> float:
         """See `TakesChunks`."""
         target = self._target[chunk]
         order = _AS_THEY_COME if order is None else _row_numbers(order, len(target))
         rows, step = self._layout.view(self._rows, chunk), (float(learning_rate), *self._step)
-        total, n_capped = self._layout.train(rows, target, order, self._bias, step)
+        heard = target, self._row_weights[chunk], self._heaviest
+        total, n_capped = self._layout.train(rows, heard, order, self._bias, step)
         self.capped_steps += n_capped
         return total
 
@@ -102,11 +116,14 @@ class SgdTrainer:
     def loss(self, part: Part) -> float:
         """See `Trainer`."""
         target = _column(part.target, len(part.features), np.dtype(np.float64))
-        rows = self._checked(expanded(part.features))
+        rows, weights = self._checked(expanded(part.features)), NONE
+        if part.row_weights is not None:
+            weights = _column(part.row_weights, len(target), np.dtype(np.float64), "weights")
+        total_loss = sgd_kernels.total_loss(self._logistic, weights is not NONE)
         total = 0.0
         for chunk in chunks(len(target), SMALL_CHUNK_ROWS):
-            total += self._total_loss(self._scores(rows, chunk), target[chunk])
-        return total / len(target)
+            total += total_loss(self._scores(rows, chunk), target[chunk], weights[chunk])
+        return total / part.total_weight
 
     def scores(self, features: Features) -> np.ndarray:
         """See `Trainer`."""
@@ -132,7 +149,13 @@ class SgdTrainer:
 class DenseLayout:
     """Dense rows: w and V in arrays of their own, V padded to whole vectors."""
 
-    def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        dtype: np.dtype[Any],
+        logistic: bool = False,
+        weighted: bool = False,
+    ) -> None:
         self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k
         self._dtype = dtype
         self._w = aligned_zeros(1, len(parameters.w), dtype)[0]
@@ -141,7 +164,7 @@ class DenseLayout:
         self._largest = np.inf
         self._w[:] = parameters.w
         self._V[:, : self._k] = parameters.V
-        self._train = sgd_kernels.train_dense(self._lanes, dtype.name, logistic)
+        self._train = sgd_kernels.train_dense(self._lanes, dtype.name, logistic, weighted)
 
     def arrays(self, features: Features) -> _Arrays:
         """The feature rows as the kernels take them."""
@@ -163,10 +186,10 @@ class DenseLayout:
         return (rows[0][chunk],)
 
     def train(
-        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, bias: np.ndarray, step: _Step
+        self, rows: _Arrays, heard: _Heard, order: np.ndarray, bias: np.ndarray, step: _Step
     ) -> tuple[float, int]:
         """One pass: the sum of the losses, and how many steps were capped."""
-        given = *rows, target, order, self._w, self._V, self._scales, self._largest
+        given = *rows, *heard, order, self._w, self._V, self._scales, self._largest
         return self._train(*given, bias, *step)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
@@ -186,9 +209,15 @@ class DenseLayout:
 class SparseLayout:
     """CSR rows: v_j on whole cache lines, w_j beside it if there is room (`table_width`)."""
 
-    def __init__(self, parameters: Parameters, dtype: np.dtype[Any], logistic: bool) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        dtype: np.dtype[Any],
+        logistic: bool = False,
+        weighted: bool = False,
+    ) -> None:
         self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k
-        self._dtype, self._logistic = dtype, logistic
+        self._dtype, self._kind = dtype, (logistic, weighted)
         width = sgd_kernels.table_width(self._lanes, dtype)
         n_features = len(parameters.w)
         self._table = aligned_zeros(n_features, width, dtype)
@@ -226,16 +255,17 @@ class SparseLayout:
         return indptr[chunk.start : chunk.stop + 1], indices, values
 
     def train(
-        self, rows: _Arrays, target: np.ndarray, order: np.ndarray, bias: np.ndarray, step: _Step
+        self, rows: _Arrays, heard: _Heard, order: np.ndarray, bias: np.ndarray, step: _Step
     ) -> tuple[float, int]:
         """One pass: the sum of the losses, and how many steps were capped."""
-        dtype, one_hot, logistic = self._dtype.name, _is_one_hot(rows), self._logistic
-        given = *rows, target, order, self._table, self._w
+        dtype, one_hot = self._dtype.name, _is_one_hot(rows)
+        target, weights, heaviest = heard
+        of_model = order, self._table, self._w
         if self._sums is not None:
-            wide = sgd_kernels.train_wide(dtype, one_hot, logistic)
-            return wide(*given, self._sums, bias, *step)
-        kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, logistic)
-        return kernel(*given, self._largest, bias, *step)
+            wide = sgd_kernels.train_wide(dtype, one_hot, *self._kind)
+            return wide(*rows, target, weights, *of_model, self._sums, bias, *step)
+        kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, *self._kind)
+        return kernel(*rows, *heard, *of_model, self._largest, bias, *step)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`, float64 of shape (n_rows,)."""
@@ -258,10 +288,12 @@ def _is_one_hot(rows: _Arrays) -> bool:
     return len(rows[2]) < len(rows[1])
 
 
-def _column(target: np.ndarray, n_rows: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """The target as the kernels take it."""
+def _column(
+    target: np.ndarray, n_rows: int, dtype: np.dtype[Any], what: str = "targets"
+) -> np.ndarray:
+    """The target, or the rows' weights, as the kernels take them."""
     if target.shape != (n_rows,):
-        raise DataError(f"expected {n_rows:,} targets, one a row, got shape {target.shape}")
+        raise DataError(f"expected {n_rows:,} {what}, one a row, got shape {target.shape}")
     return np.ascontiguousarray(target, dtype)
 
 

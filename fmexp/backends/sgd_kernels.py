@@ -23,6 +23,10 @@ scored once more, closely: with A and B. Where FEW rows ask one after the other,
 scored closely at once. Either way gives the same bits. Without a cap, limit is infinite.
 
 A factor that is 0 everywhere stays 0, so the padded lanes never matter.
+
+With weights of the rows, lr is the row's weight times the learning rate (before the cap), and its
+loss counts so much; rows of weight 0 are passed over. `weighted` is known when a kernel is compiled,
+so that rows without weights cost nothing: `row_weights` is then empty.
 """
 
 # Compiled by Numba, whose types are not Python's:
@@ -279,12 +283,13 @@ def _announce_sparse_rows(
 
 @functools.cache
 def train_sparse(
-    lanes: int, dtype: str, one_hot: bool, logistic: bool
+    lanes: int, dtype: str, one_hot: bool, logistic: bool, weighted: bool = False
 ) -> Callable[..., tuple[float, int]]:
     """One pass over CSR rows: sum of the losses, each taken before its update; steps capped.
 
     `table`, `weights` and `bias` ([w0]) are updated; `order` is a permutation of the rows, or empty
-    for as they come; one-hot rows have no `values`; `largest` is at least |x|^2 of each row.
+    for as they come; one-hot rows have no `values`; `largest` is at least |x|^2 of each row,
+    `heaviest` at least its weight.
     """
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -292,8 +297,8 @@ def train_sparse(
     step = 1 if width == lanes else width
 
     def one_pass(
-        indptr, indices, values, target, order, table, weights, largest, bias, learning_rate,
-        limit, reg_w0, reg_w, reg_V,
+        indptr, indices, values, target, row_weights, heaviest, order, table, weights, largest,
+        bias, learning_rate, limit, reg_w0, reg_w, reg_V,
     ):  # fmt: skip
         assert source
         shuffled, n_rows, zeros = len(order) > 0, len(target), zero_vector(zero, lanes)
@@ -301,16 +306,23 @@ def train_sparse(
         far = shuffled or not near
         starts, ids, xs = pointer(indptr), pointer(indices), pointer(values)
         ys, visits, V, w = pointer(target), pointer(order), pointer(table), pointer(weights)
-        rate, w0, total = number(learning_rate), bias[0], 0.0
+        us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
         most, keeps, recent = number(limit), _keeps(rate, *regs, one), (0, -1, 0)
-        calm, weight = _first_look(rate, most, number(largest), one_hot, one, zero_vector(zero, 4))
+        top = rate * number(heaviest) if weighted else rate
+        calm, weight = _first_look(top, most, number(largest), one_hot, one, zero_vector(zero, 4))
         for t in range(n_rows):
             i = get(visits, t) if shuffled else t
             if far and t + 24 < n_rows:
                 _announce_sparse_rows(
                     starts, ids, xs, one_hot, ys, visits, shuffled, V, width, w, step, line, near, t
                 )
+            row_rate, row_keeps = rate, keeps
+            if weighted:
+                if get(us, i) == zero:
+                    continue
+                row_rate = rate * get(us, i)
+                row_keeps = _keeps(row_rate, *regs, one)
             begin, end = get(starts, i), get(starts, i + 1)
             asks, G = not one_hot and t < recent[2], one
             if not asks:
@@ -319,17 +331,18 @@ def train_sparse(
                 )
                 if _may_ask(s, squares, calm, weight):
                     asks, G, recent = _ask_sparse(
-                        xs, one_hot, begin, end, s, squares, rate, most, one, t, recent
+                        xs, one_hot, begin, end, s, squares, row_rate, most, one, t, recent
                     )
             if asks and not one_hot:
                 s, squares, score, G = _score_sparse_row(
                     ids, xs, one_hot, V, width, w, step, begin, end, zeros, one, closely=True
                 )
-            row_rate, row_keeps = rate, keeps
-            if asks and rate * G > most:
+            if asks and row_rate * G > most:
                 row_rate, n_capped = most / G, n_capped + 1
                 row_keeps = _keeps_capped(row_rate, *regs, one)
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
+            if weighted:
+                loss *= np.float64(get(us, i))
             total, w0 = total + loss, w0 * row_keeps[0] - g
             _step_sparse(
                 ids, xs, one_hot, V, width, w, step, begin, end, s, g, row_keeps, zeros, one
@@ -411,14 +424,16 @@ def _squared_slope_wide(
 
 
 @functools.cache
-def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., tuple[float, int]]:
+def train_wide(
+    dtype: str, one_hot: bool, logistic: bool, weighted: bool = False
+) -> Callable[..., tuple[float, int]]:
     """As `train_sparse`, for more than MAX_LANES factors."""
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
 
     def one_pass(
-        indptr, indices, values, target, order, table, weights, sums, bias, learning_rate, limit,
-        reg_w0, reg_w, reg_V,
+        indptr, indices, values, target, row_weights, order, table, weights, sums, bias,
+        learning_rate, limit, reg_w0, reg_w, reg_V,
     ):  # fmt: skip
         assert source
         shuffled, n_rows, zeros = len(order) > 0, len(target), zero_vector(zero, MAX_LANES)
@@ -426,23 +441,30 @@ def train_wide(dtype: str, one_hot: bool, logistic: bool) -> Callable[..., tuple
         starts, ids = pointer(indptr), pointer(indices)
         xs, ys = pointer(values), pointer(target)
         visits, V, w, all_s = pointer(order), pointer(table), pointer(weights), pointer(sums)
-        rate, w0, total = number(learning_rate), bias[0], 0.0
+        us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
         most, keeps = number(limit), _keeps(rate, *regs, one)
         for t in range(n_rows):
             i = get(visits, t) if shuffled else t
+            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
+            if weighted:
+                if get(us, i) == zero:
+                    continue
+                row_rate = rate * get(us, i)
+                keep_w0, keep_w, keep_V = _keeps(row_rate, *regs, one)
             begin, end = get(starts, i), get(starts, i + 1)
             score, sizes = _score_wide_row(
                 ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one
             )
-            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if rate * _bound(*sizes, one) > most:
+            if row_rate * _bound(*sizes, one) > most:
                 G = _squared_slope_wide(ids, xs, one_hot, V, lanes, all_s, begin, end, zeros, one)
-                if rate * G > most:
+                if row_rate * G > most:
                     row_rate = most / G
                     keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
                     n_capped += 1
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
+            if weighted:
+                loss *= np.float64(get(us, i))
             total += loss
             w0 = w0 * keep_w0 - g
             for entry in range(begin, end):
@@ -590,29 +612,38 @@ def _announce_dense_row(features: Any, target: Any, n: int, row: int) -> None:
 
 
 @functools.cache
-def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[float, int]]:
+def train_dense(
+    lanes: int, dtype: str, logistic: bool, weighted: bool = False
+) -> Callable[..., tuple[float, int]]:
     """As `train_sparse`, over dense rows. `scales` is scratch, as long as w."""
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
 
     def one_pass(
-        features, target, order, weights, factors, scales, largest, bias, learning_rate, limit,
-        reg_w0, reg_w, reg_V,
+        features, target, row_weights, heaviest, order, weights, factors, scales, largest, bias,
+        learning_rate, limit, reg_w0, reg_w, reg_V,
     ):  # fmt: skip
         assert source
         shuffled, n_rows, n = len(order) > 0, len(target), len(weights)
         xs, ys, visits = pointer(features), pointer(target), pointer(order)
         w, V, v_scales = pointer(weights), pointer(factors), pointer(scales)
-        rate, w0, total = number(learning_rate), bias[0], 0.0
+        us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
         most, keeps, recent = number(limit), _keeps(rate, *regs, one), (0, -1, 0)
-        calm, weight = _first_look(rate, most, number(largest), False, one, zero_vector(zero, 4))
+        top = rate * number(heaviest) if weighted else rate
+        calm, weight = _first_look(top, most, number(largest), False, one, zero_vector(zero, 4))
         zeros, eight = zero_vector(zero, lanes), zero_vector(zero, 8)
         for t in range(n_rows):
             i = get(visits, t) if shuffled else t
             row = i * n
             if shuffled and t + 4 < n_rows:
                 _announce_dense_row(xs, ys, n, get(visits, t + 4))
+            row_rate, row_keeps = rate, keeps
+            if weighted:
+                if get(us, i) == zero:
+                    continue
+                row_rate = rate * get(us, i)
+                row_keeps = _keeps(row_rate, *regs, one)
             asks, G, norm = t < recent[2], one, one
             if asks:
                 norm, _fourth = _square_dense(xs, row, n, v_scales, eight)
@@ -622,17 +653,18 @@ def train_dense(lanes: int, dtype: str, logistic: bool) -> Callable[..., tuple[f
                 )
                 if _may_ask(s, squares, calm, weight):
                     norm, fourth = _square_dense(xs, row, n, v_scales, eight)
-                    asks = _asks(s, squares, norm, fourth, rate, most, one)
+                    asks = _asks(s, squares, norm, fourth, row_rate, most, one)
                     recent = _after_asking(t, *recent) if asks else recent
             if asks:
                 s, squares, score, G = _score_dense_row(
                     xs, row, n, w, V, lanes, zeros, eight, one, True, v_scales, norm
                 )
-            row_rate, row_keeps = rate, keeps
-            if asks and rate * G > most:
+            if asks and row_rate * G > most:
                 row_rate, n_capped = most / G, n_capped + 1
                 row_keeps = _keeps_capped(row_rate, *regs, one)
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
+            if weighted:
+                loss *= np.float64(get(us, i))
             total, w0 = total + loss, w0 * row_keeps[0] - g
             _step_dense(xs, row, n, w, V, lanes, v_scales, s, g, row_keeps, zeros, eight, one)
         bias[0] = w0
@@ -664,11 +696,11 @@ def score_dense(lanes: int, dtype: str) -> Callable[..., None]:
 
 
 @functools.cache
-def total_loss(logistic: bool) -> Callable[..., float]:
-    """Sum of the losses of scores and targets, both float64."""
+def total_loss(logistic: bool, weighted: bool = False) -> Callable[..., float]:
+    """Sum of the losses of scores and targets, each times its row's weight; all float64."""
     source = SOURCE
 
-    def total(scores, target):
+    def total(scores, target, row_weights):
         assert source
         sum_of_losses = 0.0
         for i in range(len(target)):
@@ -676,6 +708,8 @@ def total_loss(logistic: bool) -> Callable[..., float]:
                 loss, _slope = _log_loss(scores[i], target[i])
             else:
                 loss = (scores[i] - target[i]) * (scores[i] - target[i])
+            if weighted:
+                loss *= row_weights[i]
             sum_of_losses += loss
         return sum_of_losses
 

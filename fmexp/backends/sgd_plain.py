@@ -27,28 +27,30 @@ def train_pass(
     task: fm.Task = "regression",
     *,
     cap_steps: bool = False,
+    row_weights: np.ndarray | None = None,
     reg_w0: float = 0.0,
     reg_w: float = 0.0,
     reg_V: float = 0.0,
 ) -> tuple[fm.Parameters, float, int]:
-    """One update for each row in `order`.
+    """One update for each row in `order`, at the learning rate times the row's weight.
 
     Returns:
-        The parameters after the pass; the sum of the losses, each taken before its update; and the
-        number of steps that were capped.
+        The parameters after the pass; the sum of the losses times their rows' weights, each taken
+        before its update; and the number of steps that were capped.
     """
     w0, w, V = parameters.w0, parameters.w.copy(), parameters.V.copy()
     total, n_capped = 0.0, 0
     for i in order:
+        weight = 1.0 if row_weights is None else row_weights[i]
         j, x = entries(features, i)
         s = x @ V[j]
         score = w0 + w[j] @ x + 0.5 * (s @ s - ((V[j] * x[:, None]) ** 2).sum())
-        total += float(fm.losses(task, score, target[i]))
+        total += weight * float(fm.losses(task, score, target[i]))
         slope = float(fm.predictions(task, score) - target[i])
         d_V = np.outer(x, s) - V[j] * (x**2)[:, None]
         G = 1.0 + x @ x + (d_V**2).sum()
-        rate, capped = learning_rate, cap_steps and learning_rate * G * fm.CURVATURE[task] > 1.0
-        if capped:
+        rate = learning_rate * weight
+        if cap_steps and rate * G * fm.CURVATURE[task] > 1.0:
             rate, n_capped = 1.0 / (G * fm.CURVATURE[task]), n_capped + 1
         w0 -= rate * (slope + reg_w0 * w0)
         w[j] -= rate * (slope * x + reg_w * w[j])

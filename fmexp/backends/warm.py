@@ -14,7 +14,7 @@ from fmexp.backends import sgd_kernels
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.backends.scoring import Scorer
-from fmexp.backends.sgd import DenseLayout, SparseLayout
+from fmexp.backends.sgd import NONE, DenseLayout, SparseLayout
 from fmexp.data.features import CSR
 from fmexp.data.related import Block, Related
 
@@ -30,7 +30,7 @@ def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
     kinds = (X, CSR(indptr, indices, np.ones(2), 2), CSR(indptr, indices, None, 2))
     sgd_kernels.shuffle()(np.arange(2), np.ones(4, np.uint64))
     for task, sizes in factors.items():
-        sgd_kernels.total_loss(task == "classification")(target, target)
+        sgd_kernels.total_loss(task == "classification")(target, target, NONE)
         for k in sizes:
             parameters = fm.Parameters(0.0, np.zeros(2), np.zeros((2, k)))
             for rows in kinds:
@@ -38,7 +38,8 @@ def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
                     parameters, dtype, task == "classification"
                 )
                 arrays = layout.training_arrays(rows)
-                layout.train(arrays, target, np.arange(2), bias, (0.0, 1.0, 0.0, 0.0, 0.0))
+                heard, step = (target, NONE, 0.0), (0.0, 1.0, 0.0, 0.0, 0.0)
+                layout.train(arrays, heard, np.arange(2), bias, step)
                 layout.score(arrays, bias, np.empty(2))
     for rows in kinds:
         for task in factors:

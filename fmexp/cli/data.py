@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file and what is known of it."""
     parser.add_argument("file", help="a file, a folder of files, or a glob")
     parser.add_argument("--target", help="the column to predict (default: by its name)")
+    parser.add_argument("--weight", help="the column of the rows' weights, if there is one")
     parser.add_argument("--delimiter", help="of text (default: found out)")
     add_encoding(parser, "found out")
 
@@ -22,6 +23,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the report; returns the exit code."""
     from fmexp.analysis.preview import Options, inspect
 
-    options = Options(arguments.target, arguments.delimiter, arguments.encoding)
+    options = Options(
+        arguments.target, arguments.delimiter, arguments.encoding, arguments.weight
+    )
     print(inspect(arguments.file, options))
     return 0

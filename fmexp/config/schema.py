@@ -198,6 +198,7 @@ class ColumnsConfig:
     min_count: Count
     missing: Literal["error", "mean"]
     missing_target: Literal["error", "drop"]
+    weight: str | None
 
 
 @dataclass

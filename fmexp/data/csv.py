@@ -13,7 +13,7 @@ from fmexp.data.arrow import arrow_values, in_data_errors
 from fmexp.data.cells import MISSING, MISSING_HINT, MISSING_TARGET_HINT, TextFormat
 from fmexp.data.dates import days
 from fmexp.data.delimited import header, not_utf8, records, sniff, undecoded
-from fmexp.data.read_plan import ReadPlan, TableFiles, sample_rows
+from fmexp.data.read_plan import WEIGHT, ReadPlan, TableFiles, sample_rows
 from fmexp.data.table import Column, Table, Text
 from fmexp.errors import DataError
 
@@ -217,6 +217,10 @@ def _mistake(name: str, cell: str, plan: ReadPlan, text: TextFormat) -> str | No
     """What is wrong with one cell."""
     if name not in plan.numbers:
         return None
+    sign = plan.signs.get(name, "")
+    if name == plan.weight:
+        good = 0 <= text.number(cell, sign) < np.inf
+        return None if good else f"expected {WEIGHT}, got {cell[:60]!r}"
     if text.is_missing(cell):
         hint = MISSING_TARGET_HINT if name == plan.target else MISSING_HINT
         got = f"expected a number, got a missing value {cell!r} {hint}"
@@ -224,7 +228,6 @@ def _mistake(name: str, cell: str, plan: ReadPlan, text: TextFormat) -> str | No
     if name in plan.dates:
         form, good = plan.dates[name], np.isfinite(days([cell], plan.dates[name])[0])
         return None if good else f"expected a date as {form}, got {cell[:60]!r}"
-    sign = plan.signs.get(name, "")
     good = np.isfinite(text.number(cell, sign))
     return None if good else f"expected {text.wanted(sign)}, got {cell[:60]!r}"
 

@@ -13,11 +13,13 @@ from fmexp.data.cache import new_folder, read_about, write_about
 from fmexp.data.dataset import Part
 from fmexp.data.encode import Encoder
 from fmexp.data.features import CHUNK_ROWS, SMALL_CHUNK_ROWS, chunks
+from fmexp.data.fields import numbers_of
 from fmexp.data.growing import GrowingArray, GrowingFeatures, mapped, read_features
 from fmexp.data.learn import learn
 from fmexp.data.related import expanded
 from fmexp.data.split import TEST, TRAIN, VALIDATION, split_rows
 from fmexp.data.table import digest, digest_of_cells
+from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +68,7 @@ def split_and_encode(
     asked: list[Any] = [asdict(split), asdict(learning), schema.target, schema.numeric]
     asked += [schema.categorical, dict(schema.lists), shared]
     asked += [source.columns_digest()] if schema.joins else []
+    asked += [{"weight": schema.weight}] if schema.weight else []
     key = digest([json.dumps(asked, sort_keys=True).encode()])[:16]
     folder = source.cache.folder / f"encoded-{key}"
     if read_about(folder) is None:
@@ -130,6 +133,9 @@ def _encode(
     growing = GrowingFeatures(folder, name)
     target = GrowingArray(np.float64, folder and folder / f"{name}-target.bin")
     numbers = GrowingArray(np.int64, folder and folder / f"{name}-rows.bin")
+    weights = None
+    if column := source.schema.weight:
+        weights = GrowingArray(np.float64, folder and folder / f"{name}-weights.bin")
     unjoined = replace(source.table, references={})  # the encoder knows what is joined
     is_compact = not encoder.joins or (shared and encoder.shared_runs)
     size = CHUNK_ROWS if is_compact else SMALL_CHUNK_ROWS
@@ -139,10 +145,18 @@ def _encode(
         growing.append(made if shared else expanded(made))
         target.append(encoder.target(chunk))
         numbers.append(rows)
+        if weights is not None and column:
+            weights.append(numbers_of(column, chunk.columns[column]))
     features = growing.finish()
     if features is None:
         return None
-    return Part(features, target.finish(), numbers.finish(), encoder.groups)
+    given = None if weights is None else weights.finish()
+    if given is not None and not given.any():
+        raise DataError(
+            f"{source.description}: all weights (column {column!r}) of the {name} part are 0, so "
+            "none of its rows counts"
+        )
+    return Part(features, target.finish(), numbers.finish(), encoder.groups, given)
 
 
 def _make_in_files(
@@ -174,4 +188,6 @@ def _read_part(folder: Path, name: str, encoder: Encoder, shared: bool) -> Part:
     assert features is not None
     target = mapped(folder / f"{name}-target.bin", np.float64)
     rows = mapped(folder / f"{name}-rows.bin", np.int64)
-    return Part(features, target, rows, encoder.groups)
+    weights = folder / f"{name}-weights.bin"
+    given = mapped(weights, np.float64) if weights.exists() else None
+    return Part(features, target, rows, encoder.groups, given)

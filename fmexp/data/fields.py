@@ -209,6 +209,17 @@ def finite(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
+def row_weights(name: str, x: np.ndarray) -> np.ndarray:
+    """The same numbers; refused are those that cannot be weights, with the first one's place."""
+    negative = np.flatnonzero(finite(name, x) < 0)
+    if len(negative):
+        raise DataError(
+            f"column {name!r} must hold weights, numbers of at least 0, got {x[negative[0]]:g} in "
+            f"row {negative[0] + 1}"
+        )
+    return x
+
+
 def _block(table: Table) -> CSR:
     if table.block is None:
         raise DataError("the model needs sparse rows (libsvm text or a scipy matrix)")

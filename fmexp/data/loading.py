@@ -81,4 +81,5 @@ def prepare(
         table=source.table,
         noise_floor=source.noise_floor,
         notes=tuple(source.schema.notes),
+        weight_digest=source.weight_digest(),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from fmexp.data.cells import number_text
 from fmexp.data.dates import days_of_objects
 from fmexp.data.features import CSR
-from fmexp.data.fields import finite, numbers_of
+from fmexp.data.fields import finite, numbers_of, row_weights
 from fmexp.data.loading import prepare
 from fmexp.data.read_plan import sample_rows
 from fmexp.data.schema import ColumnOptions, Schema, infer
@@ -39,7 +39,8 @@ def from_table(
         split: which rows are held out.
         learning: how columns are encoded.
         **roles: `numeric`, `categorical` and `drop`, lists of columns; else inferred. `dates`, a
-            mapping from columns to how their dates are written.
+            mapping from columns to how their dates are written. `weight`, the column of the rows'
+            weights.
 
     Raises:
         DataError: the table cannot be used as it is.
@@ -57,12 +58,19 @@ def from_table(
     for name, may_miss in plan.numbers.items():
         x = numbers_of(name, raw.columns[name])
         finite(name, x[~np.isnan(x)] if may_miss else x)
+    if schema.weight:
+        row_weights(schema.weight, np.asarray(raw.columns[schema.weight]))
     ordered = Table({name: raw.columns[name] for name in columns if name in raw.columns})
     return prepare("table", Source("a table in memory", ordered, schema), split, learning)
 
 
 def from_arrays(
-    X: Any, y: Any, split: SplitConfig, learning: Learning, names: Sequence[str] | None = None
+    X: Any,
+    y: Any,
+    split: SplitConfig,
+    learning: Learning,
+    names: Sequence[str] | None = None,
+    sample_weight: Any = None,
 ) -> Dataset:
     """A two-dimensional array or a scipy matrix with a target for each row as a data set.
 
@@ -72,24 +80,34 @@ def from_arrays(
         split: which rows are held out.
         learning: how columns are encoded.
         names: of an array's columns; None: 0, 1, ...
+        sample_weight: of the rows, shape (n_rows,), none negative; None: all the same.
 
     Raises:
-        DataError: the shapes do not fit, or a number is not finite.
+        DataError: the shapes do not fit, a number is not finite, or a weight is negative.
     """
     labels = as_text(y) if learning.task == "classification" else as_numbers("y", y)
     if len(labels) != X.shape[0] or len(labels) == 0:
         raise DataError(f"expected a target for each row, got {X.shape[0]} rows, {len(labels)}")
+    weight, beside = None, dict[str, Column]()
+    if sample_weight is not None:
+        weight = next(n for n in ("sample_weight", "the sample_weight") if n not in (names or ()))
+        beside = {weight: row_weights(weight, as_numbers(weight, sample_weight))}
+        if len(beside[weight]) != len(labels):
+            raise DataError(
+                f"expected a sample_weight for each of {len(labels)} rows, got "
+                f"{len(beside[weight])}"
+            )
     if hasattr(X, "tocsr"):
-        table = Table({"y": labels}, rows_of_matrix(X))
-        source = Source("a matrix in memory", table, Schema("y"))
+        table = Table({"y": labels} | beside, rows_of_matrix(X))
+        source = Source("a matrix in memory", table, Schema("y", weight=weight))
         return prepare("arrays", source, split, learning)
     names = [str(j) for j in range(X.shape[1])] if names is None else list(names)
     target = next(name for name in ("y", "target", "the target") if name not in names)
     columns = dict(zip(names, np.asarray(X, np.float64).T.copy(), strict=True))
     for name, x in columns.items():
         finite(name, x[~np.isnan(x)] if learning.fill_missing else x)
-    table = Table(columns | {target: labels})
-    source = Source("an array in memory", table, Schema(target, names))
+    table = Table(columns | {target: labels} | beside)
+    source = Source("an array in memory", table, Schema(target, names, weight=weight))
     return prepare("arrays", source, split, learning)
 
 

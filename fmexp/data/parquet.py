@@ -10,7 +10,7 @@ from fmexp.data.arrow import arrow_values, in_data_errors
 from fmexp.data.cells import MISSING_HINT, MISSING_TARGET_HINT
 from fmexp.data.dates import days
 from fmexp.data.features import SMALL_CHUNK_ROWS
-from fmexp.data.read_plan import TableFiles, sample_rows
+from fmexp.data.read_plan import WEIGHT, TableFiles, sample_rows
 from fmexp.data.table import Column, Table, Text, text_of_numbers
 from fmexp.errors import DataError
 
@@ -156,15 +156,17 @@ def _texts(column: Any) -> Text:
 def _explain(file: Path, table: Table, plan: ReadPlan, before: int) -> None:
     """Raise with the first cells that are wrong."""
     mistakes = []
-    for name, may_miss in plan.numbers.items():
+    for name in plan.numbers:
         x = np.asarray(table.columns[name])
-        wrong = np.flatnonzero(np.isinf(x) if may_miss else ~np.isfinite(x))[:10]
+        wrong = np.flatnonzero(plan.wrong(name, x))[:10]
         mistakes += [(before + int(i) + 1, name, x[i]) for i in wrong]
     lines = []
     for row, name, x in sorted(mistakes, key=lambda mistake: mistake[:2])[:10]:
         hint = MISSING_TARGET_HINT if name == plan.target else MISSING_HINT
         wanted, got = "a finite number", f"a missing value {hint}" if np.isnan(x) else f"{x}"
-        if name in plan.dates and np.isinf(x):
+        if name == plan.weight:
+            wanted, got = WEIGHT, "a missing value" if np.isnan(x) else f"{x:g}"
+        elif name in plan.dates and np.isinf(x):
             wanted, got = f"a date as {plan.dates[name]}", "another text"
         lines.append(f"row {row}, column {name!r}: expected {wanted}, got {got}")
     raise DataError("\n".join([f"{file} cannot be used:", *lines]))

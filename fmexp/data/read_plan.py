@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fmexp.data.table import Column
+
 SAMPLE_ROWS = 5_000
 """Rows that a schema is inferred from, where there are few columns."""
 
 SAMPLE_CELLS = 1_000_000
 """Cells that a schema is inferred from, where there are many."""
+
+WEIGHT = "a weight, a finite number of at least 0 (data.weight)"
+"""What a cell of the column of weights must be."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class ReadPlan:
             number is missing; None: they are kept.
         signs: percent or currency sign of the numbers that text has beside one; "" where only
             their digits are grouped.
+        weight: the column of weights, numbers of at least 0; "" where there is none.
         dictionaries: the distinct texts of each.
     """
 
@@ -69,27 +75,30 @@ class ReadPlan:
         target: str = "",
         missing_labels: frozenset[str] | None = None,
         signs: Mapping[str, str] | None = None,
+        weight: str = "",
     ) -> None:
         self.numbers = numbers
         self.signs = {n: sign for n, sign in (signs or {}).items() if n in numbers}
         self.texts = list(texts)
         self.dates = {n: form for n, form in (dates or {}).items() if n in numbers}
-        self.target, self.missing_labels = target, missing_labels
+        self.target, self.missing_labels, self.weight = target, missing_labels, weight
         self.dictionaries = {name: Dictionary() for name in self.texts}
 
     def key(self) -> list[Any]:
         """All that decides what is read, as JSON knows it."""
         labels = self.missing_labels and sorted(self.missing_labels)
-        return [self.numbers, self.texts, self.dates, self.target, labels, self.signs]
+        key = [self.numbers, self.texts, self.dates, self.target, labels, self.signs]
+        return [*key, self.weight] if self.weight else key
 
     def accepts(self, table: Table) -> bool:
-        """Whether all numbers are finite, or missing where they may be."""
-        for name, may_miss in self.numbers.items():
-            x = np.asarray(table.columns[name])
-            wrong = np.isinf(x) if may_miss else ~np.isfinite(x)
-            if wrong.any():
-                return False
-        return True
+        """Whether all numbers are finite, or missing where they may be; no weight is negative."""
+        return not any(self.wrong(name, table.columns[name]).any() for name in self.numbers)
+
+    def wrong(self, name: str, column: Column) -> np.ndarray:
+        """Which cells of a column of numbers may not be there: boolean, shape (n_rows,)."""
+        x = np.asarray(column)
+        wrong = np.isinf(x) if self.numbers[name] else ~np.isfinite(x)
+        return np.asarray(wrong | (x < 0) if name == self.weight else wrong)
 
     def with_targets(self, table: Table) -> Table:
         """The rows to keep: all, or those that have a target, and how many have none."""

@@ -51,6 +51,7 @@ class Schema:
         lists: the categorical columns with several categories in a cell, and their separators.
         keys: columns of keys to joined tables and of histories, which are read as texts.
         joins: the joined tables.
+        weight: the column of the rows' weights, which is no feature; None: all count the same.
     """
 
     target: str
@@ -67,6 +68,7 @@ class Schema:
     lists: Mapping[str, str] = field(default_factory=dict)
     keys: Sequence[str] = ()
     joins: tuple[Join, ...] = ()
+    weight: str | None = None
 
     def read_plan(self, task: str, fill_missing: bool, drop_missing_targets: bool) -> ReadPlan:
         """What a reader is to read.
@@ -82,6 +84,8 @@ class Schema:
             texts.append(self.target)
         else:
             numbers[self.target] = drop_missing_targets
+        if self.weight:
+            numbers[self.weight] = False
         if self.split_by and self.split_by not in [*numbers, *texts]:
             if self.split_by_text:
                 texts.append(self.split_by)
@@ -89,7 +93,9 @@ class Schema:
                 numbers[self.split_by] = False
         texts += [key for key in self.keys if key not in texts]
         labels = self.missing_labels if drop_missing_targets else None
-        return ReadPlan(numbers, texts, self.dates, self.target, labels, self.signs)
+        return ReadPlan(
+            numbers, texts, self.dates, self.target, labels, self.signs, self.weight or ""
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class ColumnOptions:
         lists: columns with several categories in a cell, each with its separator (data.lists).
         keys: columns of keys to joined tables (data.joins).
         history: columns of users, each with the column of its items (data.history).
+        weight: the column of the rows' weights (data.weight); None: there is none.
     """
 
     target: str | None = None
@@ -117,6 +124,7 @@ class ColumnOptions:
     lists: Mapping[str, str] = field(default_factory=dict)
     keys: Sequence[str] = ()
     history: Mapping[str, str] = field(default_factory=dict)
+    weight: str | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -152,12 +160,13 @@ def infer(
     _check_names(names, target, options, where)
     notes = [] if options.target else [f"target: {target} (by its name)"]
     said, signs = _said(options), signs or {}
-    iso = [n for n in names if n != target and said.get(n) != "categorical" and _is_iso(sample[n])]
+    no_feature = (target, options.weight)
+    iso = [n for n in names if n not in no_feature and said.get(n) != "categorical" and _is_iso(sample[n])]
     numbers = {name: f"numbers with {sign or 'grouped digits'}" for name, sign in signs.items()}
     numbers |= {name: f"dates, {dates.ISO}; or data.categorical=[{name}]" for name in iso}
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
     for name in names:
-        if name == target:
+        if name in no_feature:
             continue
         role, why = _role(name, sample[name], n_rows, said.get(name), options.split_by)
         if name in numbers and name not in said and name not in (options.split_by or ()):
@@ -184,6 +193,7 @@ def infer(
         signs=signs,
         lists=dict(options.lists),
         keys=list(options.names),
+        weight=options.weight,
     )
 
 
@@ -319,6 +329,7 @@ def _check_names(names: list[str], target: str, options: ColumnOptions, where: s
         if not separator:
             raise DataError(f"data.lists.{name} must be what separates the categories, got ''")
     given = [("data.target", target)]
+    given += [("data.weight", options.weight)] if options.weight else []
     for key, listed in (
         ("data.numeric", options.numeric),
         ("data.categorical", options.categorical),
@@ -330,7 +341,7 @@ def _check_names(names: list[str], target: str, options: ColumnOptions, where: s
     of_dates = [("data.dates", name) for name in options.dates]
     by += [(key, name) for name, key in options.names.items()]
     for name, key in options.names.items():
-        if name in (target, *(options.numeric or ())):
+        if name in (target, options.weight, *(options.numeric or ())):
             raise DataError(f"{where}: {key} names {name!r}, which is a number: keys are names")
     unknown = [(key, name) for key, name in given + by + of_dates if name not in names]
     if unknown:

@@ -12,7 +12,7 @@ from fmexp.config.schema import CsvConfig, DataConfig, LibsvmConfig, ParquetConf
 from fmexp.data import synthetic
 from fmexp.data.schema import ColumnOptions, Schema, infer
 from fmexp.data.split import FILE, SplitBy
-from fmexp.data.table import Dictionary, Table, Text, digest
+from fmexp.data.table import Dictionary, Table, Text, as_bytes, digest
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ class Source:
         joined = Table({name: each.column for name, each in self.table.references.items()})
         own = self.cache.columns_digest
         return digest([own.encode(), joined.digest().encode()]) if joined.columns else own
+
+    def weight_digest(self) -> str:
+        """Hash of the rows' weights; "" where they have none."""
+        name = self.schema.weight
+        return "" if name is None else digest([as_bytes(np.asarray(self.table.columns[name]))])
 
 
 def read(data: DataConfig, by: SplitBy, task: str) -> Source:
@@ -132,11 +137,12 @@ def _schema(
         data.target, data.numeric, data.categorical, data.drop,
         (by.kind, by.column) if by.column else None,
         data.dates or {}, data.lists or {}, [each.key for each in joined], data.history or {},
+        data.weight,
     )  # fmt: skip
     where = str(opened.found[0])
     schema = infer(sample, opened.n_rows, options, where, task, signs)
     elsewhere = {name for each in joined for name in each.names}
-    for what, name in [("target", schema.target), ("split.by", by.column)] + [
+    for what, name in [("target", schema.target), ("split.by", by.column), ("data.weight", data.weight)] + [
         ("data.history", name) for pair in options.history.items() for name in pair
     ]:
         if name in elsewhere:

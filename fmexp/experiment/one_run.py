@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fmexp.config.schema import Config
-    from fmexp.data.dataset import Dataset
+    from fmexp.data.dataset import Dataset, Part
     from fmexp.fm import Parameters
     from fmexp.record.tracker import Run, Tracker
     from fmexp.training.fitting import Fit, Watch
@@ -98,6 +98,8 @@ def describe(config: Config, config_tree: dict[str, Any], data: Dataset) -> RunS
     }
     if data.test is not None:
         tags["fmexp.test_digest"] = data.test_digest
+    if data.weight_digest:
+        tags["fmexp.weight_digest"] = data.weight_digest
     given = config.tracking if isinstance(config.tracking, MlflowConfig) else None
     return RunStart(
         name=(given and given.run_name) or default_name(config),
@@ -154,7 +156,7 @@ def held_out_metrics(config: Config, data: Dataset, fitted: Fit) -> dict[str, fl
         return {}
     model = Model.of(config, data, fitted.parameters)
     predicted = model.predict_features_with_stdev(part.features)
-    found = _measures(config, data, part.target, *predicted)
+    found = _measures(config, data, part, *predicted)
     return {f"best/val_{name}": x for name, x in found.items() if name != config.loss}
 
 
@@ -165,22 +167,24 @@ def held_out_names(config: Config, data: Dataset) -> list[str]:
         return []
     half = np.full(len(part.target), 0.5)
     stdev = half if config.backend.name == "gibbs" else None
-    found = _measures(config, data, part.target, half, stdev)
+    found = _measures(config, data, part, half, stdev)
     return [f"best/val_{name}" for name in found if name != config.loss]
 
 
 def _measures(
     config: Config,
     data: Dataset,
-    target: np.ndarray,
+    part: Part,
     predicted: np.ndarray,
     stdev: np.ndarray | None,
 ) -> dict[str, float]:
-    """All metrics of the task; `target` as it was encoded."""
+    """All metrics of the task on a part."""
+    weights = part.row_weights
     if config.task == "classification":
-        return metrics.classification(target, predicted)
-    y = data.encoder.decode_target(target)
-    return metrics.regression(y, predicted) | metrics.intervals(y, predicted, stdev)
+        return metrics.classification(part.target, predicted, weights)
+    y = data.encoder.decode_target(part.target)
+    of_intervals = metrics.intervals(y, predicted, stdev, weights)
+    return metrics.regression(y, predicted, weights) | of_intervals
 
 
 def last_losses(config: Config, fitted: Fit) -> dict[str, float]:
@@ -203,6 +207,8 @@ def in_words(config: Config, data: Dataset, fitted: Fit) -> str:
         f"{data.name} ({sizes} rows; {len(data.encoder.feature_names):,} features)."
     )
     lines = [model, f"Outcome: {fitted.outcome}. {fitted.reason}".strip()]
+    if data.weight_digest:
+        lines.append(f"Rows are weighted by {getattr(config.data, 'weight', '')}.")
     if fitted.best_epoch is not None:
         lines.append(
             f"Lowest val/{config.loss} {fitted.best_validation:.6g} at epoch {fitted.best_epoch} "

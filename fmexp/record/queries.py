@@ -153,12 +153,14 @@ class StoredRuns:
         return sorted(trials, key=lambda trial: (trial.started, trial.name))
 
     def on_same_data(self, record: StoredRun) -> list[StoredRun]:
-        """All runs on the same data, split in the same way, newest first; itself among them."""
+        """All runs on the same data, split and weighted alike, newest first; itself among them."""
         data, split = (record.tags.get(f"fmexp.{d}_digest", "") for d in ("data", "split"))
-        return self._search(
+        found = self._search(
             f"tags.`fmexp.data_digest` = '{data}' and tags.`fmexp.split_digest` = '{split}'",
             most=10**9,
         )
+        weight = "fmexp.weight_digest"  # runs without weights have no such tag
+        return [each for each in found if each.tags.get(weight) == record.tags.get(weight)]
 
     def on_same_test_rows(self, record: StoredRun) -> list[StoredRun]:
         """All runs with the same test rows and targets, newest first; itself among them."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fmexp import fm
-from fmexp.backends.base import Averages, CapsSteps, DrawsSamples, start
+from fmexp.backends.base import Averages, CapsSteps, DrawsSamples, TakesWeights, start
 from fmexp.data import budget
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.errors import ConfigError
@@ -22,7 +22,7 @@ from fmexp.training.passes import passes
 if TYPE_CHECKING:
     from fmexp.backends.base import Trainer
     from fmexp.config.schema import Config, EarlyStoppingConfig
-    from fmexp.data.dataset import Dataset
+    from fmexp.data.dataset import Dataset, Part
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class Watch(Protocol):
 class Fit:
     """What a training came to.
 
-    Losses are means per row: squared error in the target's own units, or log loss. All are finite.
+    Losses are means per row, weighted where rows have weights: squared error in the target's own
+    units, or log loss. All are finite.
 
     Attributes:
         outcome: COMPLETED, DIVERGED, or what `watch` said.
@@ -120,8 +121,8 @@ def fit(
         parameters: where to start; None for what `model.start` says.
 
     Raises:
-        ConfigError: early stopping without a validation part, or a mean of parameters from a
-            backend that keeps none.
+        ConfigError: early stopping without a validation part, or a mean of parameters or weights
+            of rows with a backend that has none.
         MissingPackageError: the backend's package is not installed.
         DataError: feature rows that no kernel may see.
     """
@@ -140,6 +141,11 @@ def fit(
         raise ConfigError(
             f"backend={config.backend.name} keeps no mean of its parameters: set "
             "training.average_from=null"
+        )
+    if dataset.train.row_weights is not None and not isinstance(trainer, TakesWeights):
+        raise ConfigError(
+            f"backend={config.backend.name} does not weight rows: set data.weight=null, or use "
+            "another backend"
         )
     curves = _Curves()
     began = time.perf_counter()
@@ -251,12 +257,24 @@ def _is_finite(parameters: fm.Learned) -> bool:
 def _baseline(task: fm.Task, dataset: Dataset) -> float:
     """Mean loss of predicting the training part's mean; see `Fit.baseline`."""
     part = dataset.train if dataset.validation is None else dataset.validation
-    mean = float(np.mean(dataset.train.target))
+    mean = _mean_target(dataset.train)
     if task == "classification":
         share = min(max(mean, 1e-15), 1.0 - 1e-15)
         mean = math.log(share / (1.0 - share))
     total = 0.0
     for chunk in chunks(len(part.target), SMALL_CHUNK_ROWS):
         constant = np.full(chunk.stop - chunk.start, mean)
-        total += float(np.sum(fm.losses(task, constant, part.target[chunk])))
-    return total / len(part.target) * loss_units(task, dataset)
+        losses = fm.losses(task, constant, part.target[chunk])
+        if part.row_weights is not None:
+            losses *= part.row_weights[chunk]
+        total += float(np.sum(losses))
+    return total / part.total_weight * loss_units(task, dataset)
+
+
+def _mean_target(part: Part) -> float:
+    """The mean of the targets, by the rows' weights; chunk by chunk where there are some."""
+    y, weights = part.target, part.row_weights
+    if weights is None:
+        return float(np.mean(y))
+    rows = chunks(len(y), SMALL_CHUNK_ROWS)
+    return sum(float(np.sum(y[chunk] * weights[chunk])) for chunk in rows) / part.total_weight

@@ -19,7 +19,9 @@ def rises(name: str) -> bool:
     return name.rpartition("/")[2].removeprefix("val_") in RISING
 
 
-def regression(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def regression(
+    y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, float]:
     """mse, rmse and mae in the target's own units (mse: squared), and r2 where the target varies.
 
     r2 is 1 - mse / the target's variance: 0 for always predicting its mean, 1 for no error.
@@ -27,18 +29,24 @@ def regression(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     Args:
         y: targets, shape (n_rows,).
         predicted: predictions, shape (n_rows,).
+        weights: of the rows, shape (n_rows,), by which all means are taken; None: all the same.
 
     >>> regression(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     {'mse': 2.0, 'rmse': 1.4142135623730951, 'mae': 1.0, 'r2': -7.0}
     """
     error = predicted - y
-    mse = float(np.mean(np.square(error)))
-    found = {"mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}
-    variance = float(np.var(y))
+    mse, mae = _mean(np.square(error), weights), _mean(np.abs(error), weights)
+    found = {"mse": mse, "rmse": mse**0.5, "mae": mae}
+    variance = _mean(np.square(y - _mean(y, weights)), weights)
     return found | ({"r2": 1 - mse / variance} if variance > 0 else {})
 
 
-def intervals(y: np.ndarray, predicted: np.ndarray, stdev: np.ndarray | None) -> dict[str, float]:
+def intervals(
+    y: np.ndarray,
+    predicted: np.ndarray,
+    stdev: np.ndarray | None,
+    weights: np.ndarray | None = None,
+) -> dict[str, float]:
     """How good predictions are as normal distributions: nll and coverage_90.
 
     nll is the mean negative log likelihood of the targets; coverage_90 the share of them within
@@ -48,6 +56,7 @@ def intervals(y: np.ndarray, predicted: np.ndarray, stdev: np.ndarray | None) ->
         y: targets, shape (n_rows,).
         predicted: means, shape (n_rows,).
         stdev: standard deviations, shape (n_rows,); None: predictions have none, nothing is found.
+        weights: as of `regression`.
 
     >>> found = intervals(np.array([0.0, 9.0]), np.zeros(2), np.ones(2))
     >>> {name: round(x, 3) for name, x in found.items()}
@@ -56,25 +65,34 @@ def intervals(y: np.ndarray, predicted: np.ndarray, stdev: np.ndarray | None) ->
     if stdev is None:
         return {}
     away = np.abs(y - predicted) / stdev
-    nll = np.mean(np.square(away) / 2 + np.log(stdev)) + math.log(2 * math.pi) / 2
-    return {"nll": float(nll), "coverage_90": float(np.mean(away <= 1.6448536269514722))}
+    nll = _mean(np.square(away) / 2 + np.log(stdev), weights) + math.log(2 * math.pi) / 2
+    return {"nll": nll, "coverage_90": _mean(away <= 1.6448536269514722, weights)}
 
 
-def classification(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+def classification(
+    y: np.ndarray, probability: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, float]:
     """logloss, accuracy, and auc where both labels occur.
 
     Args:
         y: labels, 0 or 1, shape (n_rows,).
         probability: of label 1, shape (n_rows,).
+        weights: as of `regression`.
 
     >>> classification(np.array([0.0, 1.0]), np.array([0.25, 0.75]))
     {'logloss': 0.2876820724517809, 'accuracy': 1.0, 'auc': 1.0}
     """
     found = {
-        "logloss": float(np.mean(log_losses(y, probability))),
-        "accuracy": float(np.mean((probability >= 0.5) == (y == 1))),
+        "logloss": _mean(log_losses(y, probability), weights),
+        "accuracy": _mean((probability >= 0.5) == (y == 1), weights),
     }
-    return found | ({"auc": auc(y, probability)} if 0 < np.sum(y) < len(y) else {})
+    counted = y if weights is None else y[weights > 0]
+    both = 0 < np.sum(counted) < len(counted)
+    return found | ({"auc": auc(y, probability, weights)} if both else {})
+
+
+def _mean(x: np.ndarray, weights: np.ndarray | None) -> float:
+    return float(np.average(x, weights=weights))
 
 
 def log_losses(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -86,11 +104,14 @@ def log_losses(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
     return np.asarray(-np.log(np.maximum(given, np.finfo(float).tiny)))
 
 
-def auc(y: np.ndarray, score: np.ndarray) -> float:
+def auc(y: np.ndarray, score: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Probability that a row of label 1 scores higher than one of label 0; a tie counts half.
 
-    By ranks (Mann and Whitney 1947). Both labels must occur.
+    By ranks (Mann and Whitney 1947). Both labels must occur. A pair of rows counts by the product
+    of their weights.
     """
+    if weights is not None:
+        return _weighted_auc(y, score, weights)
     order = np.argsort(score, kind="stable")
     _, group, counts = np.unique(score[order], return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -99,3 +120,11 @@ def auc(y: np.ndarray, score: np.ndarray) -> float:
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     above = float(ranks[positive].sum()) - n_positive * (n_positive + 1) / 2
     return above / (n_positive * n_negative)
+
+
+def _weighted_auc(y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> float:
+    """The same, each score's share of the pairs counted from the weight of those below it."""
+    _, group = np.unique(score, return_inverse=True)
+    above, below = (np.bincount(group, weights * (y == label)) for label in (1, 0))
+    won = above * (np.cumsum(below) - below / 2)
+    return float(won.sum() / (above.sum() * below.sum()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmexp.backends.base import Shuffles, TakesChunks
+from fmexp.backends.base import Shuffles, TakesChunks, TakesWeights
 from fmexp.data.features import chunks
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def passes(
     shuffle = None if generator is None else shuffler(trainer, generator)
     several = list(chunks(n_rows))
     if len(several) > 1 and isinstance(trainer, TakesChunks):
-        return lambda rate: _over_chunks(trainer, rate, several, shuffle) / n_rows
+        total = trainer.total_weight if isinstance(trainer, TakesWeights) else n_rows
+        return lambda rate: _over_chunks(trainer, rate, several, shuffle) / total
     if shuffle is None:
         return lambda rate: trainer.train_epoch(rate, None)
     order = np.arange(n_rows)

@@ -30,16 +30,19 @@ if TYPE_CHECKING:
 MOST_NAMED = 3
 """Columns that are named at most."""
 
+HEAVY = 10.0
+"""How far the mean weight of rows may be from 1, as a factor, without a word."""
+
 WILD_TARGET = 20.0
 """Standard deviations from the mean beyond which a target gets a warning."""
 
 
 def cautions(config: Config, dataset: Dataset) -> list[str]:
-    """What may go wrong with per-sample SGD on these training rows, one sentence each.
+    """What may go wrong on these training rows, one sentence each.
 
     Adam's steps do not grow with the gradient, so torch_adam gets none.
     """
-    found: list[str] = []
+    found = _weight_cautions(config, dataset)
     if config.backend.name != "numpy_sgd":
         return found
     if config.task == "regression" and (z := largest_target(dataset.train.target)) > WILD_TARGET:
@@ -49,12 +52,33 @@ def cautions(config: Config, dataset: Dataset) -> list[str]:
             "(such as by a logarithm), or mend them"
         )
     rate, capped = config.training.learning_rate, config.training.cap_steps
-    if not capped and rate > (limit := largest_stable_rate(config.task, dataset.train.features)):
+    train = dataset.train
+    limit = np.inf if capped else largest_stable_rate(config.task, train.features, train.row_weights)
+    if rate > limit:
         found.append(
             f"training.learning_rate={rate:g} is above {limit:.2g}, where errors begin to grow on "
             f"these rows. {largest_columns(dataset)}"
         )
     return found
+
+
+def _weight_cautions(config: Config, dataset: Dataset) -> list[str]:
+    """That weights are of an unusual size, to the backends to which their size means something."""
+    train, backend = dataset.train, config.backend.name
+    mean = train.total_weight / len(train.target)
+    if HEAVY > mean > 1.0 / HEAVY or backend not in ("numpy_sgd", "gibbs"):
+        return []
+    said = f"the weights of the training rows are {mean:.3g} on average"
+    if backend == "gibbs":
+        return [
+            f"{said}: backend=gibbs takes a row of weight 2 for two rows, so its posterior is that "
+            f"of {train.total_weight:,.4g} rows; where weights are no counts, divide them by "
+            "their mean"
+        ]
+    return [
+        f"{said}, and a row's step is training.learning_rate times its weight: divide the weights "
+        f"by their mean, or set training.learning_rate={config.training.learning_rate / mean:.1g}"
+    ]
 
 
 def reason(config: Config, dataset: Dataset, parameters: fm.Parameters, finite_epochs: int) -> str:
@@ -98,7 +122,8 @@ def _causes_sgd(config: Config, dataset: Dataset, parameters: fm.Parameters) -> 
             f"training.learning_rate={rate:g} times training.{L2}={getattr(training, L2):g} is "
             f"above 2, where L2 alone makes parameters grow: at most {1.0 / rate:.1g} is safe"
         )
-    limit = rate_for_every_row(config.task, parameters, dataset.train.features)
+    train = dataset.train
+    limit = rate_for_every_row(config.task, parameters, train.features, train.row_weights)
     safe = f"a training.learning_rate of at most {limit / 2:.1g}" if limit > 0 else "none"
     capped = "" if training.cap_steps else "; training.cap_steps=true caps the steps of such rows"
     return (
@@ -122,23 +147,33 @@ def largest_target(target: np.ndarray) -> float:
     return float((len(target) / squares) ** 0.5)
 
 
-def largest_stable_rate(task: fm.Task, features: FeatureRows) -> float:
+def largest_stable_rate(
+    task: fm.Task, features: FeatureRows, weights: np.ndarray | None = None
+) -> float:
     """The rate above which the mean squared error grows, by the linear part alone."""
     first = second = 0.0
     with np.errstate(over="ignore"):
-        for chunk in _chunks(features):
-            G = 1.0 + fm.squared_norms(chunk)
+        for chunk, weight in _weighted_chunks(features, weights):
+            G = weight * (1.0 + fm.squared_norms(chunk))
             first, second = first + float(G.sum()), second + float(np.square(G).sum())
     return 2.0 * first / (fm.CURVATURE[task] * second) if math.isfinite(second) else 0.0
 
 
-def rate_for_every_row(task: fm.Task, parameters: fm.Parameters, features: FeatureRows) -> float:
+def rate_for_every_row(
+    task: fm.Task,
+    parameters: fm.Parameters,
+    features: FeatureRows,
+    weights: np.ndarray | None = None,
+) -> float:
     """The rate above which a step grows the error of some row, at these parameters.
 
     0 where values are so large that their squares overflow.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        slopes = [float(fm.squared_slopes(parameters, rows).max()) for rows in _chunks(features)]
+        slopes = [
+            float((weight * fm.squared_slopes(parameters, rows)).max())
+            for rows, weight in _weighted_chunks(features, weights)
+        ]
         largest = max(slopes) if all(map(math.isfinite, slopes)) else math.inf
     return 2.0 / (fm.CURVATURE[task] * largest)
 
@@ -167,3 +202,11 @@ def _chunks(features: FeatureRows) -> Iterator[Features]:
     """The rows, a chunk at a time, so that memory does not grow with them."""
     for rows in chunks(len(features), SMALL_CHUNK_ROWS):
         yield features[rows] if isinstance(features, np.ndarray) else expanded(features.take(rows))
+
+
+def _weighted_chunks(
+    features: FeatureRows, weights: np.ndarray | None
+) -> Iterator[tuple[Features, np.ndarray | float]]:
+    """The same, with the weights of each chunk's rows; 1 where rows have none."""
+    for rows, chunk in zip(chunks(len(features), SMALL_CHUNK_ROWS), _chunks(features), strict=True):
+        yield chunk, 1.0 if weights is None else weights[rows]

@@ -32,12 +32,14 @@ class Candidate:
         letter: what it is called on the screen.
         models: by seed: its own, and those of runs that differ in nothing but the seed.
         errors: of each held-out row, by seed; empty where they cannot be known.
+        row_weights: of these rows; None: all the same.
     """
 
     letter: str
     record: StoredRun
     models: dict[int, Model] = field(default_factory=dict)
     errors: dict[int, np.ndarray] = field(default_factory=dict)
+    row_weights: np.ndarray | None = None
 
 
 def with_errors(
@@ -59,7 +61,8 @@ def with_errors(
                 raise DataError("these runs held no rows out (split.validation=0)")
             models = _models(records, each.record, alike, data)
             errors = {s: row_errors(model, data, data.validation) for s, model in models.items()}
-            candidates.append(replace(each, models=models, errors=errors))
+            weights = data.validation.row_weights
+            candidates.append(replace(each, models=models, errors=errors, row_weights=weights))
     except UserError as error:
         return plain, str(error)
     return candidates, ""
@@ -74,7 +77,7 @@ def judge(a: Candidate, b: Candidate, choices: int) -> significance.Difference |
         errors = [np.stack([each.errors[seed] for seed in seeds]) for each in (a, b)]
     else:  # each by a seed of its own
         errors = [next(iter(each.errors.values())) for each in (a, b)]
-    return significance.difference(errors[0], errors[1], choices)
+    return significance.difference(errors[0], errors[1], choices, a.row_weights)
 
 
 def _models(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MOST = 26
 SHOWN_BEST = 5
-_DIGESTS = ("fmexp.data_digest", "fmexp.split_digest")
+_DIGESTS = ("fmexp.data_digest", "fmexp.split_digest", "fmexp.weight_digest")
 
 
 @dataclass(frozen=True)

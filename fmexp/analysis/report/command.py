@@ -67,13 +67,15 @@ def make_page(records: StoredRuns, sweep: Sweep, folder: Path) -> str:
 
 
 def _facts(sweep: Sweep, model: Model | None) -> dict[str, str]:
-    """File, target, rows and the error of predicting the mean, as far as the record has them."""
+    """File, target, weights, rows and the error of predicting the mean, as far as they are known."""
     params = sweep.parent.params
     target = model.encoder.target_name if model else params.get("data.target", "")
+    weight = params.get("data.weight", "None")
     baseline = sweep.best[0].record.tags.get(BASELINE, "") if sweep.best else ""
     return {
         "data": Path(params["data.path"]).name if "data.path" in params else params.get("data", ""),
         "target": "" if target == "None" else target,
+        "weighted by": "" if weight == "None" else weight,
         "rows": f"{sweep.parent.n_rows:,}" if sweep.parent.n_rows else "",
         f"{sweep.curve.rpartition('/')[2]} of predicting the mean": f"{float(baseline):.6g}"
         if baseline
