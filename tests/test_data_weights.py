@@ -113,7 +113,13 @@ def test_digests_tell_other_weights_apart(table: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "said"),
-    [("-1", "got '-1'"), ("", "got ''"), ("NA", "got 'NA'"), ("x", "got 'x'"), ("inf", "got 'inf'")],
+    [
+        ("-1", "got '-1'"),
+        ("", "got ''"),
+        ("NA", "got 'NA'"),
+        ("x", "got 'x'"),
+        ("inf", "got 'inf'"),
+    ],
 )
 def test_what_is_no_weight_is_refused_with_its_place(tmp_path: Path, cell: str, said: str) -> None:
     (tmp_path / "t.csv").write_bytes(lines("a,n,y", "1,2,3", f"2,{cell},4", "3,0,5"))
@@ -127,7 +133,7 @@ def test_what_is_no_weight_in_parquet_or_a_frame_is_refused_with_its_row(tmp_pat
     wrong.to_parquet(tmp_path / "t.parquet", index=False)
     with pytest.raises(DataError, match=r"row 3, column 'n': expected a weight, .*, got -3"):
         load_parquet(tmp_path / "t.parquet", weight="n")
-    with pytest.raises(DataError, match="'n' must hold weights, .* got -3 in row 3"):
+    with pytest.raises(DataError, match=r"'n' must hold weights, .* got -3 in row 3"):
         from_table(wrong, "y", WHOLE, Learning(), weight="n")
 
 
@@ -149,7 +155,7 @@ def test_a_cache_that_was_read_as_numbers_is_not_taken_for_weights(
         ({"weight": "y"}, "'y' is in data.target and in data.weight: one of them"),
         ({"weight": "n", "numeric": ["n"]}, "'n' is in data.weight and in data.numeric"),
         ({"weight": "n", "drop": ["n"]}, "'n' is in data.weight and in data.drop"),
-        ({"weight": "z"}, "all weights .column 'z'. of the train part are 0"),
+        ({"weight": "z"}, "all weights .column 'z'. of the train part are zero"),
     ],
 )
 def test_a_column_that_cannot_be_the_weight_is_refused(
@@ -201,7 +207,7 @@ def test_predict_needs_no_weight_and_every_reader_of_records_heeds_it(
         assert np.average(errors, weights=held) == pytest.approx(a.metrics["best/val_mse"])
         assert a.metrics["best/val_rmse"] ** 2 == pytest.approx(a.metrics["best/val_mse"])
         for unlike in (plain, other):
-            with pytest.raises(UserError, match="weight digest differ .*data.weight: n and"):
+            with pytest.raises(UserError, match=r"weight digest differ .*data\.weight: n and"):
                 refuse_unlike([a, unlike])
         assert {each.name for each in records.on_same_data(b)} == {"a", "b"}
         assert judge(records, a, folder).kind == "identical"

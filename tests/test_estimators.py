@@ -23,11 +23,20 @@ X = STREAM.normal(size=(300, 4))
 Y = 3.0 + X[:, 0] - X[:, 1] * X[:, 2]
 
 
+ONE_BY_ONE = pytest.mark.xfail(
+    strict=True,
+    reason="SGD's step on a row of weight 2 is two steps on it to first order in the rate only",
+)
+
+
 def _checks():
     for estimator in (FMRegressor(), FMClassifier()):
         for instance, check in estimator_checks_generator(estimator):
             name = getattr(check, "func", check).__name__
-            yield pytest.param(instance, check, id=f"{type(estimator).__name__}-{name}")
+            marks = [ONE_BY_ONE] if name.startswith("check_sample_weight_equivalence") else []
+            yield pytest.param(
+                instance, check, id=f"{type(estimator).__name__}-{name}", marks=marks
+            )
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
@@ -69,6 +78,18 @@ def test_sparse_and_dense_rows_may_be_mixed(share):
     np.testing.assert_allclose(sparse.predict(csr_matrix(rows)), dense.predict(rows), rtol=1e-9)
     assert (dense.predict(csr_matrix(rows)) == dense.predict(rows)).all()
     assert (sparse.predict(rows) == sparse.predict(csr_matrix(rows))).all()
+
+
+def test_weights_of_rows_are_heeded_and_checked():
+    weight = np.where(X[:, 0] > 0, 1.0, 0.0)
+    weighted = FMRegressor(shuffle=False, standardize=False).fit(X, Y, sample_weight=weight)
+    alone = FMRegressor(shuffle=False, standardize=False).fit(X[weight > 0], Y[weight > 0])
+    assert (weighted.predict(X) == alone.predict(X)).all()
+    assert (FMClassifier().fit(csr_matrix(X), Y > 3, weight).predict_proba(X) <= 1).all()
+    with pytest.raises(ValueError, match=r"'sample_weight' must hold weights, .* got -1 in row 1$"):
+        FMRegressor().fit(X, Y, sample_weight=weight - 1.0)
+    with pytest.raises(ValueError, match="a sample_weight for each of 300 rows, got 299"):
+        FMRegressor().fit(X, Y, sample_weight=weight[1:])
 
 
 def test_labels_keep_their_names_and_probabilities_their_order():

@@ -259,7 +259,7 @@ class SparseLayout:
     ) -> tuple[float, int]:
         """One pass: the sum of the losses, and how many steps were capped."""
         dtype, one_hot = self._dtype.name, _is_one_hot(rows)
-        target, weights, heaviest = heard
+        target, weights, _ = heard
         of_model = order, self._table, self._w
         if self._sums is not None:
             wide = sgd_kernels.train_wide(dtype, one_hot, *self._kind)

@@ -25,8 +25,8 @@ scored closely at once. Either way gives the same bits. Without a cap, limit is 
 A factor that is 0 everywhere stays 0, so the padded lanes never matter.
 
 With weights of the rows, lr is the row's weight times the learning rate (before the cap), and its
-loss counts so much; rows of weight 0 are passed over. `weighted` is known when a kernel is compiled,
-so that rows without weights cost nothing: `row_weights` is then empty.
+loss counts so much; rows of weight 0 are passed over. `weighted` is known when a kernel is
+compiled, so that rows without weights cost nothing: `row_weights` is then empty.
 """
 
 # Compiled by Numba, whose types are not Python's:

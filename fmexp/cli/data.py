@@ -23,8 +23,6 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the report; returns the exit code."""
     from fmexp.analysis.preview import Options, inspect
 
-    options = Options(
-        arguments.target, arguments.delimiter, arguments.encoding, arguments.weight
-    )
+    options = Options(arguments.target, arguments.delimiter, arguments.encoding, arguments.weight)
     print(inspect(arguments.file, options))
     return 0

@@ -153,8 +153,8 @@ def _encode(
     given = None if weights is None else weights.finish()
     if given is not None and not given.any():
         raise DataError(
-            f"{source.description}: all weights (column {column!r}) of the {name} part are 0, so "
-            "none of its rows counts"
+            f"{source.description}: all weights (column {column!r}) of the {name} part are zero, "
+            "so none of its rows counts"
         )
     return Part(features, target.finish(), numbers.finish(), encoder.groups, given)
 

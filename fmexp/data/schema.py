@@ -161,7 +161,11 @@ def infer(
     notes = [] if options.target else [f"target: {target} (by its name)"]
     said, signs = _said(options), signs or {}
     no_feature = (target, options.weight)
-    iso = [n for n in names if n not in no_feature and said.get(n) != "categorical" and _is_iso(sample[n])]
+    iso = [
+        n
+        for n in names
+        if n not in no_feature and said.get(n) != "categorical" and _is_iso(sample[n])
+    ]
     numbers = {name: f"numbers with {sign or 'grouped digits'}" for name, sign in signs.items()}
     numbers |= {name: f"dates, {dates.ISO}; or data.categorical=[{name}]" for name in iso}
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}

@@ -53,7 +53,9 @@ def cautions(config: Config, dataset: Dataset) -> list[str]:
         )
     rate, capped = config.training.learning_rate, config.training.cap_steps
     train = dataset.train
-    limit = np.inf if capped else largest_stable_rate(config.task, train.features, train.row_weights)
+    limit = (
+        np.inf if capped else largest_stable_rate(config.task, train.features, train.row_weights)
+    )
     if rate > limit:
         found.append(
             f"training.learning_rate={rate:g} is above {limit:.2g}, where errors begin to grow on "
@@ -70,15 +72,17 @@ def _weight_cautions(config: Config, dataset: Dataset) -> list[str]:
         return []
     said = f"the weights of the training rows are {mean:.3g} on average"
     if backend == "gibbs":
-        return [
-            f"{said}: backend=gibbs takes a row of weight 2 for two rows, so its posterior is that "
-            f"of {train.total_weight:,.4g} rows; where weights are no counts, divide them by "
-            "their mean"
-        ]
-    return [
-        f"{said}, and a row's step is training.learning_rate times its weight: divide the weights "
-        f"by their mean, or set training.learning_rate={config.training.learning_rate / mean:.1g}"
-    ]
+        what = (
+            f"backend=gibbs takes a row of weight 2 for two rows, so its posterior is that of "
+            f"{train.total_weight:,.4g} rows; where they are no counts, divide them by their mean"
+        )
+    else:
+        rate = config.training.learning_rate / mean
+        what = (
+            "a row's step is training.learning_rate times its weight; divide the weights by their "
+            f"mean, or set training.learning_rate={rate:.1g}"
+        )
+    return [f"{said}: {what}"]
 
 
 def reason(config: Config, dataset: Dataset, parameters: fm.Parameters, finite_epochs: int) -> str:

@@ -67,7 +67,7 @@ def make_page(records: StoredRuns, sweep: Sweep, folder: Path) -> str:
 
 
 def _facts(sweep: Sweep, model: Model | None) -> dict[str, str]:
-    """File, target, weights, rows and the error of predicting the mean, as far as they are known."""
+    """File, target, rows and the error of predicting the mean, as far as the record has them."""
     params = sweep.parent.params
     target = model.encoder.target_name if model else params.get("data.target", "")
     weight = params.get("data.weight", "None")
