@@ -142,9 +142,9 @@ def _schema(
     where = str(opened.found[0])
     schema = infer(sample, opened.n_rows, options, where, task, signs)
     elsewhere = {name for each in joined for name in each.names}
-    for what, name in [("target", schema.target), ("split.by", by.column), ("data.weight", data.weight)] + [
-        ("data.history", name) for pair in options.history.items() for name in pair
-    ]:
+    own = [("target", schema.target), ("split.by", by.column), ("data.weight", data.weight)]
+    own += [("data.history", name) for pair in options.history.items() for name in pair]
+    for what, name in own:
         if name in elsewhere:
             raise DataError(f"{where}: {what} must name columns of this table, {name!r} is joined")
     return replace(schema, text=opened.text)
