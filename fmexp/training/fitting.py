@@ -137,16 +137,7 @@ def fit(
     for caution in stability.cautions(config, dataset):
         _log.warning(caution)
     trainer = start(config, dataset.train, parameters)
-    if config.training.average_from is not None and not isinstance(trainer, Averages):
-        raise ConfigError(
-            f"backend={config.backend.name} keeps no mean of its parameters: set "
-            "training.average_from=null"
-        )
-    if dataset.train.row_weights is not None and not isinstance(trainer, TakesWeights):
-        raise ConfigError(
-            f"backend={config.backend.name} does not weight rows: set data.weight=null, or use "
-            "another backend"
-        )
+    _refuse_unable(config, dataset, trainer)
     curves = _Curves()
     began = time.perf_counter()
     outcome, reason = _train(config, dataset, trainer, watch, curves)
@@ -171,6 +162,24 @@ def fit(
         if isinstance(trainer, CapsSteps)
         else 0.0,
     )
+
+
+def _refuse_unable(config: Config, dataset: Dataset, trainer: Trainer) -> None:
+    """Refuse a trainer that cannot do what is asked for.
+
+    Raises:
+        ConfigError: saying what it cannot do.
+    """
+    if config.training.average_from is not None and not isinstance(trainer, Averages):
+        raise ConfigError(
+            f"backend={config.backend.name} keeps no mean of its parameters: set "
+            "training.average_from=null"
+        )
+    if dataset.train.row_weights is not None and not isinstance(trainer, TakesWeights):
+        raise ConfigError(
+            f"backend={config.backend.name} does not weight rows: set data.weight=null, or use "
+            "another backend"
+        )
 
 
 def _claim_memory(n_features: int, k: int) -> None:
