@@ -160,18 +160,12 @@ def infer(
     _check_names(names, target, options, where)
     notes = [] if options.target else [f"target: {target} (by its name)"]
     said, signs = _said(options), signs or {}
-    no_feature = (target, options.weight)
-    iso = [
-        n
-        for n in names
-        if n not in no_feature and said.get(n) != "categorical" and _is_iso(sample[n])
-    ]
+    others = [name for name in names if name not in (target, options.weight)]
+    iso = [n for n in others if said.get(n) != "categorical" and _is_iso(sample[n])]
     numbers = {name: f"numbers with {sign or 'grouped digits'}" for name, sign in signs.items()}
     numbers |= {name: f"dates, {dates.ISO}; or data.categorical=[{name}]" for name in iso}
     roles: dict[str, list[str]] = {"numeric": [], "categorical": [], "dropped": []}
-    for name in names:
-        if name in no_feature:
-            continue
+    for name in others:
         role, why = _role(name, sample[name], n_rows, said.get(name), options.split_by)
         if name in numbers and name not in said and name not in (options.split_by or ()):
             role, why = "numeric", numbers[name]
