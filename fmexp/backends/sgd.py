@@ -33,7 +33,7 @@ NONE = np.zeros(0)
 """The weights of rows that have none."""
 
 _Heard = tuple[np.ndarray, np.ndarray, float]
-"""Targets, weights (NONE where rows have none), and the largest weight of all rows."""
+"""Targets, weights (empty where rows have none), and the largest weight of all rows (else 1)."""
 
 
 def start(config: Config, train: Part, parameters: Parameters) -> SgdTrainer:
@@ -59,17 +59,18 @@ class SgdTrainer:
         features = expanded(train.features)
         sparse = isinstance(features, CSR) or wide
         layout = SparseLayout if sparse else DenseLayout
-        self._row_weights, weighted = NONE, train.row_weights is not None
-        if train.row_weights is not None:
-            self._row_weights = _column(train.row_weights, len(train.features), dtype, "weights")
-        self._heaviest = float(self._row_weights.max(initial=0.0))
+        weights, weighted = train.row_weights, train.row_weights is not None
+        self._row_weights, self._heaviest = NONE.astype(dtype), 1.0
+        if weights is not None:
+            self._row_weights = _column(weights, len(train.features), dtype, "weights")
+            self._heaviest = float(self._row_weights.max())
         self.total_weight = train.total_weight
         self._make_layout = partial(layout, dtype=dtype, logistic=logistic, weighted=weighted)
         self._layout = self._averaged = self._make_layout(parameters)
         self._bias = self._averaged_bias = np.array([parameters.w0], dtype)
         self._rows = self._layout.training_arrays(features)
         self._target = _column(train.target, len(features), dtype)
-        self._logistic = logistic
+        self._logistic, self._weighted = logistic, weighted
         self._seen: tuple[Features, _Arrays] = features, self._rows
         self._load_kernels()
 
@@ -77,8 +78,7 @@ class SgdTrainer:
         """Load or compile the kernels, on no rows, so that training does not wait for it."""
         none = slice(0, 0)
         self.train_chunk(0.0, none, None)
-        weighted = self._row_weights is not NONE
-        total_loss = sgd_kernels.total_loss(self._logistic, weighted)
+        total_loss = sgd_kernels.total_loss(self._logistic, self._weighted)
         total_loss(self._scores(self._rows, none), NONE, NONE)
         sgd_kernels.shuffle()(_AS_THEY_COME, np.ones(4, np.uint64))
 

@@ -124,7 +124,8 @@ def _bound(pairs: Any, energy: Any, norm: Any, fourth: Any, one: Any) -> Any:
 def _first_look(rate: Any, most: Any, largest: Any, one_hot: bool, one: Any, four: Any) -> Any:
     """What `_may_ask` compares with in each of 4 lanes, and the weight of s^2; see there.
 
-    `largest` is at least |x|^2 of each row; of one-hot rows that is the number of entries.
+    `largest` is at least |x|^2 of each row (of one-hot rows, the number of entries), and `rate` at
+    least its rate: the learning rate times the `heaviest` weight.
     """
     two = one + one
     if one_hot:
@@ -178,6 +179,17 @@ def _keeps_capped(rate: Any, reg_w0: Any, reg_w: Any, reg_V: Any, one: Any) -> A
     """The same numbers, in another form: of one form, LLVM would compute both on every row."""
     zero = one - one
     return one + rate * (zero - reg_w0), one + rate * (zero - reg_w), one + rate * (zero - reg_V)
+
+
+@inlined
+def _step_of_row(
+    row_weights: Any, i: int, weighted: bool, rate: Any, keeps: Any, regs: Any, one: Any
+) -> Any:
+    """A row's weight, its rate, and what L2 leaves in its step."""
+    if weighted:
+        row_rate = rate * get(row_weights, i)
+        return get(row_weights, i), row_rate, _keeps(row_rate, *regs, one)
+    return one, rate, keeps
 
 
 # Sparse rows. A table has rows of `width` numbers: v_j, and w_j if there is room (`table_width`);
@@ -287,9 +299,7 @@ def train_sparse(
 ) -> Callable[..., tuple[float, int]]:
     """One pass over CSR rows: sum of the losses, each taken before its update; steps capped.
 
-    `table`, `weights` and `bias` ([w0]) are updated; `order` is a permutation of the rows, or empty
-    for as they come; one-hot rows have no `values`; `largest` is at least |x|^2 of each row,
-    `heaviest` at least its weight.
+    Updates `table`, `weights` and `bias` ([w0]). An empty `order` is as they come, `values` all 1.
     """
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -302,27 +312,22 @@ def train_sparse(
     ):  # fmt: skip
         assert source
         shuffled, n_rows, zeros = len(order) > 0, len(target), zero_vector(zero, lanes)
-        near = table.size * table.itemsize <= NEAR
-        far = shuffled or not near
+        near, top = table.size * table.itemsize <= NEAR, number(learning_rate) * number(heaviest)
         starts, ids, xs = pointer(indptr), pointer(indices), pointer(values)
         ys, visits, V, w = pointer(target), pointer(order), pointer(table), pointer(weights)
         us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
         most, keeps, recent = number(limit), _keeps(rate, *regs, one), (0, -1, 0)
-        top = rate * number(heaviest) if weighted else rate
         calm, weight = _first_look(top, most, number(largest), one_hot, one, zero_vector(zero, 4))
         for t in range(n_rows):
             i = get(visits, t) if shuffled else t
-            if far and t + 24 < n_rows:
+            if (shuffled or not near) and t + 24 < n_rows:
                 _announce_sparse_rows(
                     starts, ids, xs, one_hot, ys, visits, shuffled, V, width, w, step, line, near, t
                 )
-            row_rate, row_keeps = rate, keeps
-            if weighted:
-                if get(us, i) == zero:
-                    continue
-                row_rate = rate * get(us, i)
-                row_keeps = _keeps(row_rate, *regs, one)
+            u, row_rate, row_keeps = _step_of_row(us, i, weighted, rate, keeps, regs, one)
+            if u == zero:
+                continue
             begin, end = get(starts, i), get(starts, i + 1)
             asks, G = not one_hot and t < recent[2], one
             if not asks:
@@ -341,9 +346,7 @@ def train_sparse(
                 row_rate, n_capped = most / G, n_capped + 1
                 row_keeps = _keeps_capped(row_rate, *regs, one)
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
-            if weighted:
-                loss *= np.float64(get(us, i))
-            total, w0 = total + loss, w0 * row_keeps[0] - g
+            total, w0 = total + loss * np.float64(u), w0 * row_keeps[0] - g
             _step_sparse(
                 ids, xs, one_hot, V, width, w, step, begin, end, s, g, row_keeps, zeros, one
             )
@@ -446,12 +449,10 @@ def train_wide(
         most, keeps = number(limit), _keeps(rate, *regs, one)
         for t in range(n_rows):
             i = get(visits, t) if shuffled else t
-            row_rate, (keep_w0, keep_w, keep_V) = rate, keeps
-            if weighted:
-                if get(us, i) == zero:
-                    continue
-                row_rate = rate * get(us, i)
-                keep_w0, keep_w, keep_V = _keeps(row_rate, *regs, one)
+            u, row_rate, row_keeps = _step_of_row(us, i, weighted, rate, keeps, regs, one)
+            if u == zero:
+                continue
+            keep_w0, keep_w, keep_V = row_keeps
             begin, end = get(starts, i), get(starts, i + 1)
             score, sizes = _score_wide_row(
                 ids, xs, one_hot, V, lanes, w, all_s, begin, end, zeros, one
@@ -463,9 +464,7 @@ def train_wide(
                     keep_w0, keep_w, keep_V = _keeps_capped(row_rate, *regs, one)
                     n_capped += 1
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
-            if weighted:
-                loss *= np.float64(get(us, i))
-            total += loss
+            total += loss * np.float64(u)
             w0 = w0 * keep_w0 - g
             for entry in range(begin, end):
                 j = np.int64(get(ids, entry))
@@ -630,7 +629,7 @@ def train_dense(
         us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
         regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
         most, keeps, recent = number(limit), _keeps(rate, *regs, one), (0, -1, 0)
-        top = rate * number(heaviest) if weighted else rate
+        top = rate * number(heaviest)
         calm, weight = _first_look(top, most, number(largest), False, one, zero_vector(zero, 4))
         zeros, eight = zero_vector(zero, lanes), zero_vector(zero, 8)
         for t in range(n_rows):
@@ -638,12 +637,9 @@ def train_dense(
             row = i * n
             if shuffled and t + 4 < n_rows:
                 _announce_dense_row(xs, ys, n, get(visits, t + 4))
-            row_rate, row_keeps = rate, keeps
-            if weighted:
-                if get(us, i) == zero:
-                    continue
-                row_rate = rate * get(us, i)
-                row_keeps = _keeps(row_rate, *regs, one)
+            u, row_rate, row_keeps = _step_of_row(us, i, weighted, rate, keeps, regs, one)
+            if u == zero:
+                continue
             asks, G, norm = t < recent[2], one, one
             if asks:
                 norm, _fourth = _square_dense(xs, row, n, v_scales, eight)
@@ -663,9 +659,7 @@ def train_dense(
                 row_rate, n_capped = most / G, n_capped + 1
                 row_keeps = _keeps_capped(row_rate, *regs, one)
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
-            if weighted:
-                loss *= np.float64(get(us, i))
-            total, w0 = total + loss, w0 * row_keeps[0] - g
+            total, w0 = total + loss * np.float64(u), w0 * row_keeps[0] - g
             _step_dense(xs, row, n, w, V, lanes, v_scales, s, g, row_keeps, zeros, eight, one)
         bias[0] = w0
         return total, n_capped
