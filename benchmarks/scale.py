@@ -34,7 +34,7 @@ from fmexp.sweep.storage import open_storage
 from fmexp.sweep.study import SweepPlan, SweepStudy
 from fmexp.sweep.task import Evaluation
 from fmexp.sweep.worker import Limits, Worker
-from tests.servers_support import Postgres
+from tests.servers_support import Postgres, free_port
 
 SPACE = Space([Dimension("x", "float", 0.0, 1.0), Dimension("y", "float", 0.0, 1.0)])
 HELD_SECONDS, TRIALS_EACH, PROCESSES = 1.0, 10, 4
@@ -74,7 +74,7 @@ def be_process(url: str, name: str, workers: int, n_trials: int, seconds: float)
     def count(*_):
         statements[0] += 1
 
-    storage = open_storage(url, Path.cwd(), patience=60.0)
+    storage = open_storage(url, Path.cwd(), patience=60.0, opening=60.0)
     print("ready", flush=True)
     sys.stdin.readline()
     before, cpu = statements[0], time.process_time()
@@ -153,6 +153,35 @@ class CountingProxy:
         b.close()
 
 
+PROXY = """
+import sys
+from optuna.storages import get_storage, run_grpc_proxy_server
+run_grpc_proxy_server(get_storage(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+def through_proxy(server: Postgres) -> None:
+    """Optuna's proxy beside the database itself."""
+    print("\nworkers  efficiency: directly, by Optuna's proxy  client ms of CPU  proxy ms, a trial")
+    for workers in (16, 64):
+        n_trials, took = workers * TRIALS_EACH, []
+        for name in ("direct", "proxied"):
+            url, port = server.database(f"{name}{workers}"), str(free_port())
+            make(url, "s")
+            behind = url.replace("postgresql:", "postgresql+psycopg:")
+            proxy = subprocess.Popen([sys.executable, "-W", "ignore", "-c", PROXY, behind, port])
+            where = url if name == "direct" else f"grpc://127.0.0.1:{port}"
+            wall, _, client = fleet(where, "s", workers, n_trials, HELD_SECONDS)
+            fields = Path(f"/proc/{proxy.pid}/stat").read_text().rpartition(")")[2].split()
+            cpu = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+            proxy.kill()
+            proxy.wait()
+            took.append((TRIALS_EACH * HELD_SECONDS / wall, client / n_trials, cpu / n_trials))
+        (direct, cost, started), (proxied, thin, spent) = took
+        print(f"{workers:7}  {direct:.2f}, {proxied:.2f}  {1000 * cost:.1f}, {1000 * thin:.1f}"
+              f"  {1000 * (spent - started):.1f}", flush=True)  # fmt: skip
+
+
 def efficiency(server: Postgres) -> None:
     print(
         f"\nworkers of {HELD_SECONDS:g} s trials, {TRIALS_EACH} each, the server on the same cores"
@@ -220,6 +249,7 @@ def main() -> None:
     server.start()
     try:
         efficiency(server)
+        through_proxy(server)
         throughput(server)
         print()
         growth("PostgreSQL", server.database("growth"), (100, 1000, 10_000))

@@ -27,6 +27,7 @@ SLOW = {
     "test_the_commands_of_help_work_after_make_run",
     "test_the_commands_of_the_first_hour_work", "test_the_tutorial_goes_as_it_says",
     "test_three_worker_processes_of_a_command_prune", "test_record_kills", "test_ui",
+    "test_a_sweep_through_a_proxy_is_exact_and_waits_for_one_that_is_restarted",
     "test_fmexp_ui_runs_no_module_of_the_folder", "test_hangs", "test_fuzz", "test_start_notebook",
     "test_what_the_page_on_reports_shows_works", "test_what_the_page_on_sweeps_shows_works",
     "test_who_is_left_runs_a_killed_workers_trial_again",

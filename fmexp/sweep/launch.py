@@ -102,7 +102,7 @@ def _refuse_what_hosts_cannot_reach(search: Search) -> None:
         UserError: the study, or the record with its artifacts, would be of one host alone.
     """
     storage, uri, missing = search.options.storage or "null", search.application.uri, []
-    if not storage.startswith("postgres"):
+    if not storage.startswith(("postgres", "grpc:")):
         missing.append(
             f"hydra.sweeper.storage={without_password(storage)} is of this host: all hosts must "
             "reach the study, so give hydra.sweeper.storage=postgresql://user@host/database"

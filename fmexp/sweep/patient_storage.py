@@ -28,6 +28,9 @@ _AWAY = re.compile("08|57P0[1-4]|53300|40001|40P01")
 """SQLSTATEs of what passes by itself: no connection, a server that stops or starts or has too many
 clients, a deadlock or a conflict of two transactions."""
 
+_AWAY_BEHIND = re.compile("OperationalError|InterfaceError|PendingRollbackError|during the commit")
+"""What a proxy says where the database behind it is away."""
+
 _log = logging.getLogger("fmexp")
 
 
@@ -107,6 +110,9 @@ def lost_connection(error: BaseException) -> str | None:
     """What happened to the connection, in words; None where waiting does not help."""
     from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
+    if callable(status := getattr(error, "code", None)):  # a grpc.RpcError
+        said = str(getattr(error, "details", str)())
+        return said if status().name == "UNAVAILABLE" or _AWAY_BEHIND.search(said) else None
     found = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(found, PendingRollbackError):
         return "the connection was lost"

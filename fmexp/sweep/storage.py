@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import random
+import re
 import threading
 import time
+import warnings
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +32,13 @@ _FIRST_BYTES = b'{"op_code":'
 _PATIENCE_SECONDS = 10.0
 _ALLOWED = (
     "null (the file optuna.journal), journal:///path/to/file, a path that ends in .journal, "
-    "sqlite:///study.db or postgresql://user@host/database"
+    "sqlite:///study.db, postgresql://user@host/database or grpc://host:port (Optuna's proxy)"
 )
 _TABLES_LOCK = 0x666D657870
 """Key of the advisory lock of PostgreSQL under which Optuna's tables are made."""
 
 _log = logging.getLogger("fmexp")
+_PROXY = re.compile(r"grpc://([\w.-]+):(\d{1,5})")
 _POSTGRES = {"postgresql+psycopg": "psycopg", "postgresql+psycopg2": "psycopg2"}
 
 
@@ -56,7 +59,7 @@ def locate_storage(url: str | None, folder: Path, workers: int = 1) -> str:
     scheme, _, rest = url.partition("://")
     if scheme in ("postgres", "postgresql"):
         return f"postgresql+psycopg://{rest}"
-    if scheme in _POSTGRES:
+    if scheme in _POSTGRES or (scheme == "grpc" and _PROXY.fullmatch(url)):
         return url
     path = _path(url)
     if path is None:
@@ -90,7 +93,10 @@ def open_storage(
     located = locate_storage(url, folder)
     if located.startswith("journal://"):
         return _open_journal(Path(located.removeprefix("journal://")))
-    storage = _open_database(located, opening)
+    if located.startswith("grpc:"):
+        storage = _open_proxy(located, max(opening, 1.0))
+    else:
+        storage = _open_database(located, opening)
     if not patience or located.startswith("sqlite"):
         return storage
     from fmexp.sweep.patient_storage import PatientStorage
@@ -108,7 +114,11 @@ def answering(url: str) -> Iterator[None]:
     from optuna.exceptions import StorageInternalError
 
     losses: tuple[type[Exception], ...] = (StorageInternalError, OSError)
-    if not url.startswith("journal://"):
+    if url.startswith("grpc:"):
+        from grpc import RpcError
+
+        losses += (RpcError,)
+    elif not url.startswith("journal://"):
         from sqlalchemy.exc import SQLAlchemyError
 
         losses += (SQLAlchemyError,)
@@ -251,6 +261,29 @@ def _open_journal(path: Path) -> BaseStorage:
             f"hydra.sweeper.storage: {path} is not a journal of Optuna ({type(error).__name__}: "
             f"{error}); move it away, or name another file"
         ) from error
+
+
+def _open_proxy(url: str, patience: float) -> BaseStorage:
+    """Optuna's proxy: a server between many workers and their database."""
+    if importlib.util.find_spec("grpc") is None:
+        raise MissingPackageError(
+            f"hydra.sweeper.storage={url} needs grpcio: pip install 'fmexp[grpc]'"
+        )
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.storages import GrpcStorageProxy
+
+    host, port = _PROXY.fullmatch(url).groups()  # type: ignore[union-attr] # it was located
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=host, port=int(port))
+    try:
+        proxy.wait_server_ready(timeout=patience)
+    except ConnectionError as error:
+        raise StoreError(
+            f"the study's storage {url} does not answer; does optuna.storages."
+            "run_grpc_proxy_server run there?"
+        ) from error
+    return proxy
 
 
 def _open_database(url: str, patience: float) -> BaseStorage:
