@@ -52,7 +52,7 @@ def test_drawing_the_features_does_what_the_twin_does(kind, k):
     V, found_error, w = V[:, :lanes].copy(), error.copy(), p.w.copy()
     gibbs_kernels.draw_features(lanes, columns.kind)(
         0, n, columns.starts, columns.rows, columns.values, found_error, found_sums, V, w, groups,
-        padded(mean, 0.0), padded(precision, 1.0), padded(noise, 0), 2.5,
+        padded(mean, 0.0), padded(precision, 1.0), padded(noise, 0), 2.5, np.zeros(0),
     )  # fmt: skip
     gibbs_plain.draw_features(
         features, error, sums, p.V, p.w, mean[groups], precision[groups], noise, 2.5
@@ -130,7 +130,9 @@ def test_latent_scores_are_drawn_as_the_twin_draws_them(label):
     scores, g = SCORES * (2 * label - 1), np.random.default_rng(0)
     uniforms, labels = g.random(len(scores)), np.full(len(scores), label)
     errors, latent = scores.copy(), np.zeros(len(scores))
-    loss = probit_kernels.draw_latent()(0, len(scores), errors, latent, labels, uniforms)
+    loss = probit_kernels.draw_latent()(
+        0, len(scores), errors, latent, labels, uniforms, np.zeros(0)
+    )
     twin, expected = gibbs_plain.draw_latent(scores, labels, 1 - uniforms)
     np.testing.assert_allclose(latent, twin, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(errors, scores - latent, rtol=0, atol=0)
@@ -141,14 +143,14 @@ def test_latent_scores_are_drawn_as_the_twin_draws_them(label):
 def test_a_score_far_on_the_wrong_side_draws_from_the_tails_limit():
     scores, uniforms = np.full(4, -1e6), np.array([0.1, 0.5, 0.9, 0.0])
     latent, ones = np.zeros(4), np.ones(4)
-    loss = probit_kernels.draw_latent()(0, 4, scores, latent, ones, uniforms)
+    loss = probit_kernels.draw_latent()(0, 4, scores, latent, ones, uniforms, np.zeros(0))
     np.testing.assert_allclose(latent, -np.log(1 - uniforms) / 1e6)
     assert loss == pytest.approx(-4 * log_ndtr(-1e6))
 
 
 def test_a_row_that_spans_two_pieces_of_uniforms_has_its_own():
     errors, latent, uniforms = np.zeros(5), np.zeros(5), np.array([0.25, 0.5])
-    probit_kernels.draw_latent()(3, 5, errors, latent, np.ones(5), uniforms)
+    probit_kernels.draw_latent()(3, 5, errors, latent, np.ones(5), uniforms, np.zeros(0))
     np.testing.assert_allclose(latent[3:], -ndtri((1 - uniforms) / 2), rtol=1e-14)
     assert not latent[:3].any()
 

@@ -12,9 +12,11 @@ from fmexp.backends import gibbs_kernels, probit_kernels
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.backends.gibbs_prior import prior_scales
+from fmexp.backends.gibbs_relations import NONE
 from fmexp.backends.scoring import Predictive, Scorer
 from fmexp.config.schema import GibbsConfig
 from fmexp.data.budget import claim
+from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.data.related import parted
 from fmexp.errors import DataError
 
@@ -47,16 +49,18 @@ class GibbsTrainer:
         self.burn_in = epochs // 5 if backend.burn_in is None else backend.burn_in
         self._keep = kept_sweeps(epochs, self.burn_in, backend.kept)
         self._task = config.task
-        own, blocks = parted(train.features)
+        self.total_weight = train.total_weight
+        features, target, weights = _counted(train, config.task)
+        own, blocks = parted(features)
         n_keys = sum(len(block.rows) for block in blocks)
         _claim(n_rows, len(self._keep), n_features, parameters.k, n_keys)
-        scales = prior_scales(train.features, parameters.k)
+        scales = prior_scales(features, parameters.k, weights)
         if config.model.start == "normal":  # of the size that the priors expect
             V = parameters.V * (scales[1] / (config.model.init_stdev or 1.0))
             parameters = fm.Parameters(parameters.w0, parameters.w, V)
         self._chain = Chain(
             columns_of(own, n_features),
-            np.ascontiguousarray(train.target, np.float64),
+            np.ascontiguousarray(target, np.float64),
             config.task,
             parameters,
             groups,
@@ -64,6 +68,7 @@ class GibbsTrainer:
             config.seed,
             threads(backend),
             blocks,
+            weights,
         )
         self._kept: list[fm.Samples] = []
         self._seen: tuple[FeatureRows, Predictive] | None = None
@@ -77,10 +82,14 @@ class GibbsTrainer:
 
     def loss(self, part: Part) -> float:
         """Mean loss of the mean over the samples; of the current state before there are any."""
-        said, target = self._said(part.features), part.target
+        said, target, weights = self._said(part.features), part.target, part.row_weights
         if self._task == "classification":
-            return float(probit_kernels.label_loss()(said, target)) / len(target)
-        return float(np.square(said - target).sum()) / len(target)
+            kernel = probit_kernels.label_loss(weights is not None)
+            total = float(kernel(said, target, NONE if weights is None else weights))
+        else:
+            squares = np.square(said - target)
+            total = float((squares if weights is None else squares * weights).sum())
+        return total / part.total_weight
 
     def scores(self, features: FeatureRows) -> np.ndarray:
         """Mean of y_hat over the samples; of the current state before there are any."""
@@ -115,6 +124,31 @@ class GibbsTrainer:
         for sample in samples:
             known.add(sample.at(0), float(sample.noise_variance[0]))
         return known.mean
+
+
+def _counted(train: Part, task: fm.Task) -> tuple[FeatureRows, np.ndarray, np.ndarray | None]:
+    """Features, target and weights of the rows whose weight is above 0.
+
+    Raises:
+        DataError: the weights of a classification are no whole numbers, or too large.
+    """
+    weights = train.row_weights
+    if weights is None:
+        return train.features, train.target, None
+    rows = np.flatnonzero(weights)
+    features, weights = train.features, np.ascontiguousarray(weights[rows], np.float64)
+    if len(rows) < len(train.target):
+        features = features[rows] if isinstance(features, np.ndarray) else features.take(rows)
+    if task == "classification":
+        if len(wrong := np.flatnonzero(weights % 1)):
+            raise DataError(
+                f"backend=gibbs with task=classification needs weights that are whole numbers (a "
+                f"row of weight 3 has three latent scores, as three rows have), got "
+                f"{weights[wrong[0]]:g}; use another backend"
+            )
+        drawn = [float(weights[some].sum()) for some in chunks(len(rows), SMALL_CHUNK_ROWS)]
+        claim(8.0 * max(drawn), "the latent scores of rows with weights", "make these smaller")
+    return features, train.target[rows], weights
 
 
 def kept_sweeps(epochs: int, burn_in: int, kept: int) -> frozenset[int]:

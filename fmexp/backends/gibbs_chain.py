@@ -15,7 +15,7 @@ from fmexp import fm
 from fmexp.backends import gibbs_kernels, gibbs_prior, probit_kernels
 from fmexp.backends.compiled import aligned_zeros
 from fmexp.backends.gibbs_prior import FEATURES, HYPER, LATENT, stream
-from fmexp.backends.gibbs_relations import Relation
+from fmexp.backends.gibbs_relations import NONE, Relation
 from fmexp.backends.side_by_side import SideBySide
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 
@@ -54,6 +54,7 @@ class Chain:
         seed: int,
         threads: int = 1,
         relations: tuple[Block, ...] = (),
+        row_weights: np.ndarray | None = None,
     ) -> None:
         """Start at `parameters`; see `gibbs_prior` for the model.
 
@@ -67,6 +68,8 @@ class Chain:
             seed: of all that is drawn.
             threads: how many may work; the result does not depend on it.
             relations: features of the training rows that are drawn on keys, in ascending order.
+            row_weights: float64, shape (n_rows,), all above 0: a row of weight 2 is two rows (so
+                whole numbers for classification); None: all are 1.
         """
         self._columns, self._target, self._task = columns, target, task
         self._groups, self._n_groups = groups.astype(np.int64), int(groups.max()) + 1
@@ -84,8 +87,13 @@ class Chain:
         self.w0, self.alpha, self.sweeps = float(parameters.w0), 1.0, 0
         self.errors = np.empty(n_rows)
         self._at_once = SideBySide(threads)
-        self._parts = self._in_order(relations)
-        self._draw = gibbs_kernels.draw_features(self._lanes, columns.kind)
+        self._parts = self._in_order(relations, row_weights)
+        weighted = row_weights is not None
+        self._row_weights = NONE if row_weights is None else row_weights
+        self._total_weight = n_rows if row_weights is None else float(row_weights.sum())
+        self._draw = gibbs_kernels.draw_features(self._lanes, columns.kind, weighted=weighted)
+        self._shift = gibbs_kernels.shift(weighted)
+        self._draw_z = probit_kernels.draw_latent(weighted)
         self._load_kernels()
         self.rebuild()
         self._draw_noise()
@@ -97,13 +105,15 @@ class Chain:
         self._draw_block(0, nothing, nothing)
         self._parts = parts
 
-    def _in_order(self, blocks: tuple[Block, ...]) -> list[tuple[Ranges, Relation | None]]:
+    def _in_order(
+        self, blocks: tuple[Block, ...], row_weights: np.ndarray | None
+    ) -> list[tuple[Ranges, Relation | None]]:
         """All features in ascending order, by ranges: relation blocks, and what is between them."""
         columns, several = self._columns, self._at_once.several
         found: list[tuple[Ranges, Relation | None]] = []
         end = 0
         for block in blocks:
-            one = Relation(block, self._lanes, self._at_once)
+            one = Relation(block, self._lanes, self._at_once, row_weights)
             found += [(columns.chunks(end, block.first, several), None), (one.ranges, one)]
             end = block.last
         return [*found, (columns.chunks(end, columns.n_features, several), None)]
@@ -118,7 +128,7 @@ class Chain:
             self._draw_block(b, mean, precision)
         if self.sweeps % REBUILD == 0:
             self.rebuild()
-        return self._draw_noise(generator) / len(self._target)
+        return self._draw_noise(generator) / self._total_weight
 
     def parameters(self) -> fm.Parameters:
         """A copy of the parameters as they are."""
@@ -153,11 +163,11 @@ class Chain:
 
     def _draw_bias(self, generator: np.random.Generator) -> None:
         """Draw w0, and move the errors with it."""
-        total = sum(found[0] for found in self._over_rows(gibbs_kernels.shift(), self.errors, 0.0))
-        mean, precision = gibbs_prior.bias_change(total, len(self.errors), self.w0, self.alpha)
+        total = sum(errors for errors, _ in self._shifted(0.0))
+        mean, precision = gibbs_prior.bias_change(total, self._total_weight, self.w0, self.alpha)
         change = mean + float(gibbs_prior.normals(generator, ())) / math.sqrt(precision)
         self.w0 += change
-        self._over_rows(gibbs_kernels.shift(), self.errors, change)
+        self._shifted(change)
 
     def _draw_groups(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw mu and lambda, each of shape (n_groups, k + 1), w last."""
@@ -185,7 +195,7 @@ class Chain:
             if one is None:
                 self._at_once.over_ranges(
                     self._draw, ranges, columns.starts, columns.rows, columns.values, *state,
-                    *drawn_from,
+                    *drawn_from, self._row_weights,
                 )  # fmt: skip
             else:
                 one.draw(ranges, *state, *drawn_from)
@@ -197,26 +207,30 @@ class Chain:
         """
         if self._task == "classification":
             return self._draw_latent()
-        found = self._over_rows(gibbs_kernels.shift(), self.errors, 0.0)
-        squared_errors = float(sum(squares for _, squares in found))
+        squared_errors = float(sum(squares for _, squares in self._shifted(0.0)))
         if generator is not None:
             self.alpha = self._draw_alpha(generator, squared_errors)
         return squared_errors
 
     def _draw_alpha(self, generator: np.random.Generator, squared_errors: float) -> float:
-        shape, rate = gibbs_prior.noise_precision(squared_errors, len(self.errors))
+        shape, rate = gibbs_prior.noise_precision(squared_errors, self._total_weight)
         return float(gibbs_prior.gammas(generator, shape)) / rate
 
     def _draw_latent(self) -> float:
-        kernel = probit_kernels.draw_latent()
+        weights = self._row_weights
 
         def draw(first: int, last: int) -> float:
             chunk = first // SMALL_CHUNK_ROWS
-            uniforms = stream(self._seed, self.sweeps, LATENT, chunk).random(last - first)
-            arguments = first, last, self.errors, self.latent, self._target, uniforms
-            return float(kernel(*arguments))
+            n = last - first if weights is NONE else int(weights[first:last].sum())
+            uniforms = stream(self._seed, self.sweeps, LATENT, chunk).random(n)
+            arguments = first, last, self.errors, self.latent, self._target, uniforms, weights
+            return float(self._draw_z(*arguments))
 
         return float(sum(self._over_rows(draw)))
+
+    def _shifted(self, by: float) -> list[tuple[float, float]]:
+        """Move all errors; piece by piece their sum and that of their squares, by the weights."""
+        return self._over_rows(self._shift, self.errors, by, self._row_weights)
 
     def _over_rows(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
         return self._at_once.over_rows(kernel, len(self.errors), *arguments)

@@ -4,6 +4,9 @@ Float64, and the same bits on every x86-64 CPU and for every number of threads: 
 contraction, sums in a written-down order; `source`: see `compiled`. Nothing here checks a bound:
 every array is checked before it enters.
 
+With weights of the rows, each counts as often as its weight says in every sum over rows. `weighted`
+is known when a kernel is compiled; rows without weights have empty `row_weights`.
+
 Factors are drawn `lanes` (4 or 8) at a time: eight numbers are a cache line, and the matrix of a
 feature's 8 x 8 products stays in registers. `gibbs_plain` is the readable twin of all of it.
 """
@@ -59,7 +62,8 @@ def key_size(lanes: int) -> int:
 
     Over the key's rows: the scatter of their sums, sum (s - m)(s - m)' with m their mean, lanes^2
     numbers; m; sum e (s - m); then at ERROR sum e, at SHIFT by how much its rows' errors move where
-    s = m, at COUNT how many rows it has, at ROOT the root of that.
+    s = m, at COUNT how many rows it has, at ROOT the root of that. All sums over rows count a row
+    by its weight.
     """
     return lanes * lanes + 2 * lanes + BESIDE
 
@@ -115,8 +119,8 @@ def _solve(Q: Any, d: Any, z: Any, at: int, n: int) -> None:
 
 @inlined
 def _gather(
-    ids: Any, xs: Any, es: Any, ss: Any, begin: int, end: int, v: Any, lanes: int, one_hot: bool,
-    dense: bool,
+    ids: Any, xs: Any, es: Any, ss: Any, us: Any, begin: int, end: int, v: Any, lanes: int,
+    one_hot: bool, dense: bool, weighted: bool,
 ) -> Any:  # fmt: skip
     """Over a column's entries, sums of h h', h x, x x, h e and x e, with h = x (s - x v)."""
     zeros = v - v
@@ -126,15 +130,18 @@ def _gather(
             ahead = np.int64(get(ids, p + AHEAD))
             prefetch(ss, ahead * lanes)
             prefetch(es, ahead)
+            if weighted:
+                prefetch(us, ahead)
         i = p - begin if dense else np.int64(get(ids, p))
-        x, e = 1.0 if one_hot else get(xs, p), get(es, i)
+        x, e, u = 1.0 if one_hot else get(xs, p), get(es, i), get(us, i) if weighted else 1.0
         x_ = fill(x, zeros)
         h = x_ * (load(ss, i * lanes, zeros) - x_ * v)
-        hh += _products(h)
-        hx += h * x_
-        xx += x * x
-        he += h * fill(e, zeros)
-        xe += x * e
+        uh = fill(u, zeros) * h
+        hh += fill(u, hh) * _products(h)
+        hx += uh * x_
+        xx += u * (x * x)
+        he += uh * fill(e, zeros)
+        xe += u * (x * e)
     return hh, hx, xx, he, xe
 
 
@@ -208,7 +215,9 @@ def _move_keys(
 
 
 @functools.cache
-def draw_features(lanes: int, kind: str, by_key: bool = False) -> Callable[..., None]:
+def draw_features(
+    lanes: int, kind: str, by_key: bool = False, weighted: bool = False
+) -> Callable[..., None]:
     """Draw (v_j, w_j) of features first..last - 1 in turn; see `gibbs_plain.draw_features`.
 
     With `by_key` the columns are those of a relation block, over its keys, and `sums` is the table
@@ -224,12 +233,12 @@ def draw_features(lanes: int, kind: str, by_key: bool = False) -> Callable[..., 
 
     def draw(
         first, last, starts, rows, values, errors, sums, V, weights, groups, mean, precision, noise,
-        alpha,
+        alpha, row_weights,
     ):  # fmt: skip
         assert source
         ids, xs, es, ss = pointer(rows), pointer(values), pointer(errors), pointer(sums)
         vs, ws, z = pointer(V), pointer(weights), pointer(noise)
-        mu, lam = pointer(mean), pointer(precision)
+        mu, lam, us = pointer(mean), pointer(precision), pointer(row_weights)
         matrix, change, table = np.empty(n * n), np.empty(n), np.empty(lanes * lanes)
         Q, d, products = pointer(matrix), pointer(change), pointer(table)
         zeros = zero_vector(zero, lanes)
@@ -240,7 +249,7 @@ def draw_features(lanes: int, kind: str, by_key: bool = False) -> Callable[..., 
             if by_key:
                 found = _gather_keys(ids, xs, ss, begin, end, v, lanes, one_hot, dense)
             else:
-                found = _gather(ids, xs, es, ss, begin, end, v, lanes, one_hot, dense)
+                found = _gather(ids, xs, es, ss, us, begin, end, v, lanes, one_hot, dense, weighted)
             hh, hx, xx, he, xe = found
             store(products, 0, hh)
             for a in range(lanes):
@@ -306,26 +315,29 @@ def add_squares(lanes: int) -> Callable[..., None]:
 
 
 @functools.cache
-def shift() -> Callable[..., Any]:
+def shift(weighted: bool = False) -> Callable[..., Any]:
     """Add a number to the errors of rows first..last - 1; returns their sum and that of squares."""
     source, zero = SOURCE, 0.0
 
-    def shift_by(first, last, errors, by):
+    def shift_by(first, last, errors, by, row_weights):
         assert source
+        us = pointer(row_weights)
         es, eight = pointer(errors), zero_vector(zero, 8)
         plain, squares, step, i = eight, eight, fill(by, eight), first
         while i + 8 <= last:
             e = load(es, i, eight) + step
             store(es, i, e)
-            plain += e
-            squares += e * e
+            ue = load(us, i, eight) * e if weighted else e
+            plain += ue
+            squares += ue * e
             i += 8
         total, total_squares = lane_sum(plain), lane_sum(squares)
         for r in range(i, last):
             e = errors[r] + by
             errors[r] = e
-            total += e
-            total_squares += e * e
+            ue = row_weights[r] * e if weighted else e
+            total += ue
+            total_squares += ue * e
         return total, total_squares
 
     return compile_cached(shift_by)
@@ -336,35 +348,40 @@ def shift() -> Callable[..., Any]:
 
 
 @functools.cache
-def gather_rows(lanes: int) -> Callable[..., None]:
+def gather_rows(lanes: int, weighted: bool = False) -> Callable[..., None]:
     """Fill the table of the keys first..last - 1 (`key_size`) from their rows, and their `means`.
 
     Key g has the rows order[starts[g]:starts[g + 1]].
     """
     source, zero, size = SOURCE, 0.0, key_size(lanes)
 
-    def gather(first, last, starts, order, errors, sums, table, means):
+    def gather(first, last, starts, order, errors, sums, table, means, row_weights):
         assert source
         ids, es, ss, ks, ms = (
             pointer(order), pointer(errors), pointer(sums), pointer(table), pointer(means)
         )  # fmt: skip
-        zeros = zero_vector(zero, lanes)
+        zeros, us = zero_vector(zero, lanes), pointer(row_weights)
         for g in range(first, last):
             begin, end, at = starts[g], starts[g + 1], g * size
-            total, n = zeros, float(end - begin)
+            total, n = zeros, 0.0 if weighted else float(end - begin)
             for p in range(begin, end):
                 if p + AHEAD < end:
                     prefetch(ss, np.int64(get(ids, p + AHEAD)) * lanes)
                     prefetch(es, np.int64(get(ids, p + AHEAD)))
-                total += load(ss, np.int64(get(ids, p)) * lanes, zeros)
+                i = np.int64(get(ids, p))
+                u = get(us, i) if weighted else 1.0
+                total += fill(u, zeros) * load(ss, i * lanes, zeros)
+                if weighted:
+                    n += u
             mean = total * fill(1.0 / n, zeros) if begin < end else zeros
             scatter, of_errors, error = _products(zeros), zeros, 0.0
             for p in range(begin, end):
                 i = np.int64(get(ids, p))
                 e, away = get(es, i), load(ss, i * lanes, zeros) - mean
-                scatter += _products(away)
-                of_errors += fill(e, zeros) * away
-                error += e
+                u = get(us, i) if weighted else 1.0
+                scatter += fill(u, scatter) * _products(away)
+                of_errors += fill(u * e, zeros) * away
+                error += u * e
             store(ks, at, scatter)
             store(ks, at + lanes * lanes, mean)
             store(ks, at + lanes * lanes + lanes, of_errors)

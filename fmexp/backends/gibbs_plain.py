@@ -26,7 +26,7 @@ def feature_conditional(
     now: np.ndarray,
     mean: np.ndarray,
     precision: np.ndarray,
-    noise_precision: float,
+    noise_precision: float | np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The normal that a change of (v_j, w_j) has, given everything else.
 
@@ -42,15 +42,15 @@ def feature_conditional(
         now: (v_j, w_j), shape (k + 1,).
         mean: mu of the feature's group, shape (k + 1,).
         precision: lambda of the feature's group, shape (k + 1,).
-        noise_precision: alpha.
+        noise_precision: alpha, or alpha times the weight of each of these rows, shape (m,).
 
     Returns:
         Q, shape (k + 1, k + 1), and g, shape (k + 1,): the change is normal with precision Q and
         mean Q^-1 g.
     """
     H = np.column_stack([h, x])
-    Q = noise_precision * H.T @ H + np.diag(precision)
-    return Q, precision * (mean - now) - noise_precision * H.T @ error
+    weighted = H * np.asarray(noise_precision)[..., None]
+    return weighted.T @ H + np.diag(precision), precision * (mean - now) - weighted.T @ error
 
 
 def draw_change(Q: np.ndarray, g: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ def draw_features(
     mean: np.ndarray,
     precision: np.ndarray,
     noise: np.ndarray,
-    noise_precision: float,
+    noise_precision: float | np.ndarray,
 ) -> None:
     """Draw (v_j, w_j) of each feature in turn; a block of the factors, all of them or some.
 
@@ -81,12 +81,13 @@ def draw_features(
         mean: mu of each feature, shape (n_features, k + 1); w is last.
         precision: lambda, likewise.
         noise: standard normal, shape (n_features, k + 1).
-        noise_precision: alpha.
+        noise_precision: alpha, or alpha times the weight of each row, shape (n_rows,).
     """
+    of_rows = np.broadcast_to(noise_precision, error.shape)
     for j, (rows, x) in enumerate(columns(features)):
         h = x[:, None] * (sums[rows] - x[:, None] * V[j])
         now = np.append(V[j], w[j])
-        Q, g = feature_conditional(h, x, error[rows], now, mean[j], precision[j], noise_precision)
+        Q, g = feature_conditional(h, x, error[rows], now, mean[j], precision[j], of_rows[rows])
         change = draw_change(Q, g, noise[j])
         error[rows] += h @ change[:-1] + x * change[-1]
         sums[rows] += x[:, None] * change[:-1]

@@ -54,11 +54,14 @@ def gammas(generator: np.random.Generator, shape: float | np.ndarray) -> np.ndar
     return np.asarray(np.maximum(np.float32(drawn), np.finfo(np.float32).tiny), np.float64)
 
 
-def prior_scales(features: FeatureRows, k: int) -> tuple[float, float]:
+def prior_scales(
+    features: FeatureRows, k: int, row_weights: np.ndarray | None = None
+) -> tuple[float, float]:
     """The standard deviations of w and of V that give linear part and pairs variance 1.
 
     Over random w and V, a row's linear part has variance w_scale^2 sum_j x_j^2, and its pairs have
-    k V_scale^4 sum_{i<j} x_i^2 x_j^2; the means over the rows are taken. 1 where there are none.
+    k V_scale^4 sum_{i<j} x_i^2 x_j^2; the means over the rows are taken, by their weights. 1 where
+    there are none.
     """
     singles = pairs = 0.0
     shared: list[tuple[np.ndarray, ...]] = []
@@ -69,11 +72,12 @@ def prior_scales(features: FeatureRows, k: int) -> tuple[float, float]:
         sums, fourth = _powers(features.take(some) if isinstance(features, CSR) else features[some])
         for keys, squares_of_key, fourth_of_key in shared:
             sums, fourth = sums + squares_of_key[keys[some]], fourth + fourth_of_key[keys[some]]
-        singles += float(sums.sum())
-        pairs += float((np.square(sums) - fourth).sum()) / 2
-    n_rows = len(features)
-    w_scale = np.sqrt(n_rows / singles) if singles > 0 else 1.0
-    V_scale = np.sqrt(np.sqrt(n_rows / (k * pairs))) if pairs > 0 else 1.0
+        weights = 1.0 if row_weights is None else row_weights[some]
+        singles += float((weights * sums).sum())
+        pairs += float((weights * (np.square(sums) - fourth)).sum()) / 2
+    n = len(features) if row_weights is None else float(row_weights.sum())
+    w_scale = np.sqrt(n / singles) if singles > 0 else 1.0
+    V_scale = np.sqrt(np.sqrt(n / (k * pairs))) if pairs > 0 else 1.0
     return float(np.float32(w_scale)), float(np.float32(V_scale))
 
 
@@ -88,13 +92,13 @@ def _powers(rows: Features) -> tuple[np.ndarray, np.ndarray]:
     return squares.sum(axis=1), np.square(squares).sum(axis=1)
 
 
-def noise_precision(squared_errors: float, n_rows: int) -> tuple[float, float]:
-    """Shape and rate of alpha's gamma, given the sum of (y_hat - y)^2."""
+def noise_precision(squared_errors: float, n_rows: float) -> tuple[float, float]:
+    """Shape and rate of alpha's gamma, given the sum of (y_hat - y)^2; n_rows: sum of weights."""
     return HALF + n_rows / 2, HALF + squared_errors / 2
 
 
-def bias_change(errors: float, n_rows: int, w0: float, alpha: float) -> tuple[float, float]:
-    """Mean and precision of a change of w0, given the sum of y_hat - y."""
+def bias_change(errors: float, n_rows: float, w0: float, alpha: float) -> tuple[float, float]:
+    """Mean and precision of a change of w0, given the sum of y_hat - y; n_rows: sum of weights."""
     precision = alpha * n_rows + W0_PRECISION
     return (-alpha * errors - W0_PRECISION * w0) / precision, precision
 

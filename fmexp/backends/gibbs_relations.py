@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from fmexp.data.related import Block
 
 
+NONE = np.zeros(0)
+"""The weights of rows that have none."""
+
+
 class Relation:
     """A relation block: the columns of its keys, and which rows each key has.
 
@@ -28,13 +32,16 @@ class Relation:
         ranges: of these features, counted from the block's first, as `draw` takes them.
     """
 
-    def __init__(self, block: Block, lanes: int, at_once: SideBySide) -> None:
+    def __init__(
+        self, block: Block, lanes: int, at_once: SideBySide, row_weights: np.ndarray | None = None
+    ) -> None:
         """Sort the rows by key.
 
         Args:
             block: of the training rows.
             lanes: factors drawn together.
             at_once: the threads that work.
+            row_weights: of the rows, all above 0; None: all the same.
 
         Raises:
             DataError: the block's rows are not as `Features` promises.
@@ -48,7 +55,9 @@ class Relation:
         self._order = np.argsort(self._keys, kind="stable").astype(np.int32)
         self._pieces = cut(self._starts, 0, n_keys)
         self.ranges = self._columns.chunks(0, self._columns.n_features, at_once.several)
-        double = np.dtype(np.float64)
+        weighted, double = row_weights is not None, np.dtype(np.float64)
+        self._row_weights = NONE if row_weights is None else row_weights
+        self._gather = gibbs_kernels.gather_rows(lanes, weighted)
         self._table = aligned_zeros(n_keys, gibbs_kernels.key_size(lanes), double)
         self._means = aligned_zeros(n_keys, lanes, double)
 
@@ -59,11 +68,12 @@ class Relation:
         """
         at_once, lanes, columns = self._at_once, self._lanes, self._columns
         state = errors, sums, self._table, self._means
-        gather, move = gibbs_kernels.gather_rows(lanes), gibbs_kernels.move_rows(lanes)
-        at_once.over(gather, self._pieces, self._starts, self._order, *state)
+        move = gibbs_kernels.move_rows(lanes)
+        rows = self._starts, self._order
+        at_once.over(self._gather, self._pieces, *rows, *state, self._row_weights)
         at_once.over_ranges(
             gibbs_kernels.draw_features(lanes, columns.kind, by_key=True), ranges,
-            columns.starts, columns.rows, columns.values, errors, self._table, *of_features,
+            columns.starts, columns.rows, columns.values, errors, self._table, *of_features, NONE,
         )  # fmt: skip
         at_once.over_rows(move, len(errors), self._keys, *state)
 

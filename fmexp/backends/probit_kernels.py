@@ -151,34 +151,48 @@ def _quantile(p: float) -> float:
     return -tail if q < 0.0 else tail
 
 
+@inlined
+def _beyond(m: float, u: float) -> Any:
+    """|z| for a score of m on the right side and a uniform u in (0, 1]; and -log Phi(m)."""
+    if m < _FAR:
+        return -_log(u) / -m, 0.5 * m * m + _log(-m) + _HALF_LOG_2_PI
+    if m < 0.0:
+        inside = _upper_tail(-m)
+        return m - _quantile(u * inside), -_log(inside)
+    outside = _upper_tail(m)
+    p = min(u * (1.0 - outside), _BELOW_ONE)
+    return max(m - _quantile(p), 0.0), -log_one_plus(-outside)
+
+
 @functools.cache
-def draw_latent() -> Callable[..., Any]:
+def draw_latent(weighted: bool = False) -> Callable[..., Any]:
     """Draw z of rows first..last - 1, and move the errors with it; see `gibbs_plain.draw_latent`.
 
     `errors` (y_hat - z) and `latent` (z) are updated; `labels` are 0 or 1; `uniforms`, of the rows
     from `first` on, lie in [0, 1). Returns the sum of -log Phi(score) of what came.
+
+    A row of weight 3 has three z, each from a uniform of its own; `latent` is their mean, and the
+    parameters ask for no more: sum_r (y_hat - z_r)^2 is 3 (y_hat - mean)^2 and a constant.
     """
     source = SOURCE
 
-    def draw(first, last, errors, latent, labels, uniforms):
+    def draw(first, last, errors, latent, labels, uniforms, row_weights):
         assert source
-        total = 0.0
+        total, at = 0.0, 0
         for i in range(first, last):
             score = errors[i] + latent[i]
             sign = 1.0 if labels[i] > 0.5 else -1.0
-            m, u = sign * score, 1.0 - uniforms[i - first]
-            if m < _FAR:
-                beyond = -_log(u) / -m
-                total += 0.5 * m * m + _log(-m) + _HALF_LOG_2_PI
-            elif m < 0.0:
-                inside = _upper_tail(-m)
-                beyond = m - _quantile(u * inside)
-                total -= _log(inside)
-            else:
-                outside = _upper_tail(m)
-                p = min(u * (1.0 - outside), _BELOW_ONE)
-                beyond = max(m - _quantile(p), 0.0)
-                total -= log_one_plus(-outside)
+            m = sign * score
+            beyond, loss = _beyond(m, 1.0 - uniforms[at])
+            at += 1
+            if weighted:
+                for _ in range(1, int(row_weights[i])):
+                    another, _loss = _beyond(m, 1.0 - uniforms[at])
+                    beyond += another
+                    at += 1
+                beyond /= row_weights[i]
+                loss *= row_weights[i]
+            total += loss
             latent[i] = sign * beyond
             errors[i] = score - sign * beyond
         return total
@@ -187,16 +201,17 @@ def draw_latent() -> Callable[..., Any]:
 
 
 @functools.cache
-def label_loss() -> Callable[..., Any]:
+def label_loss(weighted: bool = False) -> Callable[..., Any]:
     """Sum of -log of the probability, the mean of several Phi(score), of the labels that came."""
     source = SOURCE
 
-    def total_of(probability, labels):
+    def total_of(probability, labels, row_weights):
         assert source
         total = 0.0
         for i in range(len(labels)):
             p = probability[i] if labels[i] > 0.5 else 1.0 - probability[i]
-            total -= _log(max(p, 1e-300))
+            loss = -_log(max(p, 1e-300))
+            total += row_weights[i] * loss if weighted else loss
         return total
 
     return compile_cached(total_of)
