@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 MOST_NAMED = 3
 """Columns that are named at most."""
 
-HEAVY = 10.0
-"""How far the mean weight of rows may be from 1, as a factor, without a word."""
+UNUSUAL_WEIGHT = {"numpy_sgd": 10.0, "gibbs": 2.0}
+"""By backend, how far the mean weight of rows may be from 1, as a factor, without a word."""
 
 WILD_TARGET = 20.0
 """Standard deviations from the mean beyond which a target gets a warning."""
@@ -67,8 +67,8 @@ def cautions(config: Config, dataset: Dataset) -> list[str]:
 def _weight_cautions(config: Config, dataset: Dataset) -> list[str]:
     """That weights are of an unusual size, to the backends to which their size means something."""
     train, backend = dataset.train, config.backend.name
-    mean = train.total_weight / len(train.target)
-    if HEAVY > mean > 1.0 / HEAVY or backend not in ("numpy_sgd", "gibbs"):
+    mean, most = train.total_weight / len(train.target), UNUSUAL_WEIGHT.get(backend, np.inf)
+    if most > mean > 1.0 / most:
         return []
     said = f"the weights of the training rows are {mean:.3g} on average"
     if backend == "gibbs":
