@@ -190,7 +190,8 @@ class DenseLayout:
     ) -> tuple[float, int]:
         """One pass: the sum of the losses, and how many steps were capped."""
         given = *rows, *heard, order, self._w, self._V, self._scales, self._largest
-        return self._train(*given, bias, *step)
+        total, n_capped, bias[0] = self._train(*given, bias, *step)
+        return total, n_capped
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`, float64 of shape (n_rows,)."""
@@ -263,9 +264,12 @@ class SparseLayout:
         of_model = order, self._table, self._w
         if self._sums is not None:
             wide = sgd_kernels.train_wide(dtype, one_hot, *self._kind)
-            return wide(*rows, target, weights, *of_model, self._sums, bias, *step)
-        kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, *self._kind)
-        return kernel(*rows, *heard, *of_model, self._largest, bias, *step)
+            done = wide(*rows, target, weights, *of_model, self._sums, bias, *step)
+        else:
+            kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, *self._kind)
+            done = kernel(*rows, *heard, *of_model, self._largest, bias, *step)
+        total, n_capped, bias[0] = done
+        return total, n_capped
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`, float64 of shape (n_rows,)."""

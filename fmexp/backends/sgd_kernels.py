@@ -262,8 +262,9 @@ def _step_sparse(
 
 @inlined
 def _announce_sparse_rows(
-    indptr: Any, indices: Any, values: Any, one_hot: bool, target: Any, order: Any, shuffled: bool,
-    table: Any, width: int, weights: Any, step: int, line: int, near: bool, t: int,
+    indptr: Any, indices: Any, values: Any, one_hot: bool, target: Any, row_weights: Any,
+    weighted: bool, order: Any, shuffled: bool, table: Any, width: int, weights: Any, step: int,
+    line: int, near: bool, t: int,
 ) -> None:  # fmt: skip
     """Prefetch what visits t + 8, 16 and 24 will read; not of a table that is `near`.
 
@@ -273,6 +274,8 @@ def _announce_sparse_rows(
     row = get(order, t + 24) if shuffled else t + 24
     prefetch(indptr, row)
     prefetch(target, row)
+    if weighted:
+        prefetch(row_weights, row)
     row = get(order, t + 16) if shuffled else t + 16
     begin, end = get(indptr, row), get(indptr, row + 1)
     for entry in range(begin, end, 16):
@@ -296,10 +299,10 @@ def _announce_sparse_rows(
 @functools.cache
 def train_sparse(
     lanes: int, dtype: str, one_hot: bool, logistic: bool, weighted: bool = False
-) -> Callable[..., tuple[float, int]]:
-    """One pass over CSR rows: sum of the losses, each taken before its update; steps capped.
+) -> Callable[..., tuple[float, int, float]]:
+    """One pass over CSR rows: sum of the losses, each taken before its update; steps capped; w0.
 
-    Updates `table`, `weights` and `bias` ([w0]). An empty `order` is as they come, `values` all 1.
+    Updates `table` and `weights`. An empty `order` is as rows come, and empty `values` are all 1.
     """
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -323,8 +326,9 @@ def train_sparse(
             i = get(visits, t) if shuffled else t
             if (shuffled or not near) and t + 24 < n_rows:
                 _announce_sparse_rows(
-                    starts, ids, xs, one_hot, ys, visits, shuffled, V, width, w, step, line, near, t
-                )
+                    starts, ids, xs, one_hot, ys, us, weighted, visits, shuffled, V, width, w, step,
+                    line, near, t,
+                )  # fmt: skip
             u, row_rate, row_keeps = _step_of_row(us, i, weighted, rate, keeps, regs, one)
             if u == zero:
                 continue
@@ -350,8 +354,7 @@ def train_sparse(
             _step_sparse(
                 ids, xs, one_hot, V, width, w, step, begin, end, s, g, row_keeps, zeros, one
             )
-        bias[0] = w0
-        return total, n_capped
+        return total, n_capped, w0
 
     return compile_cached(one_pass)
 
@@ -429,7 +432,7 @@ def _squared_slope_wide(
 @functools.cache
 def train_wide(
     dtype: str, one_hot: bool, logistic: bool, weighted: bool = False
-) -> Callable[..., tuple[float, int]]:
+) -> Callable[..., tuple[float, int, float]]:
     """As `train_sparse`, for more than MAX_LANES factors."""
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -474,8 +477,7 @@ def train_wide(
                     s = load(all_s, block - j * lanes, zeros)
                     store(V, block, load(V, block, zeros) * scale - s * gx)
                 put(w, j, get(w, j) * keep_w - g * x)
-        bias[0] = w0
-        return total, n_capped
+        return total, n_capped, w0
 
     return compile_cached(one_pass)
 
@@ -602,9 +604,13 @@ def _step_dense(
 
 
 @inlined
-def _announce_dense_row(features: Any, target: Any, n: int, row: int) -> None:
+def _announce_dense_row(
+    features: Any, target: Any, row_weights: Any, weighted: bool, n: int, row: int
+) -> None:
     """Prefetch what a visit will read."""
     prefetch(target, row)
+    if weighted:
+        prefetch(row_weights, row)
     for j in range(0, n, 8):
         prefetch(features, row * n + j)
     prefetch(features, row * n + n - 1)
@@ -613,7 +619,7 @@ def _announce_dense_row(features: Any, target: Any, n: int, row: int) -> None:
 @functools.cache
 def train_dense(
     lanes: int, dtype: str, logistic: bool, weighted: bool = False
-) -> Callable[..., tuple[float, int]]:
+) -> Callable[..., tuple[float, int, float]]:
     """As `train_sparse`, over dense rows. `scales` is scratch, as long as w."""
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -636,7 +642,7 @@ def train_dense(
             i = get(visits, t) if shuffled else t
             row = i * n
             if shuffled and t + 4 < n_rows:
-                _announce_dense_row(xs, ys, n, get(visits, t + 4))
+                _announce_dense_row(xs, ys, us, weighted, n, get(visits, t + 4))
             u, row_rate, row_keeps = _step_of_row(us, i, weighted, rate, keeps, regs, one)
             if u == zero:
                 continue
@@ -661,8 +667,7 @@ def train_dense(
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
             total, w0 = total + loss * np.float64(u), w0 * row_keeps[0] - g
             _step_dense(xs, row, n, w, V, lanes, v_scales, s, g, row_keeps, zeros, eight, one)
-        bias[0] = w0
-        return total, n_capped
+        return total, n_capped, w0
 
     return compile_cached(one_pass)
 
