@@ -218,7 +218,7 @@ def growth(where: str, url: str, sizes: tuple[int, ...]) -> None:
     storage = make(url, "grown")
     distributions = {d.key: d.distribution for d in SPACE.dimensions}
     ended = optuna.create_trial(
-        state=TrialState.COMPLETE, value=1.0, user_attrs={"outcome": "completed", "worker": "w"},
+        state=TrialState.COMPLETE, value=1.0, user_attrs={"worker": "w"},
         params={"x": 0.5, "y": 0.5}, distributions=distributions,
     )  # fmt: skip
     study, took = SweepStudy(storage, "grown"), {}

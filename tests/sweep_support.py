@@ -20,7 +20,7 @@ from fmexp.sweep.election import is_auxiliary
 from fmexp.sweep.space import Space
 from fmexp.sweep.storage import open_storage
 from fmexp.sweep.study import SweepPlan, SweepStudy
-from fmexp.sweep.trial_status import counts
+from fmexp.sweep.trial_status import counts, outcome_of
 from fmexp.sweep.worker_process import Job
 from tests.record_support import StoredRun, stored
 
@@ -72,7 +72,7 @@ class Left:
     @property
     def outcomes(self) -> Counter[str]:
         """How those ended."""
-        return Counter(t.user_attrs["outcome"] for t in self.counted)
+        return Counter(outcome_of(t) for t in self.counted)
 
     @property
     def running(self) -> list[FrozenTrial]:
@@ -148,7 +148,7 @@ def assert_in_agreement(left: Left) -> None:
     assert [run.name for run in left.runs if run.status == "RUNNING"] == []
     for trial in left.counted:
         run = left.children[trial.number]
-        assert run.tags["fmexp.outcome"] == trial.user_attrs["outcome"]
+        assert run.tags["fmexp.outcome"] == outcome_of(trial)
         if trial.state is TrialState.COMPLETE:
             assert float(run.tags["fmexp.objective"]) == trial.value
     numbers = {t.number for t in left.counted}

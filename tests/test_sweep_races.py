@@ -12,6 +12,7 @@ from fmexp.record.tracker import NULL_TRACKER, Outcome
 from fmexp.sweep.space import Dimension, Space
 from fmexp.sweep.study import SweepStudy
 from fmexp.sweep.task import Evaluation
+from fmexp.sweep.trial_status import outcome_of
 from fmexp.sweep.worker import Limits, Worker
 from tests.sweep_support import FAST, SOAK, left_in, make_study
 
@@ -106,7 +107,7 @@ def test_a_point_that_has_cost_three_workers_fails_and_the_others_are_tried():
     lease, limits = SimpleNamespace(id="me", seconds=30.0), Limits(3, most_losses=3)
     assert Worker(study, task, NULL_TRACKER, lease, limits, lambda: "").run() == "done"
     assert poison not in tried
-    outcomes = [t.user_attrs["outcome"] for t in study.counted()]
+    outcomes = [outcome_of(t) for t in study.counted()]
     assert outcomes == ["failed", "completed", "completed"]
     assert "it has cost 3 workers" in study.counted()[0].user_attrs["reason"]
 

@@ -238,10 +238,11 @@ class SweepStudy:
         It has not where the trial was given up before, as its lease had run out.
         """
         outcome = ended.outcome
-        attributes = {OUTCOME: str(outcome)}
+        attributes = {}
         if ended.reason:
             attributes[REASON] = without_password(ended.reason[:2000])
         if outcome not in (Outcome.COMPLETED, Outcome.PRUNED):  # Optuna's FAIL does not say why
+            attributes[OUTCOME] = str(outcome)
             attributes[MARK] = INTERRUPTED if outcome is Outcome.INTERRUPTED else ""
         if ended.memo is not None:
             with contextlib.suppress(UpdateFinishedTrialError):

@@ -46,6 +46,9 @@ STATES = {
 }
 """What Optuna calls each outcome."""
 
+_SAYS = {TrialState.COMPLETE: Outcome.COMPLETED, TrialState.PRUNED: Outcome.PRUNED}
+"""States that say the outcome; of a FAIL the attribute does."""
+
 
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of `n_trials`, be it waiting, running or done."""
@@ -57,8 +60,8 @@ def counts(trial: FrozenTrial) -> bool:
 
 def outcome_of(trial: FrozenTrial) -> str:
     """How a trial ended, or running or waiting."""
-    ended = trial.user_attrs.get(OUTCOME)
-    return str(ended) if trial.state.is_finished() and ended else trial.state.name.lower()
+    told = _SAYS.get(trial.state) or trial.user_attrs.get(OUTCOME)
+    return str(told) if trial.state.is_finished() and told else trial.state.name.lower()
 
 
 def has_taken(trial: FrozenTrial, outcome: Outcome, value: float | None) -> bool:
@@ -67,7 +70,7 @@ def has_taken(trial: FrozenTrial, outcome: Outcome, value: float | None) -> bool
     State and attributes of a finished trial cannot change. So when several write at the same
     moment, each reads here afterwards what came of it, and all read the same.
     """
-    if trial.state is not STATES[outcome] or trial.user_attrs.get(OUTCOME) != outcome:
+    if trial.state is not STATES[outcome] or outcome_of(trial) != outcome:
         return False
     if outcome is Outcome.INTERRUPTED:
         return True

@@ -17,7 +17,7 @@ from fmexp.record.query_status import ended_in_store
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.failover import leases, recovery
 from fmexp.sweep.trial_record import OBJECTIVE, trial_start
-from fmexp.sweep.trial_status import DISCARD, MARK, OUTCOME, REASON, REPEAT, WORKER, counts
+from fmexp.sweep.trial_status import DISCARD, MARK, REASON, REPEAT, WORKER, counts, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,8 +98,9 @@ class Failover:
         """What the study knows of a trial."""
         start, tags = self._start(trial), {}
         reason = trial.user_attrs.get(REASON, "")
-        outcome = Outcome(trial.user_attrs.get(OUTCOME, Outcome.INTERRUPTED))
         value = trial.value if trial.state is TrialState.COMPLETE else None
+        ended = outcome_of(trial)
+        outcome = Outcome(ended) if ended in {*Outcome} else Outcome.INTERRUPTED
         if not counts(trial):
             outcome, reason = Outcome.INTERRUPTED, reason or LOST_WORDS
         elif value is not None:
