@@ -199,7 +199,10 @@ def test_predict_needs_no_weight_and_every_reader_of_records_heeds_it(
     frame()[["b", "m", "a"]].to_csv(folder / "new.csv", index=False)
     run = ["data=csv", f"data.path={folder / 't.csv'}", "training.epochs=4"]
     by_n = [*run, "data.weight=n"]
-    ids = record(folder, a=by_n, b=[*by_n, "model.k=2"], plain=run, other=[*run, "data.weight=m"])
+    ids = record(
+        folder, a=by_n, b=[*by_n, "model.k=2"], plain=run, other=[*run, "data.weight=m"],
+        of_b=[*run, "data.target=b"],
+    )  # fmt: skip
     with StoredRuns(uri_of(folder)) as records:
         a, b, plain, other = (records.find(ids[name]) for name in ("a", "b", "plain", "other"))
         compared = gather(records, ["a", "b"], None, None, folder, None)
@@ -209,7 +212,10 @@ def test_predict_needs_no_weight_and_every_reader_of_records_heeds_it(
         for unlike in (plain, other):
             with pytest.raises(UserError, match=r"weight digest differ .*data\.weight: n and"):
                 refuse_unlike([a, unlike])
+        with pytest.raises(UserError, match=r"target differ .*data\.target: None and b"):
+            refuse_unlike([plain, records.find(ids["of_b"])])
         assert {each.name for each in records.on_same_data(b)} == {"a", "b"}
+        assert {each.name for each in records.on_same_data(plain)} == {"plain"}
         assert judge(records, a, folder).kind == "identical"
         assert "Rows are weighted by n." in a.tags["mlflow.note.content"]
     assert score("a", uri_of(folder), folder) == 0

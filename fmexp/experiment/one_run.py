@@ -92,6 +92,7 @@ def describe(config: Config, config_tree: dict[str, Any], data: Dataset) -> RunS
         "fmexp.data_digest": data.data_digest,
         "fmexp.columns_digest": data.columns_digest,
         "fmexp.split_digest": data.split_digest,
+        "fmexp.target": data.encoder.target_name,
         "mlflow.source.name": "fmexp run",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": environment.user(),

@@ -22,6 +22,8 @@ LATEST = "latest"
 _NEWEST_DESC = ["attributes.start_time DESC"]
 _LOOKED_AT = 1000
 _SHORTEST_PREFIX = 4
+_SAME = ("fmexp.data_digest", "fmexp.split_digest", "fmexp.weight_digest")
+_TARGET = "fmexp.target"
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,13 @@ class StoredRuns:
         return sorted(trials, key=lambda trial: (trial.started, trial.name))
 
     def on_same_data(self, record: StoredRun) -> list[StoredRun]:
-        """All runs on the same data, split and weighted alike, newest first; itself among them."""
+        """All runs with losses of the same rows, split alike, newest first; itself among them."""
         data, split = (record.tags.get(f"fmexp.{d}_digest", "") for d in ("data", "split"))
         found = self._search(
             f"tags.`fmexp.data_digest` = '{data}' and tags.`fmexp.split_digest` = '{split}'",
             most=10**9,
         )
-        weight = "fmexp.weight_digest"  # runs without weights have no such tag
-        return [each for each in found if each.tags.get(weight) == record.tags.get(weight)]
+        return [each for each in found if not unlike(each, record)]
 
     def on_same_test_rows(self, record: StoredRun) -> list[StoredRun]:
         """All runs with the same test rows and targets, newest first; itself among them."""
@@ -306,3 +307,10 @@ def _in_json(text: str, key: str) -> str:
         return str(json.loads(text).get(key, ""))
     except (TypeError, ValueError, AttributeError):
         return ""
+
+
+def unlike(a: StoredRun, b: StoredRun) -> list[str]:
+    """The tags that tell why losses of two runs cannot be compared: other rows, weights, target."""
+    found = [tag for tag in _SAME if a.tags.get(tag) != b.tags.get(tag)]
+    targets = {each.tags[_TARGET] for each in (a, b) if _TARGET in each.tags}  # not in older runs
+    return found + [_TARGET] * (len(targets) > 1)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from fmexp.analysis.objective import Objective
 from fmexp.errors import UserError
+from fmexp.record.queries import unlike
 
 if TYPE_CHECKING:
     from fmexp.record.queries import StoredRun, StoredRuns
 
 MOST = 26
 SHOWN_BEST = 5
-_DIGESTS = ("fmexp.data_digest", "fmexp.split_digest", "fmexp.weight_digest")
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def choose(records: StoredRuns, names: list[str], sweep: str | None, best: int |
 
 
 def refuse_unlike(runs: list[StoredRun]) -> None:
-    """Raise UserError, naming what differs, unless all runs had the same data, split and task."""
+    """Raise UserError, naming what differs, unless all runs had losses of the same rows."""
     first = runs[0]
     for other in runs[1:]:
-        tags = [tag for tag in _DIGESTS if first.tags.get(tag) != other.tags.get(tag)]
+        tags = unlike(first, other)
         if not tags and loss_of(first) == loss_of(other):
             continue
         keys = [
