@@ -48,7 +48,7 @@ def assert_alike(a: Chain, b: Chain, atol: float = 1e-10) -> None:
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
-@pytest.mark.parametrize(("kind", "k"), [("dense", 3), ("csr", 8), ("one-hot", 3)])
+@pytest.mark.parametrize(("kind", "k"), [("dense", 3), ("csr", 3), ("one-hot", 8)])
 def test_a_chain_over_weighted_rows_goes_where_it_goes_over_repeated_rows(kind, k, task):
     features, y, often = rows_of(kind), target(task), np.repeat(np.arange(60), COUNTS.astype(int))
     repeated = features[often] if kind == "dense" else features.take(often)
@@ -62,7 +62,7 @@ def test_a_chain_over_weighted_rows_goes_where_it_goes_over_repeated_rows(kind, 
     np.testing.assert_allclose(weighted.errors, expected, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["dense", "csr", "one-hot"])
+@pytest.mark.parametrize("kind", ["dense", "csr"])
 def test_a_draw_of_weighted_features_does_what_the_twin_does(kind):
     features, y, weights = rows_of(kind), target("regression"), np.linspace(0.1, 3, 60)
     sampled, n = chain(features, y, weights), features.shape[1]
@@ -92,7 +92,7 @@ def test_a_draw_of_weighted_features_does_what_the_twin_does(kind):
 def test_weighted_rows_are_drawn_on_keys_as_written_out(task):
     rows, weights = related_rows(300), np.random.default_rng(2).integers(1, 5, 300).astype(float)
     y = target(task, 300)
-    on_keys, on_rows = (chain(each, y, weights, task, k=9) for each in (rows, expanded(rows)))
+    on_keys, on_rows = (chain(each, y, weights, task) for each in (rows, expanded(rows)))
     for _ in range(4):
         on_keys.sweep()
         on_rows.sweep()
@@ -112,7 +112,7 @@ def test_threads_change_no_bit_of_weighted_chains(task, monkeypatch):
     assert chains[0].errors.tobytes() == chains[1].errors.tobytes()
 
 
-@pytest.mark.parametrize("kind", ["dense", "one-hot"])
+@pytest.mark.parametrize("kind", ["dense", "csr"])
 def test_a_training_on_weighted_rows_has_the_curve_of_repeated_rows(kind):
     keys = {"epochs": 20, "kept": 8, "burn_in": 4}
     weighted, repeated = (curve(kind, "regression", "gibbs", r, **keys) for r in (False, True))
