@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from fmexp.analysis.compare.choose import refuse_unlike
 from fmexp.analysis.compare.command import gather
 from fmexp.analysis.predict import Request, predict_file
 from fmexp.analysis.preview import Options, inspect
+from fmexp.analysis.report.command import _facts
 from fmexp.analysis.reproduce import judge
 from fmexp.analysis.score import score
 from fmexp.config.schema import SplitConfig
@@ -189,6 +191,13 @@ def test_fmexp_data_shows_the_weight_and_puts_it_into_the_command(table: Path) -
     line = next(line for line in said.splitlines() if line.split()[:2] == ["weight", "n"])
     assert "0 to 4, 1.98 on average" in line
     assert said.splitlines()[-1].endswith(" data.weight=n")
+
+
+@pytest.mark.parametrize("weight", ["n", "None"])
+def test_a_report_names_the_weight(weight: str) -> None:
+    parent = SimpleNamespace(params={"data.weight": weight}, n_rows=3)
+    sweep: Any = SimpleNamespace(parent=parent, best=[], curve="val/mse")
+    assert _facts(sweep, None)["weighted by"] == ("n" if weight == "n" else "")
 
 
 def test_predict_needs_no_weight_and_every_reader_of_records_heeds_it(

@@ -149,6 +149,18 @@ def test_a_row_of_weight_zero_is_no_row_whatever_is_in_it():
     assert with_zero.train_epoch(0.0, None) == without.train_epoch(0.0, None)
 
 
+def test_a_trainer_on_keys_leaves_out_rows_of_weight_zero_as_one_on_rows_does():
+    rows, weights = related_rows(300), np.arange(300) % 4 / 2
+    p, y = random_parameters(rows.shape[1], 3), target("regression", 300)
+    on_keys, on_rows = (
+        GibbsTrainer(make_config("gibbs"), Part(each, y, np.arange(300), None, weights), p)
+        for each in (rows, expanded(rows))
+    )
+    for _ in range(3):
+        assert on_keys.train_epoch(0.0, None) == pytest.approx(on_rows.train_epoch(0.0, None))
+    assert_alike(on_keys._chain, on_rows._chain)
+
+
 def test_labels_with_weights_that_are_no_counts_are_refused():
     weights = np.where(np.arange(60) == 7, 2.5, 1.0)
     held = Part(rows_of("dense"), target("classification"), np.arange(60), None, weights)
