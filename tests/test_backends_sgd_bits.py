@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ CASES = {
     "dense gibbs": {"k": 5, "backend": "gibbs"},
     "csr gibbs classification": {"k": 12, "task": "classification", "backend": "gibbs"},
     "one-hot gibbs": {"k": 3, "backend": "gibbs"},
+    "dense weighted capped": {"k": 5, "cap_steps": True, "learning_rate": 0.3},
+    "csr weighted classification float32": {"k": 5, "task": "classification", "dtype": "float32"},
+    "csr weighted gibbs": {"k": 5, "backend": "gibbs"},
 }
 
 
@@ -44,7 +48,11 @@ def train_all() -> dict[str, str]:
             X = (X != 0) * 1.0
         rows = X if "dense" in name else to_csr(X, one_hot="one-hot" in name)
         config = make_config(**keys, shuffle=True, epochs=10, reg_V=0.1, reg_w=0.1)
-        done = fit(config, make_dataset(rows, y, 20))
+        data = make_dataset(rows, y, 20)
+        if "weighted" in name:
+            data.train = replace(data.train, row_weights=np.arange(40) % 4 * 1.0)
+            data.validation = replace(data.validation, row_weights=np.arange(20) % 3 * 1.0)
+        done = fit(config, data)
         assert (done.capped > 0) == ("capped" in name)
         curve = np.array(done.train_losses + done.validation_losses)
         bits[name] = (curve.tobytes() + done.parameters.V.tobytes()).hex()
