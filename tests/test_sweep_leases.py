@@ -9,9 +9,13 @@ import threading
 import time
 from types import SimpleNamespace
 
+import optuna
 import pytest
 
 from fmexp.record.spool import folder_id
+from fmexp.record.tracker import Outcome
+from fmexp.sweep.election import Election
+from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.failover.leases import (
     Lease,
     LeaseWatch,
@@ -22,6 +26,7 @@ from fmexp.sweep.failover.leases import (
 )
 from fmexp.sweep.failover.recovery import give_up_dead, of_dead_workers
 from fmexp.sweep.space import Dimension, Space
+from fmexp.sweep.task import Evaluation
 from tests.sweep_support import make_study
 
 SPACE = Space([Dimension("x", "float", 0.0, 1.0)])
@@ -235,3 +240,19 @@ def test_a_run_is_of_the_folder_that_its_worker_spooled_in_whatever_that_is_call
     assert is_of(lease, folder_id(tmp_path / "mounted"))
     assert not is_of(lease, folder_id(elsewhere))
     assert is_of(FOREIGN, folder_id(here))  # of a worker that recorded nothing
+
+
+def test_runs_that_never_arrived_are_made_by_one_command_at_a_time(study, tmp_path):
+    """Of a sweep begun with tracking=none, which several hosts end at the same moment."""
+    study.ask("dead")
+    study.drawing(study.trial(0), prunes=False).suggest_float("x", 0.0, 1.0)
+    study.tell(0, Evaluation(Outcome.COMPLETED, 0.5))
+    job = SimpleNamespace(folder=str(tmp_path), spool="here", uri="http://host", experiment="e")
+    storage, failover = study._storage, Failover(study, job)
+    first, second = (Election(storage, "s/records") for _ in range(2))
+    made = [failover.children(each.is_won()) for each in (first, second)]
+    assert [[child["is_wanted"] for child in each.values()] for each in made] == [[True], [False]]
+    first.tidy()
+    assert second.is_won()  # and finds in the store what the first one made
+    second.tidy()
+    assert optuna.get_all_study_names(storage) == ["s"]

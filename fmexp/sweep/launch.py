@@ -17,6 +17,7 @@ from fmexp.record.passwords import without_password
 from fmexp.record.spool import new_key
 from fmexp.record.tracker import Outcome, close, nothing
 from fmexp.sweep import interrupt, progress
+from fmexp.sweep.election import Election
 from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.open_study import open_study
 from fmexp.sweep.patient_storage import stop_waiting_when
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from fmexp.errors import StoreError
     from fmexp.record.tracker import Delivery, RunStart
-    from fmexp.sweep.election import Election
     from fmexp.sweep.search import Search
     from fmexp.sweep.study import SweepStudy
 
@@ -183,11 +183,15 @@ def _run(
         line.clear()
         outcome = _outcome(study, reason)
         words = progress.in_words(search, study)
-        sweep_run.finish(outcome, reason, words, failover.children())
+        records = Election(storage, f"{study.name}/records")
+        is_alone = not job.uri or sqlite_path(job.uri) is not None or records.is_won()
+        sweep_run.finish(outcome, reason, words, failover.children(is_alone))
         meanwhile = sweep_run.take_part
     finally:
         delivery, lost = close(tracker, meanwhile, LEAVING_SECONDS if stop else math.inf)
         Path(job.stop_file).unlink(missing_ok=True)
+    if is_alone:
+        records.tidy()
     _analyze(job.uri)
     return _Ended(reason, outcome, delivery, lost, pool.losses)
 

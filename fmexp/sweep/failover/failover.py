@@ -70,16 +70,20 @@ class Failover:
         if time.monotonic() >= self._next:
             self.recover(tracker)
 
-    def children(self) -> dict[str, dict[str, Any]]:
+    def children(self, makes_missing: bool) -> dict[str, dict[str, Any]]:
         """How trials ended that were not begun and ended by this command, for MLflow to be mended.
 
         By run key; see `fmexp.record.tracker.Run.finish`. Those of a worker that lives are its own
         affair.
+
+        Args:
+            makes_missing: whether runs that never arrived are to be made; by one command at a
+                time, where a store would take a run twice.
         """
         known = leases.leases(self._study)
         held = self._watch.look(known)
         return {
-            self._study.plan.trial_key(t.number): self._child(t, known)
+            self._study.plan.trial_key(t.number): self._child(t, known, makes_missing)
             for t in self._study.trials()
             if (t.number in self._before or t.number in self._lost)
             and t.state.is_finished()
@@ -94,7 +98,9 @@ class Failover:
     def _is_ours(self, trial: FrozenTrial, known: Mapping[str, Any]) -> bool:
         return leases.is_of(known.get(trial.user_attrs.get(WORKER, "")), self._spool)
 
-    def _child(self, trial: FrozenTrial, known: Mapping[str, Any]) -> dict[str, Any]:
+    def _child(
+        self, trial: FrozenTrial, known: Mapping[str, Any], makes_missing: bool
+    ) -> dict[str, Any]:
         """What the study knows of a trial."""
         start, tags = self._start(trial), {}
         reason = trial.user_attrs.get(REASON, "")
@@ -114,7 +120,7 @@ class Failover:
             "metrics": {} if value is None else {self._study.plan.objective: value},
             "started": _milliseconds(trial.datetime_start),
             "ended": _milliseconds(trial.datetime_complete),
-            "is_wanted": counts(trial) and self._is_ours(trial, known),
+            "is_wanted": makes_missing and counts(trial) and self._is_ours(trial, known),
         }
 
     def _start(self, trial: FrozenTrial) -> RunStart:
