@@ -193,6 +193,22 @@ def test_fmexp_data_shows_the_weight_and_puts_it_into_the_command(table: Path) -
     assert said.splitlines()[-1].endswith(" data.weight=n")
 
 
+def test_weights_that_a_backend_cannot_take_are_refused_before_anything_is_written(
+    refused: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_bytes(lines("a,n,y", *(f"{i},{i / 2},{i % 2}" for i in range(30))))
+    said = refused("run", "data=csv", "data.path=t.csv", "data.weight=n", "task=classification",
+                   "backend=gibbs")  # fmt: skip
+    assert "needs weights that are whole numbers" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_weights_that_cannot_be_added_up_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(lines("a,n,y", *(f"{i},1e308,{i}" for i in range(9))))
+    with pytest.raises(DataError, match=r"'n'. of the train part add up to more than .* holds"):
+        load_csv(tmp_path / "t.csv", weight="n")
+
+
 @pytest.mark.parametrize("weight", ["n", "None"])
 def test_a_report_names_the_weight(weight: str) -> None:
     parent = SimpleNamespace(params={"data.weight": weight}, n_rows=3)

@@ -17,6 +17,7 @@ from fmexp.backends.scoring import Predictive, Scorer
 from fmexp.config.schema import GibbsConfig
 from fmexp.data.budget import claim
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
+from fmexp.data.loading import check_weights
 from fmexp.data.related import parted
 from fmexp.errors import DataError
 
@@ -50,6 +51,7 @@ class GibbsTrainer:
         self._keep = kept_sweeps(epochs, self.burn_in, backend.kept)
         self._task = config.task
         self.total_weight = train.total_weight
+        check_weights(config, train)
         features, target, weights = _counted(train, config.task)
         own, blocks = parted(features)
         n_keys = sum(len(block.rows) for block in blocks)
@@ -130,7 +132,7 @@ def _counted(train: Part, task: fm.Task) -> tuple[FeatureRows, np.ndarray, np.nd
     """Features, target and weights of the rows whose weight is above 0.
 
     Raises:
-        DataError: the weights of a classification are no whole numbers, or too large.
+        DataError: the weights of a classification are too large.
     """
     weights = train.row_weights
     if weights is None:
@@ -140,12 +142,6 @@ def _counted(train: Part, task: fm.Task) -> tuple[FeatureRows, np.ndarray, np.nd
     if len(rows) < len(train.target):
         features = features[rows] if isinstance(features, np.ndarray) else features.take(rows)
     if task == "classification":
-        if len(wrong := np.flatnonzero(weights % 1)):
-            raise DataError(
-                f"backend=gibbs with task=classification needs weights that are whole numbers (a "
-                f"row of weight 3 has three latent scores, as three rows have), got "
-                f"{weights[wrong[0]]:g}; use another backend"
-            )
         drawn = [float(weights[some].sum()) for some in chunks(len(rows), SMALL_CHUNK_ROWS)]
         claim(8.0 * max(drawn), "the latent scores of rows with weights", "make these smaller")
     return features, train.target[rows], weights

@@ -151,12 +151,20 @@ def _encode(
     if features is None:
         return None
     given = None if weights is None else weights.finish()
-    if given is not None and not given.any():
-        raise DataError(
-            f"{source.description}: all weights (column {column!r}) of the {name} part are zero, "
-            "so none of its rows counts"
+    if given is not None:
+        _check_sum(
+            given, f"{source.description}: all weights (column {column!r}) of the {name} part"
         )
     return Part(features, target.finish(), numbers.finish(), encoder.groups, given)
+
+
+def _check_sum(weights: np.ndarray, what: str) -> None:
+    with np.errstate(over="ignore"):
+        total = float(weights.sum())
+    if total == 0:
+        raise DataError(f"{what} are zero, so none of its rows counts")
+    if total == np.inf:
+        raise DataError(f"{what} add up to more than a floating-point number holds: divide them")
 
 
 def _make_in_files(

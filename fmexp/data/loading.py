@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fmexp.data.dataset import Dataset
 from fmexp.data.encoded_split import split_and_encode
+from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.data.learn import Learning
 from fmexp.data.sources import Source, read
 from fmexp.data.split import TEST, TRAIN, VALIDATION, SplitBy
@@ -13,6 +14,7 @@ from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from fmexp.config.schema import Config, DataConfig, SplitConfig
+    from fmexp.data.dataset import Part
 
 
 TAKE_SHARED_RUNS = ("gibbs",)
@@ -20,9 +22,29 @@ TAKE_SHARED_RUNS = ("gibbs",)
 
 
 def load_for(config: Config) -> Dataset:
-    """The data set that a run trains on, as its backend takes it; see `load`."""
+    """The data set that a run trains on, as its backend takes it; see `load`, `check_weights`."""
     shared = config.backend.name in TAKE_SHARED_RUNS
-    return load(config.data, config.split, config.task, shared=shared)
+    data = load(config.data, config.split, config.task, shared=shared)
+    check_weights(config, data.train)
+    return data
+
+
+def check_weights(config: Config, train: Part) -> None:
+    """Refuse weights of rows that the backend cannot take.
+
+    Raises:
+        DataError: they are no whole numbers, and labels have latent scores.
+    """
+    weights = train.row_weights
+    if weights is None or (config.backend.name, config.task) != ("gibbs", "classification"):
+        return
+    for some in chunks(len(weights), SMALL_CHUNK_ROWS):
+        if len(wrong := weights[some][weights[some] % 1 > 0]):
+            raise DataError(
+                "backend=gibbs with task=classification needs weights that are whole numbers (a "
+                "row of weight 3 has three latent scores, as three rows have), got "
+                f"{wrong[0]:g}; use another backend"
+            )
 
 
 def load(data: DataConfig, split: SplitConfig, task: str, *, shared: bool = False) -> Dataset:
