@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.estimator_checks import (
+    check_sample_weight_equivalence_on_dense_data,
+    estimator_checks_generator,
+)
 
 import fmexp
 from fmexp import model
@@ -78,6 +81,11 @@ def test_sparse_and_dense_rows_may_be_mixed(share):
     np.testing.assert_allclose(sparse.predict(csr_matrix(rows)), dense.predict(rows), rtol=1e-9)
     assert (dense.predict(csr_matrix(rows)) == dense.predict(rows)).all()
     assert (sparse.predict(rows) == sparse.predict(csr_matrix(rows))).all()
+
+
+def test_scikit_learn_finds_weighted_rows_to_be_repeated_rows_to_the_sampler():
+    sampler = FMRegressor(backend="gibbs", standardize=False, epochs=10)
+    check_sample_weight_equivalence_on_dense_data("FMRegressor", sampler)
 
 
 def test_weights_of_rows_are_heeded_and_checked():
