@@ -106,10 +106,14 @@ def sparse(old: ModuleType, lanes: int, dtype: str, kind: str, way: str) -> None
     pair = Pair(f"sparse k={lanes} {dtype} {kind} {way}", V, lanes, rows, 0.01)
     largest = 5.0 if one_hot else float(np.add.reduceat(np.square(values), indptr[:-1]).max())
     a, b = (make.train_sparse(lanes, dtype, one_hot, False) for make in (old, now))
-    given = indptr, indices, values, y, order
+    given, unweighted = (indptr, indices, values, y), (y[:0], 1.0)
+
+    def after(*step: float) -> None:
+        of_model = order, pair.V[1], pair.w[1], largest, pair.w0[1]
+        pair.w0[1][0] = b(*given, *unweighted, *of_model, *step, *NO_L2)[2]
+
     pair.measure(
-        lambda rate: a(*given, pair.V[0], pair.w[0], pair.w0[0], rate, *NO_L2),
-        lambda *step: b(*given, pair.V[1], pair.w[1], largest, pair.w0[1], *step, *NO_L2),
+        lambda rate: a(*given, order, pair.V[0], pair.w[0], pair.w0[0], rate, *NO_L2), after
     )
 
 
@@ -121,15 +125,17 @@ def dense(old: ModuleType, lanes: int, dtype: str, n_rows: int, n: int) -> None:
     pair = Pair(f"dense {n_rows:,}x{n} k={lanes} {dtype}", V, lanes, X.astype(float), 1e-4)
     largest = float(np.square(X).sum(axis=1).max())
     a, b = (make.train_dense(lanes, dtype, False) for make in (old, now))
-    given, passes = (X, y, AS_THEY_COME), range(max(1, 10_000 // n_rows))
+    passes = range(max(1, 10_000 // n_rows))
 
     def before(rate: float) -> None:
         for _ in passes:
-            a(*given, pair.w[0], pair.V[0], scales, pair.w0[0], rate, *NO_L2)
+            a(X, y, AS_THEY_COME, pair.w[0], pair.V[0], scales, pair.w0[0], rate, *NO_L2)
 
     def after(rate: float, limit: float) -> None:
+        of_model = pair.w[1], pair.V[1], scales, largest, pair.w0[1]
         for _ in passes:
-            b(*given, pair.w[1], pair.V[1], scales, largest, pair.w0[1], rate, limit, *NO_L2)
+            done = b(X, y, y[:0], 1.0, AS_THEY_COME, *of_model, rate, limit, *NO_L2)
+            pair.w0[1][0] = done[2]
 
     pair.measure(before, after)
 
