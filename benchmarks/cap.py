@@ -106,11 +106,11 @@ def sparse(old: ModuleType, lanes: int, dtype: str, kind: str, way: str) -> None
     pair = Pair(f"sparse k={lanes} {dtype} {kind} {way}", V, lanes, rows, 0.01)
     largest = 5.0 if one_hot else float(np.add.reduceat(np.square(values), indptr[:-1]).max())
     a, b = (make.train_sparse(lanes, dtype, one_hot, False) for make in (old, now))
-    given, unweighted = (indptr, indices, values, y), (y[:0], 1.0)
+    given, unweighted = (indptr, indices, values, y), (1.0, 1.0)
 
     def after(*step: float) -> None:
         of_model = order, pair.V[1], pair.w[1], largest, pair.w0[1]
-        pair.w0[1][0] = b(*given, *unweighted, *of_model, *step, *NO_L2)[2]
+        b(*given, *unweighted, *of_model, *step, *NO_L2)
 
     pair.measure(
         lambda rate: a(*given, order, pair.V[0], pair.w[0], pair.w0[0], rate, *NO_L2), after
@@ -134,8 +134,7 @@ def dense(old: ModuleType, lanes: int, dtype: str, n_rows: int, n: int) -> None:
     def after(rate: float, limit: float) -> None:
         of_model = pair.w[1], pair.V[1], scales, largest, pair.w0[1]
         for _ in passes:
-            done = b(X, y, y[:0], 1.0, AS_THEY_COME, *of_model, rate, limit, *NO_L2)
-            pair.w0[1][0] = done[2]
+            b(X, y, 1.0, 1.0, AS_THEY_COME, *of_model, rate, limit, *NO_L2)
 
     pair.measure(before, after)
 

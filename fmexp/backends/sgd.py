@@ -30,10 +30,10 @@ _Step = tuple[float, ...]
 _AS_THEY_COME = np.zeros(0, np.int64)
 
 NONE = np.zeros(0)
-"""The weights of rows that have none."""
+"""The weights of rows that have none, where their losses are added up."""
 
-_Heard = tuple[np.ndarray, np.ndarray, float]
-"""Targets, weights (empty where rows have none), and the largest weight of all rows (else 1)."""
+_Heard = tuple[np.ndarray, np.ndarray | float, float]
+"""Targets, weights (1 where rows have none), and the largest weight of all rows (else 1)."""
 
 
 def start(config: Config, train: Part, parameters: Parameters) -> SgdTrainer:
@@ -59,10 +59,11 @@ class SgdTrainer:
         features = expanded(train.features)
         sparse = isinstance(features, CSR) or wide
         layout = SparseLayout if sparse else DenseLayout
-        weights, weighted = train.row_weights, train.row_weights is not None
-        self._row_weights, self._heaviest = NONE.astype(dtype), 1.0
-        if weights is not None:
-            self._row_weights = _column(weights, len(train.features), dtype, "weights")
+        weighted = train.row_weights is not None
+        self._row_weights: np.ndarray | None = None
+        self._heaviest = 1.0
+        if train.row_weights is not None:
+            self._row_weights = _column(train.row_weights, len(features), dtype, "weights")
             self._heaviest = float(self._row_weights.max())
         self.total_weight = train.total_weight
         self._make_layout = partial(layout, dtype=dtype, logistic=logistic, weighted=weighted)
@@ -70,7 +71,7 @@ class SgdTrainer:
         self._bias = self._averaged_bias = np.array([parameters.w0], dtype)
         self._rows = self._layout.training_arrays(features)
         self._target = _column(train.target, len(features), dtype)
-        self._logistic, self._weighted = logistic, weighted
+        self._logistic = logistic
         self._seen: tuple[Features, _Arrays] = features, self._rows
         self._load_kernels()
 
@@ -78,7 +79,7 @@ class SgdTrainer:
         """Load or compile the kernels, on no rows, so that training does not wait for it."""
         none = slice(0, 0)
         self.train_chunk(0.0, none, None)
-        total_loss = sgd_kernels.total_loss(self._logistic, self._weighted)
+        total_loss = sgd_kernels.total_loss(self._logistic, self._row_weights is not None)
         total_loss(self._scores(self._rows, none), NONE, NONE)
         sgd_kernels.shuffle()(_AS_THEY_COME, np.ones(4, np.uint64))
 
@@ -92,7 +93,8 @@ class SgdTrainer:
         target = self._target[chunk]
         order = _AS_THEY_COME if order is None else _row_numbers(order, len(target))
         rows, step = self._layout.view(self._rows, chunk), (float(learning_rate), *self._step)
-        heard = target, self._row_weights[chunk], self._heaviest
+        weights = 1.0 if self._row_weights is None else self._row_weights[chunk]
+        heard = target, weights, self._heaviest
         total, n_capped = self._layout.train(rows, heard, order, self._bias, step)
         self.capped_steps += n_capped
         return total
@@ -190,8 +192,7 @@ class DenseLayout:
     ) -> tuple[float, int]:
         """One pass: the sum of the losses, and how many steps were capped."""
         given = *rows, *heard, order, self._w, self._V, self._scales, self._largest
-        total, n_capped, bias[0] = self._train(*given, bias, *step)
-        return total, n_capped
+        return self._train(*given, bias, *step)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`, float64 of shape (n_rows,)."""
@@ -264,12 +265,9 @@ class SparseLayout:
         of_model = order, self._table, self._w
         if self._sums is not None:
             wide = sgd_kernels.train_wide(dtype, one_hot, *self._kind)
-            done = wide(*rows, target, weights, *of_model, self._sums, bias, *step)
-        else:
-            kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, *self._kind)
-            done = kernel(*rows, *heard, *of_model, self._largest, bias, *step)
-        total, n_capped, bias[0] = done
-        return total, n_capped
+            return wide(*rows, target, weights, *of_model, self._sums, bias, *step)
+        kernel = sgd_kernels.train_sparse(self._lanes, dtype, one_hot, *self._kind)
+        return kernel(*rows, *heard, *of_model, self._largest, bias, *step)
 
     def score(self, rows: _Arrays, bias: np.ndarray, out: np.ndarray) -> None:
         """Scores into `out`, float64 of shape (n_rows,)."""

@@ -26,7 +26,7 @@ A factor that is 0 everywhere stays 0, so the padded lanes never matter.
 
 With weights of the rows, lr is the row's weight times the learning rate (before the cap), and its
 loss counts so much; rows of weight 0 are passed over. `weighted` is known when a kernel is
-compiled, so that rows without weights cost nothing: `row_weights` is then empty.
+compiled, so that rows without weights cost nothing: `row_weights` is then any number.
 """
 
 # Compiled by Numba, whose types are not Python's:
@@ -195,6 +195,10 @@ def _step_of_row(
 # Sparse rows. A table has rows of `width` numbers: v_j, and w_j if there is room (`table_width`);
 # w_j is at `weights[j * step]`. `x = one if one_hot` costs nothing: one_hot is known when a kernel
 # is compiled, as are width, lanes and step.
+#
+# A pass updates `table`, `weights` and `bias` ([w0]). `order` is a permutation of the rows, or
+# empty for as they come; one-hot rows have no `values`; `largest` is at least |x|^2 of each row,
+# and `heaviest` at least its weight.
 
 
 @inlined
@@ -299,11 +303,8 @@ def _announce_sparse_rows(
 @functools.cache
 def train_sparse(
     lanes: int, dtype: str, one_hot: bool, logistic: bool, weighted: bool = False
-) -> Callable[..., tuple[float, int, float]]:
-    """One pass over CSR rows: sum of the losses, each taken before its update; steps capped; w0.
-
-    Updates `table` and `weights`. An empty `order` is as rows come, and empty `values` are all 1.
-    """
+) -> Callable[..., tuple[float, int]]:
+    """One pass over CSR rows: sum of the losses, each taken before its update; steps capped."""
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
     width, line = table_width(lanes, np.dtype(dtype)), CACHE_LINE // np.dtype(dtype).itemsize
@@ -318,8 +319,8 @@ def train_sparse(
         near, top = table.size * table.itemsize <= NEAR, number(learning_rate) * number(heaviest)
         starts, ids, xs = pointer(indptr), pointer(indices), pointer(values)
         ys, visits, V, w = pointer(target), pointer(order), pointer(table), pointer(weights)
-        us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
-        regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
+        us, rate, w0 = pointer(row_weights) if weighted else ys, number(learning_rate), bias[0]
+        regs, n_capped, total = (number(reg_w0), number(reg_w), number(reg_V)), 0, 0.0
         most, keeps, recent = number(limit), _keeps(rate, *regs, one), (0, -1, 0)
         calm, weight = _first_look(top, most, number(largest), one_hot, one, zero_vector(zero, 4))
         for t in range(n_rows):
@@ -354,7 +355,8 @@ def train_sparse(
             _step_sparse(
                 ids, xs, one_hot, V, width, w, step, begin, end, s, g, row_keeps, zeros, one
             )
-        return total, n_capped, w0
+        bias[0] = w0
+        return total, n_capped
 
     return compile_cached(one_pass)
 
@@ -432,7 +434,7 @@ def _squared_slope_wide(
 @functools.cache
 def train_wide(
     dtype: str, one_hot: bool, logistic: bool, weighted: bool = False
-) -> Callable[..., tuple[float, int, float]]:
+) -> Callable[..., tuple[float, int]]:
     """As `train_sparse`, for more than MAX_LANES factors."""
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -447,8 +449,8 @@ def train_wide(
         starts, ids = pointer(indptr), pointer(indices)
         xs, ys = pointer(values), pointer(target)
         visits, V, w, all_s = pointer(order), pointer(table), pointer(weights), pointer(sums)
-        us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
-        regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
+        us, rate, w0 = pointer(row_weights) if weighted else ys, number(learning_rate), bias[0]
+        regs, n_capped, total = (number(reg_w0), number(reg_w), number(reg_V)), 0, 0.0
         most, keeps = number(limit), _keeps(rate, *regs, one)
         for t in range(n_rows):
             i = get(visits, t) if shuffled else t
@@ -477,7 +479,8 @@ def train_wide(
                     s = load(all_s, block - j * lanes, zeros)
                     store(V, block, load(V, block, zeros) * scale - s * gx)
                 put(w, j, get(w, j) * keep_w - g * x)
-        return total, n_capped, w0
+        bias[0] = w0
+        return total, n_capped
 
     return compile_cached(one_pass)
 
@@ -619,7 +622,7 @@ def _announce_dense_row(
 @functools.cache
 def train_dense(
     lanes: int, dtype: str, logistic: bool, weighted: bool = False
-) -> Callable[..., tuple[float, int, float]]:
+) -> Callable[..., tuple[float, int]]:
     """As `train_sparse`, over dense rows. `scales` is scratch, as long as w."""
     source, number = SOURCE, np.dtype(dtype).type
     one, zero = number(1), number(0)
@@ -632,8 +635,8 @@ def train_dense(
         shuffled, n_rows, n = len(order) > 0, len(target), len(weights)
         xs, ys, visits = pointer(features), pointer(target), pointer(order)
         w, V, v_scales = pointer(weights), pointer(factors), pointer(scales)
-        us, rate, w0, total = pointer(row_weights), number(learning_rate), bias[0], 0.0
-        regs, n_capped = (number(reg_w0), number(reg_w), number(reg_V)), 0
+        us, rate, w0 = pointer(row_weights) if weighted else ys, number(learning_rate), bias[0]
+        regs, n_capped, total = (number(reg_w0), number(reg_w), number(reg_V)), 0, 0.0
         most, keeps, recent = number(limit), _keeps(rate, *regs, one), (0, -1, 0)
         top = rate * number(heaviest)
         calm, weight = _first_look(top, most, number(largest), False, one, zero_vector(zero, 4))
@@ -667,7 +670,8 @@ def train_dense(
             loss, g = _loss_and_step(score, w0, get(ys, i), row_rate, logistic)
             total, w0 = total + loss * np.float64(u), w0 * row_keeps[0] - g
             _step_dense(xs, row, n, w, V, lanes, v_scales, s, g, row_keeps, zeros, eight, one)
-        return total, n_capped, w0
+        bias[0] = w0
+        return total, n_capped
 
     return compile_cached(one_pass)
 

@@ -38,7 +38,7 @@ def warm(factors: dict[fm.Task, tuple[int, ...]] = FACTORS) -> None:
                     parameters, dtype, task == "classification"
                 )
                 arrays = layout.training_arrays(rows)
-                heard, step = (target, NONE, 1.0), (0.0, 1.0, 0.0, 0.0, 0.0)
+                heard, step = (target, 1.0, 1.0), (0.0, 1.0, 0.0, 0.0, 0.0)
                 layout.train(arrays, heard, np.arange(2), bias, step)
                 layout.score(arrays, bias, np.empty(2))
     for rows in kinds:
