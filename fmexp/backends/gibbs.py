@@ -18,7 +18,7 @@ from fmexp.config.schema import GibbsConfig
 from fmexp.data.budget import claim
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.data.loading import check_weights
-from fmexp.data.related import parted
+from fmexp.data.related import Related, parted
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class GibbsTrainer:
         self.total_weight = train.total_weight
         check_weights(config, train)
         features, target, weights = _counted(train, config.task)
+        if isinstance(features, Related):  # what a key gathers then lies side by side
+            order = features.by_key()
+            features, target = features.take(order), target[order]
+            weights = weights if weights is None else weights[order]
         own, blocks = parted(features)
         n_keys = sum(len(block.rows) for block in blocks)
         _claim(n_rows, len(self._keep), n_features, parameters.k, n_keys)

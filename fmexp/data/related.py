@@ -38,6 +38,13 @@ class Block:
         """The feature after the run."""
         return self.first + int(self.rows.shape[1])
 
+    @property
+    def entries_per_key(self) -> float:
+        """How many features of the run a shared row has, on average."""
+        if isinstance(self.rows, CSR):
+            return len(self.rows.indices) / len(self.rows)
+        return float(self.rows.shape[1])
+
     def used(self) -> Block:
         """The same without shared rows that no row has."""
         used, keys = np.unique(self.keys, return_inverse=True)
@@ -77,6 +84,11 @@ class Related:
         """These rows; of a slice without a step all arrays are views."""
         blocks = (Block(b.first, b.rows, b.keys[rows]) for b in self.blocks)
         return Related(self.own.take(rows), tuple(blocks))
+
+    def by_key(self) -> np.ndarray:
+        """An order of the rows in which those that share the longest run are neighbours."""
+        longest = max(self.blocks, key=lambda block: block.entries_per_key)
+        return np.argsort(longest.keys, kind="stable")
 
     def expand(self) -> CSR:
         """The same rows with every entry written out; n_rows times what the runs hold in memory."""
