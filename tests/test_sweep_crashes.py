@@ -35,6 +35,13 @@ ROUNDS, KILLS, TOTAL = (10, 5, 60) if SOAK else (3, 1, 8)
 SWEEP = ("run", "-m", "data=planted", "training.epochs=1500", "hydra.sweeper.n_jobs=2",
          f"hydra.sweeper.n_trials={TOTAL}", "hydra.sweeper.relaunch=20")  # fmt: skip
 
+GIBBS = (
+    "backend=gibbs",
+    "training.epochs=200",
+    "model.k=range(1,9)",
+    "backend.burn_in=range(10,60)",
+)
+
 
 @pytest.fixture
 def folder(fmexp, store_folder):  # noqa: F811
@@ -56,16 +63,27 @@ def finished(folder) -> dict[int, tuple]:
 
 @pytest.mark.parametrize("round_number", range(ROUNDS))
 def test_kills_of_everything_lose_and_double_nothing(fmexp, folder, round_number):
-    dice, known = random.Random(round_number + 17 * TOTAL), {}
+    kill_and_go_on(fmexp, folder, random.Random(round_number + 17 * TOTAL), SWEEP)
+
+
+@pytest.mark.skipif(not SOAK, reason="minutes: make soak")
+@pytest.mark.parametrize("round_number", range(3))
+def test_kills_of_a_sweep_of_gibbs_lose_and_double_nothing(fmexp, folder, round_number):
+    kill_and_go_on(fmexp, folder, random.Random(round_number), (*SWEEP, *GIBBS))
+
+
+def kill_and_go_on(fmexp, folder, dice, sweep):
+    """Kill all processes of a sweep at random moments, end it, and look at what it left."""
+    known = {}
     for kill in range(KILLS):
         before = len(study_in(folder).trials) if kill else 0
-        command = fmexp.start(*SWEEP)
+        command = fmexp.start(*sweep)
         until(lambda n=before, c=command: has_begun(folder, n + 1) or c.poll() is not None)
         time.sleep(dice.uniform(0, 1.5))
         kill_all(folder)
         command.communicate()
         known |= finished(folder)
-    fmexp(*SWEEP)
+    fmexp(*sweep)
     left = left_in(folder)
     assert len(left.counted) == len(set(left.points)) == TOTAL
     assert_in_agreement(left)
