@@ -40,6 +40,15 @@ def test_expanded_rows_hold_own_entries_and_those_of_their_keys(one_hot):
         assert (np.diff(found.indices[found.indptr[i] : found.indptr[i + 1]]) > 0).all()
 
 
+def test_a_block_that_hardly_any_rows_share_is_written_out():
+    rows = related_rows()  # of 60 rows 10 a key of the first block, 6 or 7 of the second
+    assert [len(rows.shared_by(n).blocks) for n in (5, 8)] == [2, 1]
+    for n in (5, 8, 20):
+        found = expanded(rows.shared_by(n))
+        np.testing.assert_array_equal(found.to_dense(), rows.expand().to_dense())
+    assert isinstance(rows.shared_by(20), CSR)
+
+
 def test_rows_are_taken_with_their_keys():
     rows = related_rows()
     for some in (slice(10, 30), np.array([5, 3, 59])):

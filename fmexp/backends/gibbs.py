@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from fmexp.data.dataset import Part
     from fmexp.data.related import FeatureRows
 
+ROWS_PER_KEY = 5
+"""Rows of a key, on average, from which a block takes no longer than its features of each row."""
+
 
 def start(config: Config, train: Part, parameters: fm.Parameters) -> GibbsTrainer:
     """See `fmexp.backends.base.Start`."""
@@ -53,6 +56,8 @@ class GibbsTrainer:
         self.total_weight = train.total_weight
         check_weights(config, train)
         features, target, weights = _counted(train, config.task)
+        if isinstance(features, Related):
+            features = features.shared_by(ROWS_PER_KEY)
         if isinstance(features, Related):  # what a key gathers then lies side by side
             order = features.by_key()
             features, target = features.take(order), target[order]

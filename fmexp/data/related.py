@@ -85,6 +85,14 @@ class Related:
         blocks = (Block(b.first, b.rows, b.keys[rows]) for b in self.blocks)
         return Related(self.own.take(rows), tuple(blocks))
 
+    def shared_by(self, rows_per_key: int) -> FeatureRows:
+        """The same rows, with only those blocks in which a key has so many rows on average."""
+        blocks = [block.used() for block in self.blocks]
+        kept = tuple(b for b in blocks if len(self) >= rows_per_key * len(b.rows))
+        others = tuple(b for b in blocks if len(self) < rows_per_key * len(b.rows))
+        own = Related(self.own, others).expand()
+        return Related(own, kept) if kept else own
+
     def by_key(self) -> np.ndarray:
         """An order of the rows in which those that share the longest run are neighbours."""
         longest = max(self.blocks, key=lambda block: block.entries_per_key)
