@@ -2,6 +2,7 @@
 
     python benchmarks/relation_blocks.py              # 200,000 ratings
     python benchmarks/relation_blocks.py 1000000 8    # ratings, and k
+    python benchmarks/relation_blocks.py keys         # how many rows a key must have
 
 A rating has user, item, the user's history (each of his items 1 / sqrt(n); 50 ratings a user on
 average) and the item's columns from a second table (ten entries). Times are processor time of one
@@ -22,6 +23,7 @@ import numpy as np
 from machine import describe_machine
 from peers import gibbs_trainer, is_there
 
+from fmexp.backends import gibbs
 from fmexp.backends.scoring import Scorer
 from fmexp.data.dataset import Part
 from fmexp.data.features import CSR
@@ -129,8 +131,29 @@ def compare(n_rows: int, k: int) -> None:
         )
 
 
+def few_rows_a_key(n_rows: int = 100_000, k: int = 8) -> None:
+    """How long blocks take whose keys have few rows (`gibbs.ROWS_PER_KEY`), as a multiple."""
+    gibbs.ROWS_PER_KEY = 0
+    for n_keys in (n_rows, n_rows // 2, n_rows // 5, n_rows // 20):
+        g = np.random.default_rng(0)
+        tags = np.sort(np.argsort(g.random((n_keys, 100)), axis=1)[:, :ITEM_ENTRIES], axis=1)
+        each = np.arange(n_keys + 1) * ITEM_ENTRIES
+        columns = CSR(each, tags.ravel().astype(np.int32), None, 100)
+        users, keys = g.integers(2000, size=n_rows), g.integers(n_keys, size=n_rows)
+        own = CSR(np.arange(n_rows + 1), users.astype(np.int32), None, 2100)
+        rows = Related(own, (Block(2000, columns, keys.astype(np.int32)),))
+        part = Part(rows, g.normal(size=n_rows), np.arange(n_rows))
+        runs = sweeps(part, rows, k), sweeps(part, rows.expand(), k)
+        shares = [np.divide(*map(seconds, runs)) for _ in range(ROUNDS)]
+        share = statistics.median(shares)
+        print(f"{n_rows / len(np.unique(keys)):.1f} rows a key: {share:.2f} times", flush=True)
+
+
 def main() -> int:
     print(describe_machine("numba", "numpy", "myfm"))
+    if sys.argv[1:] == ["keys"]:
+        few_rows_a_key()
+        return 0
     n_rows, *k = (int(word) for word in sys.argv[1:] or ["200000"])
     for each in k or (8, 16, 32):
         compare(n_rows, each)
