@@ -71,14 +71,16 @@ def test_parquet_that_is_none_is_refused(tmp_path: Path) -> None:
     [
         ([1.0, None, 2.0], "row 2, column 'a': expected a finite number, got a missing value"),
         ([1.0, 2.0, float("inf")], "row 3, column 'a': expected a finite number, got inf"),
-        ([[1], [2], [3]], "column 'a': expected numbers or texts, got list"),
+        ([[1.5], [2.5]] * 2, "column 'a': expected numbers, texts or lists of texts, got list"),
     ],
 )
 def test_parquet_cells_that_are_no_numbers_are_refused(
     tmp_path: Path, cells: list[Any], reason: str
 ) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pa.table({"a": cells, "y": [1.0, 2.0, 3.0]}), tmp_path / "t.parquet")
+    parquet.write_table(
+        pa.table({"a": cells, "y": [1.0, 2.0, 3.0, 4.0][: len(cells)]}), tmp_path / "t.parquet"
+    )
     with pytest.raises(DataError, match=reason):
         load_parquet(tmp_path / "t.parquet")
 

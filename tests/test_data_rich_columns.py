@@ -6,13 +6,17 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from fmexp import fm
 from fmexp.data import dates
+from fmexp.data.learn import Learning
+from fmexp.data.memory import from_table
 from fmexp.errors import DataError
 from fmexp.model import Model, load
-from tests.data_support import PARTS, lines, load_csv, load_parquet
+from tests.data_support import PARTS, WHOLE, lines, load_csv, load_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,3 +136,41 @@ def test_parquet_has_dates_and_lists_too(tmp_path: Path) -> None:
     expected = loaded(tmp_path, "when,g", rows, **keys)
     assert found.encoder.feature_names == expected.encoder.feature_names
     assert (found.train.features.to_dense() == expected.train.features.to_dense()).all()  # type: ignore[union-attr]
+
+
+def parquet_of(path: Path, genres: list[list[str | None] | None]) -> Path:
+    y = [i % 7 for i in range(len(genres))]
+    parquet.write_table(pa.table({"g": pa.array(genres, pa.list_(pa.string())), "y": y}), path)
+    return path
+
+
+LISTS = [["Drama", "Crime"], ["Drama"], None, [None, "Crime", "Drama", "Crime"], ["War"]]
+
+
+def test_lists_in_parquet_and_in_frames_are_lists_without_being_named(tmp_path: Path) -> None:
+    expected = genres(tmp_path)
+    data = load_parquet(parquet_of(tmp_path / "t.parquet", LISTS * 8))
+    y = [i % 7 for i in range(40)]
+    of_frame = from_table({"g": LISTS * 8, "y": y}, "y", WHOLE, Learning())
+    for found in (data, of_frame):
+        assert found.encoder.feature_names == expected.encoder.feature_names
+        assert (found.train.features.to_dense() == expected.train.features.to_dense()).all()  # type: ignore[union-attr]
+
+
+def test_a_model_of_texts_takes_lists_and_one_of_lists_takes_lists(tmp_path: Path) -> None:
+    new, rows = parquet_of(tmp_path / "new.parquet", LISTS), genres(tmp_path)
+    of_lists = load_parquet(parquet_of(tmp_path / "t.parquet", LISTS * 8))
+    for data in (rows, of_lists):
+        model = Model(fm.initial_parameters(3, 2, 0.5, 0), data.encoder, "regression")
+        expected = model.predict_features(data.train.features)[:5]
+        assert (model.predict(new) == expected).all()
+        assert (model.predict({"g": LISTS}) == expected).all()
+
+
+def test_lists_that_cannot_be_taken_are_refused(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "t.parquet", LISTS * 8)
+    with pytest.raises(DataError, match="'g' holds lists already: nothing separates them"):
+        load_parquet(path, lists={"g": "|"})
+    parquet_of(path, [["a\tb"], ["c"]] * 20)
+    with pytest.raises(DataError, match=r"categories of a list without '\\t', got 'a\\tb'"):
+        load_parquet(path)

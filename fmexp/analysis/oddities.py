@@ -31,10 +31,15 @@ def find(table: Table, encoder: Encoder, y: np.ndarray) -> list[str]:
             f"{table.left_out:,} rows have no {encoder.target_name!r}, the target: "
             "data.missing_target=drop leaves them out"
         )
+    for key, n_rows in rows_without(encoder, table).items():
+        found.append(
+            f"{key}: {n_rows:,} rows have one that the joined table does not have; "
+            "data.missing=mean takes what it would join as missing"
+        )
     for column in () if encoder.block else encoder.numeric:
         found += _suspicious_numbers(column.name, np.asarray(table.column(column.name)), y)
     found += _history_hint(table, encoder)
-    for field in encoder.categorical:
+    for field in (field for field in encoder.categorical if field.separator is None):
         text = table.column(field.name)
         assert isinstance(text, Text)
         counts = np.bincount(text.codes, minlength=len(text.names))
@@ -59,12 +64,18 @@ def find(table: Table, encoder: Encoder, y: np.ndarray) -> list[str]:
     return found
 
 
+def rows_without(encoder: Encoder, table: Table) -> dict[str, int]:
+    """How many rows have a key that a joined table does not have, by the key's column."""
+    missing = {join.key: int(join.count(table)[-1]) for join in encoder.joins if join.columns}
+    return {key: n for key, n in missing.items() if n}
+
+
 def _history_hint(table: Table, encoder: Encoder) -> list[str]:
     """What to do where two columns of ids, each pair once, look like users and items."""
     ids = [
         (field.name, text.codes.astype(np.int64), len(text.names))
         for field in encoder.categorical
-        if isinstance(text := table.column(field.name), Text)
+        if isinstance(text := table.columns.get(field.name), Text)
         if 20 <= len(field.categories) <= 0.5 * len(text)
     ]
     if len(ids) != 2:

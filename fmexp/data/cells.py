@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from fmexp.errors import DataError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!")
 """What Excel shows where a formula has no value."""
@@ -26,6 +28,9 @@ MISSING_TARGET_HINT = "(data.missing_target=drop leaves rows without a target ou
 
 TYPO_SHARE = 0.1
 """A column with fewer texts than this share among its numbers is numeric; the texts are errors."""
+
+LIST_SEPARATOR = "\t"
+"""Between the categories of a cell where they come as a list, and not as a text."""
 
 _NUMBER = re.compile(
     r"[ \t]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity)[ \t]*", re.IGNORECASE
@@ -156,6 +161,18 @@ def number_text(x: float) -> str:
     if x != x:
         return ""
     return str(int(x)) if x.is_integer() and abs(x) < 2**53 else repr(x)
+
+
+def list_text(names: Iterable[object], separator: str = LIST_SEPARATOR) -> str:
+    """A list of categories as the text of one cell; None and NaN are none.
+
+    Raises:
+        DataError: a category holds what separates them.
+    """
+    texts = [str(name) for name in names if name is not None and name == name]
+    if wrong := [text for text in texts if separator in text]:
+        raise DataError(f"expected categories of a list without {separator!r}, got {wrong[0]!r}")
+    return separator.join(texts)
 
 
 def id_text(text: str) -> str:

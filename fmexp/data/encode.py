@@ -135,6 +135,11 @@ class Encoder:
         return {column.name: column.date for column in self.numeric if column.date}
 
     @property
+    def separators(self) -> dict[str, str]:
+        """What is between the categories of a cell, of the columns that hold several."""
+        return {field.column: field.separator for field in self.categorical if field.separator}
+
+    @property
     def signs(self) -> dict[str, str]:
         """The numeric columns whose numbers stand with a sign in text, and that sign."""
         return {c.name: c.sign for c in self.numeric if c.sign is not None}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmexp.data import budget
+from fmexp.data.cells import LIST_SEPARATOR
 from fmexp.data.fields import Categorical, sorted_names
 from fmexp.data.joins import Join
 from fmexp.data.schema import history_name
@@ -15,9 +16,6 @@ from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-SEPARATOR = "\t"
-"""Between the items of a user, where these are kept as a text."""
 
 PAIR_BYTES = 60
 """Memory that a user's item takes while histories are learned, about."""
@@ -68,12 +66,12 @@ class HistoryStatistics:
         order = np.lexsort((items, users))
         names = [item_names[i] for i in items[order].tolist()]
         ends = np.cumsum(np.bincount(users, minlength=len(user_names))).tolist()
-        cells = [SEPARATOR.join(names[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+        cells = [LIST_SEPARATOR.join(names[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
         name = history_name(self.item)
         join = Join(self.user, tuple(user_names), {name: cells}, may_miss=True, learned=True)
         without = None if own else self.item
         return join, Categorical(
-            name, tuple(item_names), separator=SEPARATOR, weight="sqrt", without=without
+            name, tuple(item_names), separator=LIST_SEPARATOR, weight="sqrt", without=without
         )
 
 
@@ -85,7 +83,7 @@ def _codes_in(
     text = column if isinstance(column, Text) else text_of_numbers(column)
     used = np.unique(text.codes)  # other names may be those of held-out rows
     names = [clean(text.names[code]) for code in used.tolist()]
-    if wrong := [each for each in names if SEPARATOR in each]:
+    if wrong := [each for each in names if LIST_SEPARATOR in each]:
         raise DataError(f"data.history: expected names without tabs in {name!r}, got {wrong[0]!r}")
     numbers = dictionary.codes_of(names)
     numbers[np.array([not each for each in names], bool)] = -1

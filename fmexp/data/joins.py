@@ -218,7 +218,13 @@ class JoinedFile:
         return [None if x != x else float(x) for x in found]
 
 
-def read(key: str, path: str, beside: Path, text: TextFormat) -> JoinedFile:
+def read(
+    key: str,
+    path: str,
+    beside: Path,
+    text: TextFormat,
+    separators: Mapping[str, str] | None = None,
+) -> JoinedFile:
     """The second table of `data.joins.KEY`.
 
     Args:
@@ -226,6 +232,7 @@ def read(key: str, path: str, beside: Path, text: TextFormat) -> JoinedFile:
         path: Parquet or delimited text; relative to the working directory, else to `beside`.
         beside: the folder of the first table.
         text: how text is written.
+        separators: see `ReadPlan`.
 
     Raises:
         DataError: it cannot be read, or does not have the key.
@@ -247,6 +254,7 @@ def read(key: str, path: str, beside: Path, text: TextFormat) -> JoinedFile:
             f"{', '.join(map(repr, names))}"
         )
     plan = ReadPlan({}, names)
+    plan.separators = separators or {}
     parts = [part for file in found for part in opened.batches(file, plan)]
     return JoinedFile(key, found, opened, stack(parts))
 

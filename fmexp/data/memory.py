@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmexp.data.cells import number_text
+from fmexp.data.cells import LIST_SEPARATOR, list_text, number_text
 from fmexp.data.dates import days_of_objects
 from fmexp.data.features import CSR
 from fmexp.data.fields import finite, numbers_of, row_weights
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from fmexp.data.learn import Learning
 
 
+LISTS = (list, tuple, np.ndarray)
+"""Cells that hold several categories."""
+
+
 def from_table(
     table: Any, target: str, split: SplitConfig, learning: Learning, **roles: Any
 ) -> Dataset:
@@ -39,8 +43,9 @@ def from_table(
         split: which rows are held out.
         learning: how columns are encoded.
         **roles: `numeric`, `categorical` and `drop`, lists of columns; else inferred. `dates`, a
-            mapping from columns to how their dates are written. `weight`, the column of the rows'
-            weights.
+            mapping from columns to how their dates are written; `lists`, to what separates the
+            categories of a cell (columns whose cells are lists need none). `weight`, the column of
+            the rows' weights.
 
     Raises:
         DataError: the table cannot be used as it is.
@@ -51,6 +56,12 @@ def from_table(
     sample = {n: as_text(c[:n_sample]).texts() for n, c in columns.items()}
     by = SplitBy.parse(split.by)
     split_by = (by.kind, by.column) if by.column else None
+    named = {*roles.get("drop", ()), *(roles.get("categorical") or ())}
+    roles["lists"] = {
+        name: LIST_SEPARATOR
+        for name, column in columns.items()
+        if name not in named and any(isinstance(cell, LISTS) for cell in column[:n_sample])
+    } | roles.get("lists", {})
     options = ColumnOptions(target, split_by=split_by, history=learning.history, **roles)
     schema = infer(sample, n_rows, options, "the table", learning.task)
     plan = schema.read_plan(learning.task, learning.fill_missing, drop_missing_targets=False)
@@ -135,7 +146,9 @@ def as_table(source: Any, encoder: Encoder) -> Table:
                 f"{source.shape}"
             )
         source = dict(zip([*numeric, *categorical], source.T, strict=True))
-    return table_of(columns_of(source), numeric, categorical, encoder.dates)
+    columns = columns_of(source)
+    lists = {n: as_text(columns[n], s) for n, s in encoder.separators.items() if n in columns}
+    return table_of({**columns, **lists}, numeric, categorical, encoder.dates)
 
 
 def table_of(
@@ -239,10 +252,13 @@ def as_numbers(name: str, values: Any, date: str | None = None) -> np.ndarray:
     return numbers
 
 
-def as_text(values: Any) -> Text:
-    """A column as texts; None and NaN become ""."""
+def as_text(values: Any, separator: str = LIST_SEPARATOR) -> Text:
+    """A column as texts; None and NaN become "", lists their categories with the separator."""
     if isinstance(values, Text):
         return values
+    is_plain = isinstance(values, np.ndarray) and values.dtype != object
+    if not is_plain and any(isinstance(cell, LISTS) for cell in values):
+        values = [list_text(x, separator) if isinstance(x, LISTS) else x for x in values]
     array = np.asarray(values)
     if array.dtype.kind == "M":
         isos = np.datetime_as_string(array.astype("datetime64[us]"), unit="auto")

@@ -75,6 +75,7 @@ def _batches(
         encoder.dates,
         signs=encoder.signs,
     )
+    plan.separators = encoder.separators
     n_rows = 0
     for table in read(plan):
         yield encoder.with_joined(table, str(file), n_rows)
@@ -102,7 +103,7 @@ def with_other_joins(encoder: Encoder, paths: Mapping[str, str]) -> Encoder:
         if old.learned or old.key not in paths:
             found.append(old)
             continue
-        file = joins.read(old.key, paths[old.key], Path(), encoder.text)
+        file = joins.read(old.key, paths[old.key], Path(), encoder.text, encoder.separators)
         if lacking := [name for name in old.columns if name not in file.names]:
             raise DataError(f"{file.found[0]} has no column {listed(lacking)}")
         numbers = {name: fields[name] for name in old.columns if name in fields}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data.arrow import arrow_values, in_data_errors
-from fmexp.data.cells import MISSING_HINT, MISSING_TARGET_HINT
+from fmexp.data.cells import LIST_SEPARATOR, MISSING_HINT, MISSING_TARGET_HINT, list_text
 from fmexp.data.dates import days
 from fmexp.data.features import SMALL_CHUNK_ROWS
 from fmexp.data.read_plan import WEIGHT, TableFiles, sample_rows
@@ -31,7 +31,8 @@ def open_table(found: list[Path]) -> TableFiles:
         DataError: one is no Parquet, or the first has no row or nested columns.
     """
     first = sample(found[0])
-    return TableFiles(found, first, sum(map(n_rows, found)), "", names, batches)
+    lists = [column.name for column in _open(found[0]).schema_arrow if _is_list(column.type)]
+    return TableFiles(found, first, sum(map(n_rows, found)), "", names, batches, lists=lists)
 
 
 def sample(file: Path) -> dict[str, list[str]]:
@@ -51,9 +52,10 @@ def _sample(file: Path) -> dict[str, list[str]]:
     if not opened.schema_arrow.names:
         raise DataError(f"{file} has no columns")
     for column in opened.schema_arrow:
-        if pa.types.is_nested(column.type):
+        if pa.types.is_nested(column.type) and not _is_list(column.type):
             raise DataError(
-                f"{file}, column {column.name!r}: expected numbers or texts, got {column.type}"
+                f"{file}, column {column.name!r}: expected numbers, texts or lists of texts, got "
+                f"{column.type}"
             )
     batch = next(opened.iter_batches(sample_rows(len(opened.schema_arrow))), None)
     if batch is None or len(batch) == 0:
@@ -92,7 +94,8 @@ def _batches(file: Path, plan: ReadPlan) -> Iterator[Table]:
         columns: dict[str, Column] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if name in plan.dictionaries:
-                text, dictionary = _texts(column), plan.dictionaries[name]
+                text = _texts(column, plan.separators.get(name, LIST_SEPARATOR))
+                dictionary = plan.dictionaries[name]
                 columns[name] = Text(dictionary.codes_of(text.names)[text.codes], dictionary.names)
             elif name in plan.dates:
                 columns[name] = _days(column, plan.dates[name])
@@ -138,10 +141,23 @@ def _days(column: Any, form: str) -> np.ndarray:
     return np.asarray(days(text.names, form)[text.codes])
 
 
-def _texts(column: Any) -> Text:
-    """Numbers as CSV would have them, true and false as 1 and 0, missing cells as ""."""
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    checks = types.is_list, types.is_large_list, types.is_fixed_size_list
+    names = types.is_string, types.is_large_string, types.is_integer, types.is_dictionary
+    return any(is_of(kind) for is_of in checks) and any(is_of(kind.value_type) for is_of in names)
+
+
+def _texts(column: Any, separator: str = LIST_SEPARATOR) -> Text:
+    """Numbers as CSV would have them, true and false as 1 and 0, missing cells as "".
+
+    The categories of a list are one text, with the separator between them.
+    """
     import pyarrow as pa
 
+    if _is_list(column.type):
+        column = pa.array([list_text(x or (), separator) for x in column.to_pylist()], pa.string())
     kind = column.type
     if pa.types.is_floating(kind):
         return text_of_numbers(arrow_values(column.cast(pa.float64())))

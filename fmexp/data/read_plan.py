@@ -39,6 +39,8 @@ class TableFiles:
         batches: reads a file: the columns that are asked for, some rows at a time.
         text: how their characters and numbers are written, where they are text.
         signs: as `ReadPlan.signs`, of all columns of numbers.
+        lists: columns whose cells are lists of categories, not texts.
+        hint: what to look at where the columns are not as the user says.
     """
 
     found: list[Path]
@@ -49,6 +51,8 @@ class TableFiles:
     batches: Callable[[Path, ReadPlan], Iterator[Table]]
     text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
     signs: Mapping[str, str] = field(default_factory=dict)
+    lists: Sequence[str] = ()
+    hint: str = ""
 
 
 class ReadPlan:
@@ -64,6 +68,7 @@ class ReadPlan:
         signs: percent or currency sign of the numbers that text has beside one; "" where only
             their digits are grouped.
         weight: the column of weights, numbers of at least 0; "" where there is none.
+        separators: of columns of texts what lists are joined with, where a cell is a list.
         dictionaries: the distinct texts of each.
     """
 
@@ -80,6 +85,7 @@ class ReadPlan:
         self.numbers = numbers
         self.signs = {n: sign for n, sign in (signs or {}).items() if n in numbers}
         self.texts = list(texts)
+        self.separators: Mapping[str, str] = {}
         self.dates = {n: form for n, form in (dates or {}).items() if n in numbers}
         self.target, self.missing_labels, self.weight = target, missing_labels, weight
         self.dictionaries = {name: Dictionary() for name in self.texts}

@@ -10,6 +10,7 @@ import numpy as np
 
 from fmexp.config.schema import CsvConfig, DataConfig, LibsvmConfig, ParquetConfig
 from fmexp.data import synthetic
+from fmexp.data.cells import LIST_SEPARATOR
 from fmexp.data.schema import ColumnOptions, Schema, infer
 from fmexp.data.split import FILE, SplitBy
 from fmexp.data.table import Dictionary, Table, Text, as_bytes, digest
@@ -133,14 +134,22 @@ def _schema(
             )
         sample |= each.sample(opened.sample[each.key])
         signs |= {name: each.opened.signs[name] for name in each.names if name in each.opened.signs}
+    lists = [*opened.lists, *(name for each in joined for name in each.opened.lists)]
+    if twice := [name for name in data.lists or {} if name in lists]:
+        raise DataError(f"data.lists: {twice[0]!r} holds lists already: nothing separates them")
+    named = {*data.drop, *(data.categorical or ())}
+    separators = dict.fromkeys((n for n in lists if n not in named), LIST_SEPARATOR)
     options = ColumnOptions(
         data.target, data.numeric, data.categorical, data.drop,
         (by.kind, by.column) if by.column else None,
-        data.dates or {}, data.lists or {}, [each.key for each in joined], data.history or {},
-        data.weight,
+        data.dates or {}, (data.lists or {}) | separators, [each.key for each in joined],
+        data.history or {}, data.weight,
     )  # fmt: skip
     where = str(opened.found[0])
-    schema = infer(sample, opened.n_rows, options, where, task, signs)
+    try:
+        schema = infer(sample, opened.n_rows, options, where, task, signs)
+    except DataError as error:
+        raise DataError(f"{error}{opened.hint}") from None
     elsewhere = {name for each in joined for name in each.names}
     own = [("target", schema.target), ("split.by", by.column), ("data.weight", data.weight)]
     own += [("data.history", name) for pair in options.history.items() for name in pair]
