@@ -52,6 +52,19 @@ def test_users_and_items_make_it_propose_their_history(tmp_path: Path) -> None:
     assert "data.history" not in inspect(ratings(tmp_path), Options())
 
 
+def test_a_second_table_is_looked_into(tmp_path: Path) -> None:
+    genres = ["Drama|War", "War", "War|Crime", "Crime|Drama", "Drama", "Crime"]
+    films = [f"f{i},{i % 9 + 1}.0{i % 8 + 1}.2020,{genres[i % 5]}" for i in range(30)]
+    table(tmp_path, "film,released,genres", *films, name="films.csv")
+    path = table(tmp_path, "film,rating", *(f"f{i % 31},{i % 5}" for i in range(200)))
+    said = inspect(path, Options(joins={"film": "films.csv"}))
+    assert "film: 6 rows have one that the joined table does not have; data.missing=mean" in said
+    assert "genres: several categories in a cell? 'data.lists={genres: \"|\"}'" in said
+    assert "released  01.01.2020 to" in said
+    keys = "'data.joins={film: films.csv}' 'data.dates={released: \"%d.%m.%Y\"}' data.missing=mean"
+    assert said.splitlines()[-1].endswith(keys)
+
+
 def test_the_command_that_it_prints_trains(fmexp: Any) -> None:
     ratings(fmexp.folder)
     said = fmexp("data", "t.csv")

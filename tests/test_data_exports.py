@@ -285,3 +285,12 @@ def test_a_damaged_workbook_is_refused_or_read(seed: int, tmp_path: Path) -> Non
         path.write_bytes(damaged)
         with suppress(DataError), open_bytes(path) as opened:
             opened.read()
+
+
+@pytest.mark.parametrize("keys", [[], ["data.target=y"]])
+def test_a_run_on_a_file_with_titles_names_the_key(
+    tmp_path: Path, refused: Callable[..., str], keys: list[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("Sales of 2025;;\n\nshop;price;y\na;1;2\nb;2;3\na;2;3\n")
+    said = refused("run", "data=csv", "data.path=t.csv", "tracking=none", *keys)
+    assert "'Sales of 2025' looks like a title: data.skip_rows=2 skips it" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from fmexp.analysis import oddities, text_keys
 from fmexp.config.schema import CsvConfig, LibsvmConfig, ParquetConfig
 from fmexp.config.shipped import shipped
-from fmexp.data import budget, csv, dates, files, parquet, schema
+from fmexp.data import budget, csv, dates, files, joins, parquet, schema
 from fmexp.data.cells import MISSING, is_number
 from fmexp.data.features import CHUNK_ROWS, CSR, Features, chunks
 from fmexp.data.learn import Learning, learn
@@ -20,7 +21,7 @@ from fmexp.data.split import SplitBy
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fmexp.data.encode import Encoder
     from fmexp.data.table import Table
@@ -37,12 +38,14 @@ class Options:
         delimiter: of text; None: found out.
         encoding: of text; None: found out.
         weight: the column of the rows' weights; None: they have none.
+        joins: second tables, by the column that joins.
     """
 
     target: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
     weight: str | None = None
+    joins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def inspect(path: str, options: Options) -> str:
         given = {"delimiter": options.delimiter, "encoding": options.encoding}
         keys |= {key: value for key, value in given.items() if value}
         keys |= {key: value for key, (value, _) in found.items()}
+    keys |= {"joins": dict(options.joins)} if options.joins else {}
     kind = "parquet" if start.startswith(b"PAR1") else "csv"
     sample = _sample(_config(kind, path, keys))
     found |= _dates(sample)
@@ -132,7 +136,7 @@ def _look(config: Files, task: str, keys: dict[str, Any]) -> Look:
     )
     if table.left_out:
         keys = keys | {"missing_target": "drop"}
-    if any(column.marked for column in encoder.numeric):
+    if any(column.marked for column in encoder.numeric) or oddities.rows_without(encoder, table):
         keys = keys | {"missing": "mean"}
     first = table.take(slice(0, min(len(table), CHUNK_ROWS)))
     notes = tuple(source.schema.notes)
@@ -156,10 +160,17 @@ def _looks_like_libsvm(start: bytes) -> bool:
 
 
 def _sample(config: CsvConfig | ParquetConfig) -> dict[str, list[str]]:
+    """The first rows, those that are joined among their cells."""
     found = files.find(config.path)
     if isinstance(config, ParquetConfig):
-        return parquet.open_table(found).sample
-    return csv.open_table(found, config).sample
+        opened = parquet.open_table(found)
+    else:
+        opened = csv.open_table(found, config)
+    sample = dict(opened.sample)
+    for key, path in (config.joins or {}).items():
+        joined = joins.read(key, path, found[0].parent, opened.text)
+        sample |= joined.sample(opened.sample[key]) if key in opened.sample else {}
+    return sample
 
 
 def _task(target: str, cells: list[str], path: str) -> str:

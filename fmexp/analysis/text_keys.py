@@ -64,19 +64,11 @@ def _encoding(file: Path) -> Found:
 
 
 def _titles(file: Path, dialect: delimited.Dialect) -> Found:
-    """Lines before the header: records that are narrower than the others, or mostly empty."""
-    records = delimited.first_records(file, dialect)
-    width = Counter(len(cells) for _, cells in records).most_common(1)[0][0] if records else 0
-    titles: list[str] = []
-    for line, cells in records:
-        filled = [cell for cell in cells if cell.strip()]
-        mostly_empty = len(filled) * 2 <= len(cells) and cells[0].strip()
-        if len(cells) == width and not mostly_empty:
-            seen = ", ".join(repr(title[:30]) for title in titles[:2])
-            why = f"the columns are named in line {line}; before it {seen}"
-            return {"skip_rows": (line - 1, why)} if titles else {}
-        titles.append(next(iter(filled), ""))
-    return {}
+    """Lines before the header."""
+    n_lines, titles = delimited.titles(file, dialect)
+    seen = ", ".join(repr(title[:30]) for title in titles[:2])
+    why = f"the columns are named in line {n_lines + 1}; before it {seen}"
+    return {"skip_rows": (n_lines, why)} if titles else {}
 
 
 def _numbers(cells: dict[str, list[str]], dialect: delimited.Dialect) -> Found:

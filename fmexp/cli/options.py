@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import argparse
 
 RUN_NAMES = "run id, its beginning, run name, trial number of the newest sweep, or latest"
 
@@ -26,6 +23,20 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def add_encoding(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """How delimited text is encoded."""
     parser.add_argument("--encoding", help=f"of text (default: {otherwise})")
+
+
+def add_joins(parser: argparse.ArgumentParser, what: str) -> None:
+    """Second tables, by the column that joins."""
+    parser.add_argument(
+        "--join", action="append", default=[], metavar="KEY=FILE", type=_join, help=what
+    )
+
+
+def _join(word: str) -> tuple[str, str]:
+    key, sign, path = word.partition("=")
+    if not (key and sign and path):
+        raise argparse.ArgumentTypeError(f"expected KEY=FILE, got {word!r}")
+    return key, path
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

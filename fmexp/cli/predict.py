@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fmexp.cli.options import add_encoding, add_run, add_store, store_uri
+from fmexp.cli.options import add_encoding, add_joins, add_run, add_store, store_uri
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,17 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         ".parquet (default: CSV on standard output)")  # fmt: skip
     parser.add_argument("--with", dest="carry", metavar="COLUMNS", default="",
                         help="columns of the data to write too: id,date or all")  # fmt: skip
-    parser.add_argument("--join", action="append", default=[], metavar="KEY=FILE", type=_join,
-                        help="a newer second table than the model keeps (data.joins)")  # fmt: skip
+    add_joins(parser, "a newer second table than the model keeps (data.joins)")
     add_encoding(parser, "the training table's")
     add_store(parser)
-
-
-def _join(word: str) -> tuple[str, str]:
-    key, sign, path = word.partition("=")
-    if not (key and sign and path):
-        raise argparse.ArgumentTypeError(f"expected KEY=FILE, got {word!r}")
-    return key, path
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from fmexp.data import files, quotes
 from fmexp.data.arrow import arrow_values, in_data_errors
 from fmexp.data.cells import MISSING, MISSING_HINT, MISSING_TARGET_HINT, TextFormat
 from fmexp.data.dates import days
-from fmexp.data.delimited import header, not_utf8, records, sniff, undecoded
+from fmexp.data.delimited import header, not_utf8, records, sniff, titles, undecoded
 from fmexp.data.read_plan import WEIGHT, ReadPlan, TableFiles, sample_rows
 from fmexp.data.table import Column, Table, Text
 from fmexp.errors import DataError
@@ -68,7 +68,16 @@ def _opened(found: list[Path], dialect: Dialect) -> TableFiles:
         batches=lambda file, plan: batches(file, dialect, plan),
         text=text,
         signs=signs,
+        hint=_title_hint(found[0], dialect),
     )
+
+
+def _title_hint(file: Path, dialect: Dialect) -> str:
+    """The key to set where titles stand before the line that names the columns."""
+    n_lines, seen = titles(file, dialect) if dialect.names is None else (0, [])
+    if not seen:
+        return ""
+    return f"; {seen[0][:30]!r} looks like a title: data.skip_rows={n_lines} skips it"
 
 
 def sample(file: Path, dialect: Dialect) -> dict[str, list[str]]:

@@ -120,6 +120,23 @@ def first_records(file: Path, dialect: Dialect) -> list[tuple[int, list[str]]]:
     return [(line, cells) for line, cells, _ in islice(records(file, dialect), MOST_TITLES)]
 
 
+def titles(file: Path, dialect: Dialect) -> tuple[int, list[str]]:
+    """How many lines seem to stand before the header, and what is in them.
+
+    These are records that are narrower than the others, or mostly empty.
+    """
+    first = first_records(file, dialect)
+    width = Counter(len(cells) for _, cells in first).most_common(1)[0][0] if first else 0
+    found: list[str] = []
+    for line, cells in first:
+        filled = [cell for cell in cells if cell.strip()]
+        mostly_empty = len(filled) * 2 <= len(cells) and cells[0].strip()
+        if len(cells) == width and not mostly_empty:
+            return line - 1, found
+        found.append(next(iter(filled), ""))
+    return 0, []
+
+
 def with_header(file: Path, dialect: Dialect, names: Collection[str]) -> Dialect:
     """The dialect that begins at the header, which is the first line that has all these names."""
     for line, cells in first_records(file, dialect):
