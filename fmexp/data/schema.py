@@ -268,7 +268,8 @@ def _numbers_written_otherwise(cells: list[str]) -> str:
     """What to do where texts are numbers with commas; "" for other texts."""
     forms = TextFormat(decimal=",", thousands="."), TextFormat(thousands=",")
     for form in forms:
-        n = sum(form.plain(cell, form.sign_of(cells) or "") is not None for cell in cells[:1000])
+        sign = form.sign_of(cells) or ""
+        n = sum(form.plain(cell, sign) is not None for cell in cells[:1000])
         if n > (1 - TYPO_SHARE) * len(cells[:1000]):
             return f"such as {cells[0]!r}; if these are numbers, `fmexp data` finds the keys"
     return ""
