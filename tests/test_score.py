@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from fmexp import fm
+from fmexp.analysis.reproduce import reproduce
 from fmexp.analysis.score import score
 from fmexp.config.compose import compose, parse_arguments
 from fmexp.data.loading import load
 from fmexp.errors import DataError, UserError
 from fmexp.record.queries import StoredRuns
 from fmexp.training.fitting import fit, loss_units
+from tests.data_support import lines
 from tests.record_support import copy_store, uri_of
 from tests.recorded_support import record
 
@@ -88,3 +90,34 @@ def test_without_a_test_part_it_says_so(scored: Path) -> None:
         score("no_test", uri_of(scored), scored)
     with pytest.raises(UserError, match="no run 'frist'"):
         score("frist", uri_of(scored), scored)
+
+
+def test_a_second_table_that_has_moved_is_found_beside_the_first(
+    tmp_path: Path,
+    empty_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy_store(empty_store, tmp_path)
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    (old / "more").mkdir(parents=True)
+    (old / "t.csv").write_bytes(lines("item,y", *(f"i{i % 9},{i % 7}" for i in range(90))))
+    (old / "more" / "i.csv").write_bytes(lines("item,a", *(f"i{i},{i * i}.5" for i in range(9))))
+    monkeypatch.chdir(old)
+    joins = "data.joins={item: more/i.csv}"
+    record(
+        tmp_path, run=["data=csv", "data.path=t.csv", "data.target=y", "training.epochs=2", joins]
+    )
+    monkeypatch.chdir(tmp_path)
+    (old / "t.csv").rename(new / "t.csv")
+    (old / "more" / "i.csv").rename(tmp_path / "elsewhere.csv")
+    with pytest.raises(DataError, match=r"joins\.item: more/i\.csv is missing: put it beside"):
+        score("run", uri_of(tmp_path), new, new / "t.csv")
+    (tmp_path / "elsewhere.csv").rename(new / "i.csv")
+    assert reproduce("run", uri_of(tmp_path), new) == 0
+    assert score("run", uri_of(tmp_path), new, new / "t.csv") == 0
+    assert "looked at for the first time" in capsys.readouterr().out
+    (new / "i.csv").write_bytes(lines("item,a", *(f"i{i},{i}.5" for i in range(9))))
+    with pytest.raises(DataError, match="holds other data than"):
+        score("run", uri_of(tmp_path), new, new / "t.csv")

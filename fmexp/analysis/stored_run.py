@@ -109,8 +109,8 @@ def load_data(
     for place in dict.fromkeys(places):
         if not glob.glob(str(place)):  # noqa: PTH207 -- absolute patterns, too
             continue
-        data = load_for(replace(config, data=replace(config.data, path=str(place))))
         try:
+            data = load_for(replace(config, data=_at(config.data, place, folder)))
             return _checked(data, record, str(place))
         except DataError as error:
             others.append(str(error))
@@ -143,6 +143,25 @@ def _checked(data: Dataset, record: StoredRun, place: str) -> Dataset:
                 f"{place} holds {what} {record}: expected digest {expected[:12]}, got {found[:12]}"
             )
     return data
+
+
+def _at(
+    data: CsvConfig | ParquetConfig | LibsvmConfig, place: Path, folder: Path | None
+) -> CsvConfig | ParquetConfig | LibsvmConfig:
+    """The data with the first table at a place; second tables that have moved lie beside it."""
+    if isinstance(data, LibsvmConfig) or not data.joins:
+        return replace(data, path=str(place))
+    beside = place if place.is_dir() else place.parent
+    joins = {}
+    for key, path in data.joins.items():
+        candidates = [Path(path), beside / path, beside / Path(path).name, _beside(path, folder)]
+        there = [each for each in candidates if glob.glob(str(each))]  # noqa: PTH207
+        if not there:
+            raise DataError(
+                f"data.joins.{key}: {path} is missing: put it beside {place} under that name"
+            )
+        joins[key] = str(there[0].resolve()) if not glob.has_magic(path) else str(there[0])
+    return replace(data, path=str(place), joins=joins)
 
 
 def _beside(path: str, folder: Path | None) -> Path:
