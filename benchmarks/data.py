@@ -2,8 +2,9 @@
 
     python benchmarks/data.py read      1,000,000 rows of CSV, from text and from the cache
     python benchmarks/data.py memory    training on 2,000,000 and on 20,000,000 rows
+    python benchmarks/data.py shared    lists, joins and histories on 1,000,000 rows (--rows)
 
-Both write their tables under a temporary folder (the second needs 3 GB) and remove it.
+All write their tables under a temporary folder (the second needs 3 GB) and remove it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe_machine
+from recommender import write as write_ratings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,20 +38,26 @@ CHUNK = 1 << 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["read", "memory", "child"])
-    parser.add_argument("--rows", type=int, nargs="*", default=[2_000_000, 20_000_000])
+    parser.add_argument("what", choices=["read", "memory", "shared", "child", "shared-child"])
+    parser.add_argument("--rows", type=int, nargs="*")
     parser.add_argument("--path", type=Path)
+    parser.add_argument("--keys", nargs="*", default=[])
     arguments = parser.parse_args()
     if arguments.what == "child":
         child(arguments.path)
+        return
+    if arguments.what == "shared-child":
+        shared_child(arguments.keys)
         return
     print(describe_machine("numpy", "numba", "pyarrow"))
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         if arguments.what == "read":
             read()
+        elif arguments.what == "shared":
+            shared(*(arguments.rows or [1_000_000]))
         else:
-            memory(arguments.rows)
+            memory(arguments.rows or [2_000_000, 20_000_000])
 
 
 def write_table(path: Path, n_rows: int) -> None:
@@ -121,20 +129,68 @@ def memory(sizes: list[int]) -> None:
     first = {}
     for n_rows, path in paths.items():
         write_table(path, n_rows)
-        first[n_rows] = run_child(path)
+        first[n_rows] = run_child("child", "--path", str(path))
     warm: dict[int, list[dict[str, float]]] = {n_rows: [] for n_rows in sizes}
     for _ in range(3):  # in turns, so that a busy machine is busy for all
         for n_rows, path in paths.items():
-            warm[n_rows].append(run_child(path))
+            warm[n_rows].append(run_child("child", "--path", str(path)))
     for n_rows, path in paths.items():
         drop_from_page_cache(Path(".fmexp"))
-        cold = run_child(path)
+        cold = run_child("child", "--path", str(path))
         print(f"{n_rows:,} rows, text {path.stat().st_size / 1e6:,.0f} MB")
         print(f"  from text:      {in_words(first[n_rows])}")
         middle = {key: statistics.median(run[key] for run in warm[n_rows]) for key in cold}
         print(f"  from the cache: {in_words(middle)}")
         print(f"  cold:           {in_words(cold)}; first epoch {cold['first'] / 1e6:.1f} M")
     print(f"cache of all: {size_of(Path('.fmexp')) / 1e6:,.0f} MB")
+
+
+def shared(n_rows: int) -> None:
+    """What rows cost that share genres, ages and histories: for gibbs, and written out."""
+    write_ratings(n_rows)
+    joins = "data.joins={user: users.csv, item: items.csv}"
+    names = {
+        "user and item alone": [],
+        "and joined ages, genres": [joins],
+        "and lists of genres": [joins, 'data.lists={genres: "|"}'],
+        "and histories": [joins, 'data.lists={genres: "|"}', "data.history={user: item}"],
+    }
+    print(f"\n{n_rows:,} ratings, 50 of a user on average; load() in seconds of CPU time,")
+    print("the greatest RssAnon meanwhile, and what the encoded rows take\n")
+    for name, keys in names.items():
+        for backend in ("numpy_sgd", "gibbs"):
+            found = run_child("shared-child", "--keys", f"backend={backend}", *keys)
+            sizes = f"{found['anonymous']:5.0f} MB  {found['encoded']:5.0f} MB"
+            print(
+                f"  {name:<24} {backend:<10} {found['seconds']:5.2f} s  {sizes}, "
+                f"{found['entries']:.1f} entries a row",
+                flush=True,
+            )
+
+
+def shared_child(keys: list[str]) -> None:
+    """Load, and print what it took."""
+    from fmexp.config.compose import compose, parse_arguments
+    from fmexp.data.loading import load_for
+    from fmexp.data.related import Related, expanded
+
+    words = ["data=csv", "data.path=ratings.csv", "split.by=column:part", *keys]
+    config = compose(parse_arguments([*words, "data.categorical=[user,item]"])).config
+    watch, began = Watch(), time.process_time()
+    data = load_for(config)
+    took, anonymous = time.process_time() - began, watch.restart()
+    n_bytes = n_entries = n_rows = 0
+    for part in filter(None, (data.train, data.validation, data.test)):
+        rows, n_rows = part.features, n_rows + len(part.features)
+        blocks = rows.blocks if isinstance(rows, Related) else ()
+        shares = {id(block.rows): block.rows for block in blocks}.values()
+        for each in (rows.own if isinstance(rows, Related) else rows, *shares):
+            arrays = [each.indptr, each.indices, each.values]
+            n_bytes += sum(array.nbytes for array in arrays if array is not None)
+        n_bytes += sum(block.keys.nbytes for block in blocks)
+        n_entries += len(expanded(rows.take(slice(0, 10_000))).indices) * len(rows) / 10_000
+    found = {"seconds": took, "anonymous": anonymous, "encoded": n_bytes / 1e6}
+    print(json.dumps(found | {"entries": n_entries / n_rows}))
 
 
 def in_words(run: dict[str, float]) -> str:
@@ -247,9 +303,9 @@ def anonymous_megabytes() -> float:
     return float(status.partition("RssAnon:")[2].split()[0]) / 1000
 
 
-def run_child(path: Path) -> dict[str, float]:
+def run_child(*arguments: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, __file__, "child", "--path", str(path)],
+        [sys.executable, __file__, *arguments],
         check=True,
         capture_output=True,
         text=True,

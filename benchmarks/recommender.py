@@ -5,11 +5,11 @@
 
 A rating is a known Factorization Machine of these three kinds of features and noise of 1: linear
 effects of genre and age, and the interactions of all features. They come from three files, as
-`fmexp run` reads them: ratings, users (their ages) and items (their genres; a cell holds one to three). User
-and item are keys and no features, so what is left out cannot come in by them. A fifth of the rows
-is the test part; only the others make a history. backend=gibbs is trained with all features and
-without each kind. The least that can be expected of p parameters on n rows is about
-sqrt(1 + p / n) times the noise.
+`fmexp run` reads them: ratings, users (their ages) and items (their genres; a cell holds one to
+three). User and item are keys and no features, so what is left out cannot come in by them. A fifth
+of the rows is the test part; only the others make a history. backend=gibbs is trained with all
+features and without each kind. What can be expected of p parameters on n rows without priors is
+about sqrt(1 + p / n) times the noise.
 """
 
 from __future__ import annotations
