@@ -52,7 +52,7 @@ bench: .venv/bench ## every benchmark, each with its table
 soak: .venv/dev ## kill, race and repeat far more often than the tests do (half an hour)
 	FMEXP_SLOW=1 FMEXP_KILLS=10 FMEXP_TOGETHER=20 $(BIN)/pytest -q tests/test_record_kills.py tests/test_together.py
 	FMEXP_SLOW=1 FMEXP_REPRODUCE=40 $(BIN)/pytest -q tests/test_reproduce.py
-	FMEXP_SOAK=1 $(BIN)/pytest -q tests/test_sweep_crashes.py tests/test_sweep_races.py tests/test_record_server.py tests/test_ui.py tests/test_clusters.py tests/test_sweep_machines.py tests/test_slurm.py tests/test_scale.py tests/hostile
+	FMEXP_SOAK=1 $(BIN)/pytest -q tests/test_sweep_crashes.py tests/test_sweep_races.py tests/test_record_server.py tests/test_ui.py tests/test_clusters.py tests/test_sweep_machines.py tests/test_slurm.py tests/test_scale.py tests/test_data_exports.py tests/hostile
 
 clean: ## remove .venv and what tools left
 	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

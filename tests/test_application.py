@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -140,6 +141,31 @@ def test_files_go_with_the_trial(app, tmp_path):
     run = app.sweep(function, "x=1")[0]
     assert (run.folder / "made" / "a.txt").read_text() == "a"
     assert (run.folder / "a.txt").exists()
+
+
+@pytest.mark.parametrize("path", [".", "..", "/dev/zero", "pipe"])
+def test_what_is_no_file_and_no_folder_of_its_own_is_no_artifact(path, app, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    def keeps(cfg):
+        fmexp.current_trial().artifact(path)
+
+    runs = app.sweep(keeps, "x=1,2", "hydra.sweeper.max_failure_rate=1", code=1)
+    assert "trial.artifact: expected a file, or a folder of its own" in runs[0].reason
+
+
+def test_links_in_a_folder_are_not_kept_with_it(app, tmp_path):
+    (tmp_path / "made" / "sub").mkdir(parents=True)
+    (tmp_path / "made" / "a.txt").write_text("a")
+    (tmp_path / "made" / "sub" / "root").symlink_to("/")
+    (tmp_path / "made" / "key").symlink_to(tmp_path / "made" / "a.txt")
+
+    def keeps(cfg):
+        fmexp.current_trial().artifact("made")
+        return cfg.x
+
+    runs = app.sweep(keeps, "x=1")
+    assert sorted(p.name for p in runs[0].folder.rglob("*")) == ["a.txt", "made", "sub"]
 
 
 def test_outside_a_sweep_a_trial_keeps_nothing():

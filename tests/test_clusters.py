@@ -181,6 +181,12 @@ def test_a_cluster_whose_launcher_is_not_installed_names_what_installs_it(refuse
     assert "pip install hydra-ray-launcher" in refused("run", "-m", "cluster=ray", "tracking=none")
 
 
+def test_a_job_that_would_be_told_to_end_as_it_begins_is_refused(refused):
+    pytest.importorskip("submitit")
+    said = refused("run", "-m", "+cluster=slurm", "hydra.launcher.timeout_min=1", "tracking=none")
+    assert "hydra.launcher.signal_delay_s=60 must be less than the time of a job" in said
+
+
 def test_slurm_is_for_machines_that_have_it(refused, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     printed = refused("run", "-m", "+cluster=slurm", "hydra.launcher.partition=gpu")

@@ -16,7 +16,7 @@ from fmexp.config.schema import SplitConfig
 from fmexp.data import cache, encoded_split, features
 from fmexp.data.dataset import Dataset, Part
 from fmexp.data.features import CSR
-from fmexp.errors import DataError
+from fmexp.errors import DataError, UserError
 from fmexp.training.fitting import fit
 from fmexp.training.passes import passes
 from tests.data_support import PARTS, lines, load_csv, load_libsvm
@@ -237,5 +237,5 @@ def test_a_folder_that_cannot_be_written_is_an_error_in_words(
 ) -> None:
     path = table(small_limits)
     (small_limits / ".fmexp").write_text("a file in the way")
-    with pytest.raises(DataError, match=r"the cache .* cannot be written"):
+    with pytest.raises(UserError, match=r"must be a folder of its own, and is a file"):
         load_csv(path, PARTS)

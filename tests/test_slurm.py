@@ -77,7 +77,7 @@ def test_jobs_that_are_requeued_stopped_killed_or_cancelled_cost_no_trial(on_slu
     assert command.returncode == 0, out + err
     assert "Traceback" not in err
     assert "3 workers were lost\n" in out
-    (log,) = on_slurm.folder.glob(f".fmexp/hydra/.submitit/{requeued}/*_log.out")
+    (log,) = on_slurm.folder.glob(f".fmexp/hydra/.submitit/*/{requeued}/*_log.out")
     assert log.read_text().count("Starting with") == 2  # it goes on
     left = left_in(on_slurm.folder)
     assert len(left.counted) == len(set(left.points)) == 6
@@ -180,7 +180,7 @@ def test_jobs_that_must_make_room_for_others_are_requeued_and_go_on(on_slurm, no
     assert_in_agreement(left)
     starts = [
         log.read_text().count("Starting with")
-        for log in on_slurm.folder.glob(".fmexp/hydra/.submitit/*_*/*_log.out")
+        for log in on_slurm.folder.glob(".fmexp/hydra/.submitit/*/*_*/*_log.out")
     ]
     assert starts == [2, 2]
 

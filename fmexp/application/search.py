@@ -16,6 +16,7 @@ from fmexp.application.task import HydraTask, payload
 from fmexp.application.trees import lasting_leaves, leaves
 from fmexp.errors import ConfigError
 from fmexp.record.locate import locate_store
+from fmexp.record.passwords import no_password
 from fmexp.record.tracker import RunStart
 from fmexp.sweep.expressions import read_space
 from fmexp.sweep.options import MlflowOptions, read_options
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
 OPENER = "fmexp.application.task:open_task"
 
 
-def prepare(jobs: HydraJobs, other_launcher: bool, returned: deque[JobReturn]) -> Search:
+def prepare(
+    jobs: HydraJobs, raw_options: dict[str, Any], other_launcher: bool, returned: deque[JobReturn]
+) -> Search:
     """Check everything that the user gave.
 
     Args:
         jobs: the application.
+        raw_options: `hydra.sweeper` as plain values.
         other_launcher: whether workers are jobs of another launcher of Hydra's.
         returned: takes Hydra's record of the newest jobs that ran in this process.
 
@@ -49,9 +53,7 @@ def prepare(jobs: HydraJobs, other_launcher: bool, returned: deque[JobReturn]) -
         UserError: what is wrong with it.
     """
     config = jobs.config
-    raw_options = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    assert isinstance(raw_options, dict)
-    options = read_options(raw_options)  # type: ignore[arg-type]
+    options = read_options(raw_options)
     if options.seeds != 1:
         raise ConfigError(
             "hydra.sweeper.seeds is for `fmexp run`, which knows its seed; run several within the "
@@ -74,7 +76,7 @@ def prepare(jobs: HydraJobs, other_launcher: bool, returned: deque[JobReturn]) -
     given = payload(task, 0 if other_launcher else options.n_jobs) if apart else ""
     task.returned = returned
     application = _application(task, options, given)
-    return Search(application, options, raw_options, space, excluded, points, plan)  # type: ignore[arg-type]
+    return Search(application, options, raw_options, space, excluded, points, plan)
 
 
 def _application(task: HydraTask, options: SweepOptions, given: str) -> Application:
@@ -93,7 +95,7 @@ def _application(task: HydraTask, options: SweepOptions, given: str) -> Applicat
         files={"config.yaml": as_yaml(config)},
         uri=uri,
         experiment=experiment,
-        again=sys.argv[1:],
+        again=[no_password(word) for word in sys.argv[1:]],
         notes=[],
         foreground=True,
         payload=given,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
+from fmexp.record.passwords import no_password
 from fmexp.record.spool_tracker import dismiss_recorder, start_recorder_ahead
 
 if TYPE_CHECKING:
@@ -71,11 +73,27 @@ def _run(
     from fmexp.sweep.launch import run
 
     folder = Path(str(config.hydra.sweep.dir))  # from now on the same time for all jobs
-    jobs = HydraJobs(context, config, function, arguments)
+    shown = _without_secrets(config)
+    jobs = HydraJobs(context, shown, function, arguments)
     elsewhere = config.hydra.launcher._target_ != BASIC_LAUNCHER
-    search = prepare(jobs, elsewhere, returned)
+    given = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    search = prepare(jobs, given, elsewhere, returned)  # type: ignore[arg-type]
     if not search.options.dry_run:
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / "multirun.yaml")
+        OmegaConf.save(shown, folder / "multirun.yaml")
     worker = [*jobs.overrides(first_point(search.space, search.points)).values(), *_WORKERS_JOB]
     return run(search, Path.cwd(), other_launcher(config, context, worker))
+
+
+def _without_secrets(config: DictConfig) -> DictConfig:
+    """The configuration that jobs have, and that Hydra writes down: storage and store are masked.
+
+    What the application's own keys hold stays, since its function needs it.
+    """
+    shown = copy.deepcopy(config)
+    with open_dict(shown):
+        for key in ("hydra.sweeper.storage", "hydra.sweeper.tracking.uri"):
+            if isinstance(text := OmegaConf.select(shown, key), str):
+                OmegaConf.update(shown, key, no_password(text))
+        shown.hydra.overrides.hydra = [no_password(line) for line in shown.hydra.overrides.hydra]
+    return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -105,8 +106,11 @@ class Trial:
     def artifact(self, path: str | Path) -> None:
         """Keep a copy of a file or folder with the trial's run.
 
+        Of a folder the plain files are kept: no links, pipes or devices.
+
         Raises:
             FileNotFoundError: there is none.
+            ValueError: it is neither, or a folder in which the copy would lie.
         """
         source = Path(path)
         if not source.exists():
@@ -114,14 +118,26 @@ class Trial:
         folder = self._recording.folder if self._recording else None
         if folder is None:
             return
-        if source.is_dir():
-            shutil.copytree(source, folder / source.name, dirs_exist_ok=True)
+        name = source.resolve().name if source.name in ("", "..") else source.name
+        if source.is_file():
+            shutil.copy2(source, folder / name)
+        elif not source.is_dir() or folder.resolve().is_relative_to(source.resolve()):
+            raise ValueError(
+                f"trial.artifact: expected a file, or a folder of its own for what is kept, got "
+                f"{source.resolve()}"
+            )
         else:
-            shutil.copy2(source, folder / source.name)
+            shutil.copytree(source, folder / name, ignore=_no_files, dirs_exist_ok=True)
 
     @property
     def _watched(self) -> str:
         return self._objective or next(iter(self.curves))
+
+
+def _no_files(folder: str, names: list[str]) -> list[str]:
+    """Those in a folder that are neither plain files nor folders."""
+    modes = {name: Path(folder, name).lstat().st_mode for name in names}
+    return [n for n, mode in modes.items() if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))]
 
 
 _current: list[Trial] = []

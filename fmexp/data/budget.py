@@ -42,7 +42,7 @@ def claim(n_bytes: float, what: str, instead: str, folder: Path | None = None) -
 
 def available() -> float:
     """Bytes that this process can take, about: without swapping, and within its limits."""
-    return max(0.0, min(_free_in_machine(), _left_of_address_space(), _left_of_container()))
+    return max(0.0, min(_free_in_machine(), _left_of_address_space(), left_of_container()))
 
 
 def _free_in_machine() -> float:
@@ -65,15 +65,47 @@ def _left_of_address_space() -> float:
     return float(limit - pages * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _left_of_container() -> float:
-    """What the control group (version 2) leaves; cached files give way and do not count."""
+_CGROUP_FILES = {
+    "2": ("memory.max", "memory.current", "inactive_file"),
+    "1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""By version the files with a control group's limit and use, and a count of memory.stat."""
+
+
+def left_of_container(root: Path = Path("/")) -> float:
+    """What the control groups of this process, and those that they lie in, leave; bytes.
+
+    Of version 1 or 2. Within a container its group may be seen as the topmost one.
+
+    Args:
+        root: holds proc and sys.
+    """
     try:
-        group = Path("/proc/self/cgroup").read_text(encoding="ascii").partition("0::/")[2].strip()
-        folder = Path("/sys/fs/cgroup", group)
-        limit = float((folder / "memory.max").read_text(encoding="ascii"))
-        used = float((folder / "memory.current").read_text(encoding="ascii"))
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # elsewhere than on Linux
+        return math.inf
+    mounted, least = root / "sys/fs/cgroup", math.inf
+    for number, names, group in (line.split(":", 2) for line in lines if line.count(":") > 1):
+        if number == "0":
+            places = [(mounted, "2"), (mounted / "unified", "2")]
+        else:
+            places = [(mounted / "memory", "1")] if "memory" in names.split(",") else []
+        for top, version in places:
+            home = top / group.strip("/")
+            above = [folder for folder in home.parents if folder.is_relative_to(top)]
+            least = min([least, *(_left_of_group(each, version) for each in (home, *above))])
+    return least
+
+
+def _left_of_group(folder: Path, version: str) -> float:
+    """What one of them leaves; cached files give way and do not count."""
+    limited, used, cached = _CGROUP_FILES[version]
+    try:
+        limit, now = (
+            float((folder / name).read_text(encoding="ascii")) for name in (limited, used)
+        )
         counts = (folder / "memory.stat").read_text(encoding="ascii").split()
-        return limit - used + float(counts[counts.index("inactive_file") + 1])
+        return limit - now + float(counts[counts.index(cached) + 1])
     except (OSError, ValueError):  # no such group, or "max"
         return math.inf
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shutil
 import uuid
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from fmexp.data.features import CSR
 from fmexp.data.growing import GrowingArray, GrowingFeatures, mapped, read_features
 from fmexp.data.table import Column, Table, Text, digest, stack
 from fmexp.errors import DataError
+from fmexp.record import safe_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +35,8 @@ SMALLEST = 8 << 20
 HOME = Path(".fmexp", "cache")
 """Under the working directory; can be removed at any time."""
 
-ABOUT = "about.json"
+ABOUT, FILES = "about.json", "files.json"
+"""What is in a folder; and of each of its files what shows that it is the one that was written."""
 
 LOCK = "lock"
 """In a folder that is being written: held by the process that writes it."""
@@ -51,8 +54,7 @@ class CachedTable:
     """
 
     def __init__(self, folder: Path, is_new: bool) -> None:
-        about = read_about(folder)
-        assert about is not None
+        about = about_of(folder)
         columns: dict[str, Column] = {}
         for i, (name, kind) in enumerate(about["columns"]):
             if kind == "text":
@@ -111,7 +113,9 @@ def table_in_files(
 
     Raises:
         DataError: what `read` raises, or the disk is full; nothing is left behind then.
+        UserError: `home` leads elsewhere.
     """
+    safe_files.check_work_folder(Path())
     paths = [str(source.resolve()) for source in sources]
     key = digest([json.dumps([VERSION, paths, asked], sort_keys=True).encode()])
     folder = home / f"{sources[0].stem}-{key[:16]}"
@@ -164,15 +168,41 @@ def write_about(folder: Path, about: dict[str, Any]) -> None:
     """Say what is in a folder; written last."""
     text = json.dumps(about | {"version": VERSION}, ensure_ascii=False)
     (folder / ABOUT).write_text(text, encoding="utf-8")
+    (folder / FILES).write_text(json.dumps(_files(folder)), encoding="utf-8")
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """What is in a folder, None where it is not there or not of this version."""
+    """What is in a folder that was there before.
+
+    None where it is not there, not of this version, or not as this user wrote it on this machine:
+    a folder that was unpacked, or that others have changed, could name features and texts that
+    are not there, and what computes on them does not look.
+    """
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        written = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        if written is None or written != _files(folder):
+            return None
+        about = about_of(folder)
+    except (OSError, ValueError, RecursionError):
         return None
     return about if isinstance(about, dict) and about.get("version") == VERSION else None
+
+
+def about_of(folder: Path) -> Any:
+    """What is in a folder that `read_about` knows, or that was written just now."""
+    return json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+
+
+def _files(folder: Path) -> dict[str, list[int]] | None:
+    """Inode and time of the last change of each file: nobody can choose that time.
+
+    None where one is not this user's.
+    """
+    paths = [path for path in folder.iterdir() if path.name not in (FILES, LOCK)]
+    found = {path.name: path.lstat() for path in paths if path.is_symlink() or not path.is_dir()}
+    if any(each.st_uid != os.geteuid() for each in found.values()):
+        return None
+    return {name: [each.st_ino, each.st_ctime_ns] for name, each in found.items()}
 
 
 def _write(folder: Path, tables: Iterable[Table], about: dict[str, Any]) -> None:
@@ -216,7 +246,7 @@ def _put_in_place(made: Path, folder: Path) -> None:
         try:
             made.rename(folder)
         except OSError:  # there is one already
-            if read_about(folder) == read_about(made):
+            if read_about(folder) == about_of(made):
                 return  # the same, and another process may be reading it
             old = made.with_name(f"{made.name}.old")
             shutil.rmtree(old, ignore_errors=True)

@@ -50,10 +50,10 @@ def check(form: str, key: str) -> None:
         dt.datetime(2001, 2, 3, 4, 5, 6, tzinfo=dt.UTC),
         dt.datetime(2012, 2, 3, tzinfo=dt.UTC),
     )
-    texts = [moment.strftime(form) for moment in moments]
     try:
+        texts = [moment.strftime(form) for moment in moments]
         years = [dt.datetime.strptime(text, form).year for text in texts]  # noqa: DTZ007
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # re.error: a part of the date occurs twice
         raise DataError(f"{key} must be a format of strptime, got {form!r}: {error}") from None
     if years != [2001, 2012]:
         raise DataError(f"{key} must hold the year (%Y or %y), got {form!r}")

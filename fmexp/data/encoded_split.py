@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.data import budget
-from fmexp.data.cache import new_folder, read_about, write_about
+from fmexp.data.cache import about_of, new_folder, read_about, write_about
 from fmexp.data.dataset import Part
 from fmexp.data.encode import Encoder
 from fmexp.data.features import CHUNK_ROWS, SMALL_CHUNK_ROWS, chunks
@@ -172,6 +172,7 @@ def _make_in_files(
 ) -> None:
     part_of_row = np.memmap(made / "parts.bin", np.uint8, mode="w+", shape=len(source.table))
     parts = _make(source, split, learning, shared, part_of_row, made)
+    part_of_row.flush()
     names = [NAMES[part] for part in parts.rows]
     encoder = parts.encoder.to_json()
     digests = {"split_digest": parts.split_digest, "test_digest": parts.test_digest}
@@ -179,8 +180,7 @@ def _make_in_files(
 
 
 def _read(folder: Path) -> EncodedSplit:
-    about = read_about(folder)
-    assert about is not None
+    about = about_of(folder)
     encoder = Encoder.from_json(about["encoder"])
     found = {
         part: _read_part(folder, name, encoder, about["shared"])

@@ -24,20 +24,25 @@ HEAD = 1 << 16
 """Bytes that are looked at to find out what a file is."""
 
 
-def find(path: str) -> list[Path]:
+def find(path: str, key: str = "data.path") -> list[Path]:
     """The regular, readable, non-empty files that a path, glob or folder stands for, sorted.
+
+    Args:
+        path: the words.
+        key: what gives them, for messages.
 
     Raises:
         DataError: there is none, or one of them cannot be read.
     """
     try:
         found = _candidates(path)
-    except OSError as error:
-        raise DataError(f"data.path={path} cannot be read: {error.strerror}") from None
+        for file in found:
+            _check(file, key)
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte; ~ of nobody
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{key}={path} cannot be read: {why}") from None
     if not found:
-        raise DataError(f"data.path={path} holds no file: give a file, a folder of files or a glob")
-    for file in found:
-        _check(file)
+        raise DataError(f"{key}={path} holds no file: give a file, a folder of files or a glob")
     return found
 
 
@@ -52,21 +57,21 @@ def _candidates(path: str) -> list[Path]:
     return [p for p in found if not p.is_dir()]
 
 
-def _check(file: Path) -> None:
+def _check(file: Path, key: str) -> None:
     try:
         about = file.stat()
     except FileNotFoundError:
         near = sorted(p.name for p in file.parent.glob(f"*{file.suffix}"))[:5]
         there = f"; beside it lie {', '.join(near)}" if near and file.suffix else ""
-        raise DataError(f"data.path: {file} does not exist{there}") from None
+        raise DataError(f"{key}: {file} does not exist{there}") from None
     except OSError as error:
-        raise DataError(f"data.path: {file} cannot be read: {error.strerror}") from None
+        raise DataError(f"{key}: {file} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(about.st_mode):
-        raise DataError(f"data.path: {file} must be a regular file (no pipe, socket or device)")
+        raise DataError(f"{key}: {file} must be a regular file (no pipe, socket or device)")
     try:
         file.open("rb").close()
     except OSError as error:
-        raise DataError(f"data.path: {file} cannot be read: {error.strerror}") from None
+        raise DataError(f"{key}: {file} cannot be read: {error.strerror}") from None
     if about.st_size == 0:
         raise DataError(f"{file} is empty: a header and rows were expected")
 

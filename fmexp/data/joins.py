@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from fmexp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from fmexp.data.read_plan import TableFiles
 
@@ -240,7 +241,8 @@ def read(
     from fmexp.data import csv, parquet
 
     there = beside / path
-    found = files.find(str(there if not Path(path).exists() and there.exists() else path))
+    is_beside = os.path.exists(there) and not os.path.exists(path)  # noqa: PTH110 -- any name
+    found = files.find(str(there) if is_beside else path, f"data.joins.{key}")
     if files.head(found[0]).startswith(b"PAR1"):
         opened = parquet.open_table(found)
     else:

@@ -63,15 +63,17 @@ def check_work_folder(folder: Path) -> None:
     """Refuse to work where `.fmexp` would lead elsewhere, or Numba would be told what to load.
 
     Raises:
-        UserError: `folder`/.fmexp, or the spool in it, is there and is no folder; or there is a
-            configuration of Numba, which can name a cache of compiled code that is then run.
+        UserError: `folder`/.fmexp, the spool or the cache in it, is there and is no folder; or
+            there is a configuration of Numba, which can name a cache of compiled code that is
+            then run.
     """
     if (folder / NUMBA_CONFIG).exists():
         raise UserError(
             f"{folder / NUMBA_CONFIG} could make Numba run code that lies in this folder; remove "
             "it, and set what you need as environment variables (NUMBA_...)"
         )
-    for path in (folder / WORK_FOLDER, folder / WORK_FOLDER / "spool"):
+    home = folder / WORK_FOLDER
+    for path in (home, home / "spool", home / "cache"):
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise UserError(
                 f"{path} must be a folder of its own, and is {_kind(path)}; move it away: fmexp "

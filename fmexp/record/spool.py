@@ -118,7 +118,9 @@ def become_owner(folder: Path, destination: Destination) -> tuple[Path, int]:
 
     Raises:
         StoreError: the folder cannot be written.
+        UserError: .fmexp leads elsewhere.
     """
+    safe_files.check_work_folder(folder)
     spool = folder / SPOOL
     try:
         spool.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,9 @@ def _refuse_what_hosts_cannot_reach(search: Search) -> None:
         UserError: the study, or the record with its artifacts, would be of one host alone.
     """
     storage, uri, missing = search.options.storage or "null", search.application.uri, []
+    store, none = "tracking.uri", "tracking=none"
+    if search.application.program:  # another application: see hydra/sweeper/tracking
+        store, none = "hydra.sweeper.tracking.uri", "hydra/sweeper/tracking=none"
     if not storage.startswith(("postgres", "grpc:")):
         missing.append(
             f"hydra.sweeper.storage={without_password(storage)} is of this host: all hosts must "
@@ -109,9 +112,9 @@ def _refuse_what_hosts_cannot_reach(search: Search) -> None:
         )
     if uri and not uri.startswith(("http://", "https://", "databricks")):
         missing.append(
-            f"tracking.uri={without_password(uri)} leaves runs or their files on this host: all "
-            "hosts must reach the record, so give tracking.uri=http://host:5000 (fmexp's "
-            "docs/scale.md starts such a server), or tracking=none"
+            f"{store}={without_password(uri)} leaves runs or their files on this host: all "
+            f"hosts must reach the record, so give {store}=http://host:5000 (fmexp's "
+            f"docs/scale.md starts such a server), or {none}"
         )
     if missing:
         raise UserError("\n".join(missing))

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fmexp.errors import FmexpError, UserError
+from fmexp.record.safe_files import is_own_folder
+from fmexp.record.spool import new_key
 from fmexp.sweep.worker_process import STOPPED
 
 if TYPE_CHECKING:
@@ -84,8 +86,14 @@ class ScheduledJobs:
             on_slurm: whether its jobs go to Slurm, else to processes of this machine.
 
         Raises:
-            UserError: there is no Slurm here.
+            UserError: there is no Slurm here, or jobs would have no time.
         """
+        minutes, seconds = launcher.get("timeout_min"), launcher.get("signal_delay_s") or 0
+        if on_slurm and minutes is not None and seconds >= 60 * minutes:
+            raise UserError(
+                f"hydra.launcher.signal_delay_s={seconds} must be less than the time of a job, "
+                f"hydra.launcher.timeout_min={minutes}: it would be told to end as it begins"
+            )
         if on_slurm and not (shutil.which("sbatch") and shutil.which("srun")):
             raise UserError(
                 "hydra/launcher=submitit_slurm: there is no sbatch on this machine; run the "
@@ -111,6 +119,8 @@ class ScheduledJobs:
         try:
             executor = _executor(self._launcher, "slurm" if self._on_slurm else "local")
             jobs = self._scheduler.submit(executor, worker, number)
+        except UserError:
+            raise
         except Exception as error:  # submitit and Slurm refuse with errors of many kinds
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise FmexpError(f"hydra.launcher: the jobs were not accepted: {cause}") from error
@@ -154,13 +164,36 @@ def _executor(launcher: dict[str, Any], cluster: str) -> Any:
               "nodes", "name", "stderr_to_stdout"}  # fmt: skip
     options = {k: v for k, v in launcher.items() if k not in ("_target_", "submitit_folder")}
     retries = options.pop("max_num_timeout", 0)
-    folder = launcher["submitit_folder"]
+    folder = _own_folder(launcher["submitit_folder"])
     executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=retries)
     named = {k if k in common else f"{cluster}_{k}": v for k, v in options.items()}
     if cluster == "slurm" and options.get("cpus_per_task"):  # since 22.05 srun must be told too
         named["slurm_srun_args"] = [f"--cpus-per-task={options['cpus_per_task']}"]
     executor.update_parameters(**{k: v for k, v in named.items() if v is not None})
     return executor
+
+
+def _own_folder(folder: str) -> Path:
+    """A new place below the launcher's folder: what jobs return are pickles, and are read from it.
+
+    Raises:
+        UserError: the folder is a link, or of another user, who could put pickles there.
+    """
+    from submitit.core.utils import JobPaths
+
+    home = JobPaths.get_first_id_independent_folder(folder)
+    here = Path.cwd()
+    for place in (*(above for above in reversed(home.parents) if here in above.parents), home):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(parents=True)
+        if not is_own_folder(place):
+            raise UserError(
+                f"hydra.launcher.submitit_folder: {place} must be a folder of your own, and no "
+                "link: what jobs return is read from there, and could be code; move it away"
+            )
+    made = home / new_key()
+    made.mkdir(mode=0o700)
+    return made / Path(folder).absolute().relative_to(home)
 
 
 def _returned(job: Any) -> str:
@@ -228,7 +261,8 @@ class _Slurm:
         done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
         if done.returncode and "Invalid job id" not in done.stderr:
             return None
-        return dict(line.split() for line in done.stdout.splitlines())
+        said = (line.split() for line in done.stdout.splitlines())
+        return {words[0]: words[1] for words in said if len(words) == 2}
 
 
 class _Local:

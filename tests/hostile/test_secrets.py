@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,14 +91,7 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password(here, capsy
 
 
 def test_no_password_is_in_a_process_list_or_what_doctor_says(here, monkeypatch, capsys):
-    started = []
-    popen = subprocess.Popen.__init__
-
-    def spy(self, command, *args, **kwargs):
-        started.append(str(command))
-        popen(self, command, *args, **kwargs)
-
-    monkeypatch.setattr(subprocess.Popen, "__init__", spy)
+    started = spied(monkeypatch)
     monkeypatch.setenv("FMEXP_PATIENCE", "5")
     assert main(["doctor", "--uri", "postgresql://me:s3cr3t@127.0.0.1:9/db"]) == 1
     printed = capsys.readouterr()
@@ -155,3 +149,61 @@ def test_what_a_terminal_cannot_show_is_shown_as_an_escape(encoding, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0
     assert ("€" if encoding == "utf-8" else "\\u20ac") in done.stdout.decode(encoding)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command lines of all processes that are started from now on."""
+    started: list[str] = []
+    popen = subprocess.Popen.__init__
+
+    def spy(self, command, *args, **kwargs):
+        started.append(str(command))
+        popen(self, command, *args, **kwargs)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", spy)
+    return started
+
+
+def holding(folder: Path, secret: bytes) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and secret in p.read_bytes()]
+
+
+def test_no_workers_command_line_and_no_file_of_a_sweep_holds_a_password(here, monkeypatch, capsys):
+    monkeypatch.setenv("FMEXP_PATIENCE", "1")
+    started = spied(monkeypatch)
+    sweep = [
+        "run",
+        "-m",
+        "training.epochs=1",
+        "model.k=2,3",
+        "backend=gibbs",
+        "hydra.sweeper.n_jobs=2",
+    ]
+    assert main([*sweep, "tracking.uri='http://me:s3cr3t@127.0.0.1:9'"]) == 1
+    printed = capsys.readouterr()
+    assert sum("worker_process" in command for command in started) == 2
+    assert "s3cr3t" not in printed.out + printed.err + "".join(started)
+    assert holding(here, b"s3cr3t") == []
+
+
+APPLICATION = """
+import hydra
+@hydra.main(config_path=None, version_base="1.3")
+def square(cfg):
+    return cfg.x ** 2
+square()
+"""
+
+
+def test_what_hydra_writes_down_of_an_applications_sweep_holds_no_password(here):
+    Path("app.py").write_text(APPLICATION)
+    done = subprocess.run(
+        [sys.executable, "app.py", "-m", "hydra/sweeper=fmexp", "+x=1,2",
+         "hydra.sweeper.tracking.uri='http://me:s3cr3t@127.0.0.1:9'"],
+        env=os.environ | {"FMEXP_PATIENCE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "http://me:***@127.0.0.1:9" in done.stderr
+    assert len(list(here.rglob("hydra.yaml"))) == 2
+    assert holding(here, b"s3cr3t") == []
+    assert "s3cr3t" not in done.stdout + done.stderr

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
+import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import fmexp
 from fmexp.cli import ui
 from fmexp.cli.parser import main
+from fmexp.data import cache
+from fmexp.errors import UserError
 from fmexp.record.environment import environment_tags
 from tests.hostile.support import plant_run
 from tests.test_ui import free_port
@@ -74,6 +81,53 @@ def test_a_work_folder_that_is_a_link_or_a_file_is_refused(here, refused):
     (here / ".fmexp").unlink()
     (here / ".fmexp").write_text("")
     assert ".fmexp must be a folder of its own, and is a file" in refused("doctor")
+
+
+TABLE = ["run", "data=libsvm", "data.path=t.libsvm", "tracking=none", "training.epochs=1"]
+
+
+@pytest.fixture
+def large_table(here, monkeypatch):
+    """One that is kept in the cache."""
+    monkeypatch.setattr(cache, "SMALLEST", 0)
+    rows = [f"{i % 7} {1 + i % 5}:1 {6 + i % 3}:0.5\n" for i in range(300)]
+    (here / "t.libsvm").write_text("".join(rows))
+
+
+def test_a_cache_that_is_a_link_takes_nothing_away_where_it_leads(here, large_table, refused):
+    for name in (".config/lock", ".config/mail", ".mozilla.old/mail"):
+        (here / "home" / name).parent.mkdir(exist_ok=True, parents=True)
+        (here / "home" / name).write_text("precious")
+    (here / ".fmexp").mkdir()
+    (here / ".fmexp" / "cache").symlink_to(here / "home")
+    assert "cache must be a folder of its own, and is a link" in refused(*TABLE)
+    with pytest.raises(UserError, match="is a link"):
+        fmexp.run(*TABLE[1:])
+    assert sum(path.is_file() for path in (here / "home").rglob("*")) == 3
+
+
+@pytest.mark.parametrize("how", ["changed", "unpacked", "other owner", "nothing said"])
+def test_a_cache_that_others_made_is_not_used(how, here, large_table, monkeypatch, capsys):
+    assert main(TABLE) == 0
+    said = capsys.readouterr().out
+    (folder,) = (here / ".fmexp" / "cache").iterdir()
+    indices = folder / "block-indices.bin"
+    indices.write_bytes(np.full(600, 10**6 * (how != "other owner"), np.int32).tobytes())
+    if how == "unpacked":
+        shutil.copytree(folder, here / "copy")
+        shutil.rmtree(folder)
+        (here / "copy").rename(folder)
+    elif how == "other owner":
+        cache.write_about(folder, json.loads((folder / cache.ABOUT).read_text()))
+        monkeypatch.setattr("os.geteuid", lambda: 12345)
+    elif how == "nothing said":
+        (folder / cache.FILES).write_text("null")
+    assert main(TABLE) == 0
+    assert quality(capsys.readouterr().out) == quality(said)
+
+
+def quality(printed: str) -> str:
+    return next(line for line in printed.splitlines() if line.startswith("quality"))
 
 
 @pytest.mark.parametrize("lock", [".fmexp/spool/.lock", ".fmexp/store.lock"])
@@ -165,3 +219,43 @@ def test_a_numba_configuration_of_the_folder_is_refused(here, fmexp):
 def test_a_matplotlibrc_of_the_folder_changes_no_picture(here, fmexp):
     (here / "matplotlibrc").write_text("text.usetex: True\n")
     fmexp("run", "training.epochs=2")
+
+
+class _Command:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch it-ran",)
+
+
+JOBS = ["run", "-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "model.k=2,3",
+        "hydra.sweeper.n_jobs=1", "tracking=none", "training.epochs=1"]  # fmt: skip
+
+
+def test_what_a_folder_says_that_jobs_returned_is_not_where_it_is_looked_for(here):
+    """Submitit reads a job's result from a folder of its number, which can be guessed.
+
+    It waits for a job of this machine, which writes over what was there; one that is killed before
+    does not.
+    """
+    pytest.importorskip("submitit")
+    planted = pickle.dumps(("success", _Command()))
+    for number in range(os.getpid() + 1, os.getpid() + 2000):
+        folder = here / ".fmexp" / "hydra" / ".submitit" / str(number)
+        folder.mkdir(parents=True)
+        result = folder / f"{number}_0_result.pkl"
+        result.write_bytes(planted)
+    assert main(JOBS) == 0
+    assert not (here / "it-ran").exists()
+    home = here / ".fmexp" / "hydra" / ".submitit"
+    assert {path.read_bytes() for path in home.glob("*/*_result.pkl")} == {planted}
+    assert len(list(home.glob("*/*/*_result.pkl"))) == 1
+
+
+@pytest.mark.parametrize("link", ["hydra", "hydra/.submitit"])
+def test_a_folder_for_jobs_that_leads_elsewhere_is_refused(link, here, capsys):
+    pytest.importorskip("submitit")
+    (here / "theirs").mkdir()
+    (here / ".fmexp" / link).parent.mkdir(parents=True)
+    (here / ".fmexp" / link).symlink_to(here / "theirs")
+    assert main(JOBS) == 2
+    assert f"{link} must be a folder of your own" in capsys.readouterr().err
+    assert list((here / "theirs").iterdir()) == []
