@@ -214,3 +214,10 @@ def test_a_mistake_is_told_before_anything_is_written(app, tmp_path, capsys, ove
     app.sweep(square, *overrides, code=2)
     assert words in capsys.readouterr().err
     assert {x.name for x in tmp_path.iterdir()} <= {"conf", "records"}
+
+
+def test_what_hosts_cannot_reach_is_named_by_the_keys_of_an_application(app, capsys):
+    app.sweep(square, "x=1,2", "hydra.sweeper.shared=true", "hydra/sweeper/tracking=mlflow", code=2)
+    said = capsys.readouterr().err
+    assert "so give hydra.sweeper.tracking.uri=http://host:5000" in said
+    assert "or hydra/sweeper/tracking=none" in said

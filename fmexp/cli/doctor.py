@@ -26,16 +26,21 @@ PACKAGES = ("numpy", "numba", "torch", "hydra-core", "optuna", "mlflow", "pyarro
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The store, and whether to mend."""
     add_store(parser)
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help=("the studies' hydra.sweeper.storage (default: ./optuna.journal)"),
+    )
     parser.add_argument("--fix", action="store_true", help=(
         "mend what is safe: trials and runs of dead workers, a journal's half line"))  # fmt: skip
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Look, mend, say; returns the exit code."""
-    return doctor(arguments.uri, Path.cwd(), arguments.fix)
+    return doctor(arguments.uri, Path.cwd(), arguments.fix, arguments.storage)
 
 
-def doctor(uri: str | None, folder: Path, fix: bool = False) -> int:
+def doctor(uri: str | None, folder: Path, fix: bool = False, storage: str | None = None) -> int:
     """Look, send what waits, and say what is wrong; 0 when nothing is, else 1."""
     store = locate_store(uri, None, os.environ)
     versions = [f"{name} {installed(name) or 'not installed'}" for name in PACKAGES]
@@ -45,7 +50,7 @@ def doctor(uri: str | None, folder: Path, fix: bool = False) -> int:
     stuck = _mend_spool(folder, store)
     from fmexp.sweep.failover.repair import look_at_studies
 
-    studies = look_at_studies(folder, store.uri, fix)
+    studies = look_at_studies(folder, store.uri, fix, storage)
     for line in studies:
         print(f"studies  {line}")
     stuck = stuck or (bool(studies) and not fix)

@@ -134,7 +134,7 @@ def _job(search: Search, folder: Path) -> Job:
         experiment=application.experiment,
         options=search.raw_options,
         local=application.local,
-        deadline=None if options.timeout is None else time.time() + options.timeout,
+        deadline=None,
         stop_file=str(folder.resolve() / ".fmexp" / f"stop-{new_key()}"),
         payload=application.payload,
     )
@@ -177,6 +177,8 @@ def _run(
             with interrupt.stop_on_signals(in_time=True) as stop:
                 asked = lambda: "interrupted" if stop else ""  # noqa: E731
                 stop_waiting_when(storage, lambda: bool(stop))
+                if (seconds := search.options.timeout) is not None:  # from when workers start
+                    job = replace(job, deadline=time.time() + seconds)
                 pool = WorkerPool(job, storage, tracker, task, look, asked)
                 reason = work_to_the_end(pool, failover, study, work, search.options.relaunch)
         except BaseException as error:

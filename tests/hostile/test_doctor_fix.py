@@ -6,9 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import optuna
 import pytest
 
 from fmexp.cli.parser import main
+from fmexp.sweep.storage import open_storage
 
 SWEEP = [
     "run",
@@ -70,3 +72,28 @@ def test_trials_and_runs_of_dead_workers_are_given_up(here, fmexp, capsys):
     assert f"{trial.info.run_id} was RUNNING without owner" in words
     assert "RUNNING" not in {run.info.status for run in fmexp.runs()}
     assert sum(run.info.status == "KILLED" for run in fmexp.runs()) == 2
+
+
+@pytest.mark.parametrize("storage", ["elsewhere/a.journal", "sqlite:///elsewhere/a.db"])
+def test_the_studies_of_a_storage_that_is_named_are_mended_too(storage, here, capsys):
+    (here / "elsewhere").mkdir()
+    sweep = [*SWEEP[:2], *SWEEP[3:], "tracking=none", f"hydra.sweeper.storage={storage}"]
+    assert main(sweep) == 0
+    url = storage if ":" in storage else f"journal://{here}/{storage}"
+    opened = open_storage(url, here)
+    study = optuna.load_study(study_name=None, storage=opened)
+    study.ask()
+    capsys.readouterr()
+    code, words = said(capsys, "--storage", storage)
+    assert code == 1
+    assert "1 trials are running whose workers are dead" in words
+    code, words = said(capsys, "--storage", storage, "--fix")
+    assert (code, "1 trials of dead workers were given up" in words) == (0, True)
+    assert said(capsys, "--storage", storage)[0] == 0
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///no.db", "no.journal"])
+def test_a_storage_that_is_not_there_is_refused_and_not_made(storage, here, capsys):
+    assert main(["doctor", "--storage", storage]) == 2
+    assert "--storage: there is no" in capsys.readouterr().err
+    assert list(here.iterdir()) == []

@@ -6,49 +6,61 @@ that is alive is left alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import optuna
 
-from fmexp.errors import FmexpError
+from fmexp.errors import FmexpError, UserError
 from fmexp.record import spool
+from fmexp.record.passwords import without_password
 from fmexp.record.query_status import close_running, ended_in_store
 from fmexp.sweep.election import is_auxiliary
 from fmexp.sweep.failover import leases, recovery
-from fmexp.sweep.storage import JOURNAL, answering, is_torn, open_storage
+from fmexp.sweep.storage import (
+    answering,
+    is_torn,
+    locate_storage,
+    open_storage,
+)
 from fmexp.sweep.study import SweepStudy
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FIX = "fmexp doctor --fix"
 
 
-def look_at_studies(folder: Path, uri: str, fix: bool) -> list[str]:
-    """What is broken in `folder`/optuna.journal, or was mended, in words; [] when nothing is.
+def look_at_studies(folder: Path, uri: str, fix: bool, storage: str | None = None) -> list[str]:
+    """What is broken in the studies of a storage, or was mended, in words; [] when nothing is.
 
     Args:
-        folder: holds the journal and the spool.
+        folder: holds the spool.
         uri: the MLflow store.
         fix: mend it.
+        storage: `hydra.sweeper.storage`; None: optuna.journal in `folder`, where it is there.
+
+    Raises:
+        UserError: no study can be kept there, or the file is not there.
     """
-    journal = folder / JOURNAL
-    if not journal.exists():
-        return []
+    url = locate_storage(storage, folder)
+    is_file = url.startswith(("journal:", "sqlite:"))
+    file = Path(url.partition("://")[2].replace("//", "/", 1)) if is_file else None
+    if file is not None and not file.exists():
+        if storage is None:
+            return []
+        raise UserError(f"--storage: there is no {file}; a sweep's command makes it")
     said = []
-    if is_torn(journal):
+    if url.startswith("journal://") and file is not None and is_torn(file):
         if not fix:
-            return [f"{JOURNAL} ends in half a line (a kill?): {FIX} puts it aside"]
-        said.append(f"{JOURNAL} ended in half a line: it lies beside it now")
-    url = f"journal://{journal.resolve()}"
+            return [f"{file.name} ends in half a line (a kill?): {FIX} puts it aside"]
+        said.append(f"{file.name} ended in half a line: it lies beside it now")
     try:
         with answering(url):
-            storage = open_storage(url, folder)
-            names = optuna.get_all_study_names(storage)
+            opened = open_storage(url, folder)
+            names = optuna.get_all_study_names(opened)
             for name in (each for each in names if not is_auxiliary(each)):
-                said += _look_at(SweepStudy(storage, name, url), folder, uri, fix)
+                said += _look_at(SweepStudy(opened, name, url), folder, uri, fix)
     except (FmexpError, KeyError, TypeError) as error:  # a study of another program has no plan
-        said.append(f"{JOURNAL} cannot be used: {error}; move it away, or name another storage")
+        shown = file.name if file else without_password(url)
+        said.append(f"{shown} cannot be used: {error}; move it away, or name another storage")
     return said
 
 
