@@ -68,7 +68,7 @@ def _opened(found: list[Path], dialect: Dialect) -> TableFiles:
         batches=lambda file, plan: batches(file, dialect, plan),
         text=text,
         signs=signs,
-        hint=_title_hint(found[0], dialect),
+        hint=lambda: _title_hint(found[0], dialect),
     )
 
 

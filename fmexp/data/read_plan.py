@@ -40,7 +40,7 @@ class TableFiles:
         text: how their characters and numbers are written, where they are text.
         signs: as `ReadPlan.signs`, of all columns of numbers.
         lists: columns whose cells are lists of categories, not texts.
-        hint: what to look at where the columns are not as the user says.
+        hint: says what to look at where the columns are not as the user says.
     """
 
     found: list[Path]
@@ -52,7 +52,7 @@ class TableFiles:
     text: TextFormat = TextFormat()  # noqa: RUF009 -- frozen
     signs: Mapping[str, str] = field(default_factory=dict)
     lists: Sequence[str] = ()
-    hint: str = ""
+    hint: Callable[[], str] = str
 
 
 class ReadPlan:

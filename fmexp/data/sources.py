@@ -149,7 +149,7 @@ def _schema(
     try:
         schema = infer(sample, opened.n_rows, options, where, task, signs)
     except DataError as error:
-        raise DataError(f"{error}{opened.hint}") from None
+        raise DataError(f"{error}{opened.hint()}") from None
     elsewhere = {name for each in joined for name in each.names}
     own = [("target", schema.target), ("split.by", by.column), ("data.weight", data.weight)]
     own += [("data.history", name) for pair in options.history.items() for name in pair]
