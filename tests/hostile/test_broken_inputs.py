@@ -235,7 +235,7 @@ def test_memory_that_ends_anywhere_ends_in_a_sentence(here, monkeypatch, capsys)
     def run_out(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("fmexp.cli.jobs.load", run_out)
+    monkeypatch.setattr("fmexp.cli.jobs.load_for", run_out)
     assert main(["run", "tracking=none"]) == 1
     assert "there is not enough memory" in capsys.readouterr().err
 
