@@ -44,6 +44,9 @@ RUN_KEY_TAG = "fmexp.run_key"
 CANDIDATE_TAG = "fmexp.candidate"
 _NAMES = 100  # params, and tags, in one log_batch
 _POINTS = 800  # so that all three together stay below 1000
+_POINTS_AGAIN = 100
+"""MLflow before 3.10 refuses a longer batch that has points which are there already."""
+
 _LONGEST_PARAM = 6000
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TAG = 8000
@@ -245,8 +248,16 @@ class Store:
         all_params = [Param(*item) for item in _cut_all(params or {}, _LONGEST_PARAM).items()]
         all_tags = [RunTag(*item) for item in _cut_all(tags or {}, _LONGEST_TAG).items()]
         while metrics or all_params or all_tags:  # as few calls as MLflow's limits allow
-            batch = metrics[:_POINTS], all_params[:_NAMES], all_tags[:_NAMES]
-            _raced(self._client.log_batch, run_id, *batch)
+            points_of_batch = metrics[:_POINTS]
+            rest = all_params[:_NAMES], all_tags[:_NAMES]
+            try:
+                _raced(self._client.log_batch, run_id, points_of_batch, *rest)
+            except MlflowException as error:
+                if not _RACE.search(str(error)) or len(points_of_batch) <= _POINTS_AGAIN:
+                    raise
+                for start in range(0, len(points_of_batch), _POINTS_AGAIN):
+                    some = points_of_batch[start : start + _POINTS_AGAIN]
+                    _raced(self._client.log_batch, run_id, some, *rest)
             metrics, all_params, all_tags = (
                 metrics[_POINTS:], all_params[_NAMES:], all_tags[_NAMES:],
             )  # fmt: skip
