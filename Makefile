@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := fmexp hydra_plugins tests benchmarks docs examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install torch run ui test lint types unit settings wheel bench soak clean
+.PHONY: help install torch run ui test lint types unit settings wheel compat bench soak clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ settings: .venv/dev ## tests that touch torch or kernels, on code paths of other
 wheel: .venv/dev
 	$(BIN)/python tests/check_wheel.py
 
+compat: ## the tests with the lowest and the highest versions of what fmexp needs (half an hour)
+	$(PYTHON) tests/check_compat.py $(SET) -n 2 --dist worksteal
+
 bench: .venv/bench ## every benchmark, each with its table
 	for script in $$(grep -l __main__ benchmarks/*.py); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
@@ -55,7 +58,7 @@ soak: .venv/dev ## kill, race and repeat far more often than the tests do (half 
 	FMEXP_SOAK=1 $(BIN)/pytest -q tests/test_sweep_crashes.py tests/test_sweep_races.py tests/test_record_server.py tests/test_ui.py tests/test_clusters.py tests/test_sweep_machines.py tests/test_slurm.py tests/test_scale.py tests/test_data_exports.py tests/hostile
 
 clean: ## remove .venv and what tools left
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .compat dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The environment is made anew when the pins change. Each of these is one call of pip; all cores
 # compile what pip would compile with one, tests of other packages left out.

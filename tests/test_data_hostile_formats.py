@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from fmexp.errors import DataError
@@ -92,7 +93,7 @@ def test_parquet_kinds_are_taken_as_csv_would(tmp_path: Path) -> None:
             "id": pa.array([7, None, 7], pa.int64()),
             "name": pa.array(["x", "y", None]).dictionary_encode(),
             "flag": [True, False, True],
-            "half": pa.array([0.5, 1.5, 2.5], pa.float16()),
+            "half": pa.array(np.array([0.5, 1.5, 2.5], np.float16)),
             "y": pa.array([1, 2, 3], pa.int8()),
         }
     )
