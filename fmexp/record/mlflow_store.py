@@ -44,9 +44,7 @@ RUN_KEY_TAG = "fmexp.run_key"
 CANDIDATE_TAG = "fmexp.candidate"
 _NAMES = 100  # params, and tags, in one log_batch
 _POINTS = 800  # so that all three together stay below 1000
-_POINTS_AGAIN = 100
-"""MLflow before 3.10 refuses a longer batch that has points which are there already."""
-
+_POINTS_AGAIN = 100  # MLflow before 3.10 refuses longer batches with points that are there
 _LONGEST_PARAM = 6000
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TAG = 8000
