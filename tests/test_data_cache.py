@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -230,6 +231,24 @@ def test_what_another_process_has_made_meanwhile_is_not_replaced(tmp_path: Path)
         return (tmp_path / "made").stat().st_ino
 
     assert made(1) == made(1) != made(2)
+
+
+def test_a_folder_that_another_process_takes_for_abandoned_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the moment in which its lock appears and that in which it is held."""
+    flock, swept = fcntl.flock, list[Path]()
+
+    def late(lock: IO[str], how: int) -> None:
+        if not swept:
+            swept.append(tmp_path)
+            cache._remove_abandoned(tmp_path)
+        flock(lock, how)
+
+    monkeypatch.setattr("fmexp.data.cache.fcntl.flock", late)
+    with cache.new_folder(tmp_path / "made") as folder:
+        (folder / "0.bin").touch()
+    assert (tmp_path / "made" / "0.bin").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_in_words(

@@ -144,9 +144,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(home)
-        made.mkdir()
-        with (made / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(made):
             yield made
             _put_in_place(made, folder)
             (folder / LOCK).unlink(missing_ok=True)
@@ -155,6 +153,18 @@ def new_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(made, ignore_errors=True)
         _remove_empty(made_by_us)
+
+
+@contextmanager
+def _locked(made: Path) -> Iterator[None]:
+    """Make a folder and hold its lock; again where another took it for abandoned before that."""
+    while True:
+        made.mkdir()
+        with (made / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (made / LOCK).exists():
+                yield
+                return
 
 
 def _remove_empty(folders: list[Path]) -> None:
