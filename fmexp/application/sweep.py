@@ -6,7 +6,7 @@ import copy
 import sys
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf, open_dict
 
@@ -95,5 +95,6 @@ def _without_secrets(config: DictConfig) -> DictConfig:
         for key in ("hydra.sweeper.storage", "hydra.sweeper.tracking.uri"):
             if isinstance(text := OmegaConf.select(shown, key), str):
                 OmegaConf.update(shown, key, no_password(text))
-        shown.hydra.overrides.hydra = [no_password(line) for line in shown.hydra.overrides.hydra]
+        lines = cast("list[str]", OmegaConf.to_container(shown.hydra.overrides.hydra))
+        shown.hydra.overrides.hydra = [no_password(line) for line in lines]
     return shown
