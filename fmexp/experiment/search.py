@@ -115,7 +115,8 @@ def _application(command: Command, plan: TrialPlan, data: Dataset) -> Applicatio
         uri = locate_store(given, config.tracking.uri, os.environ).uri
         experiment = config.tracking.experiment
     path = getattr(config.data, "path", "")
-    local = {"config_tree": composed.config_tree}  # another machine's data may lie elsewhere
+    # another machine's data may lie elsewhere; and a study may be another's
+    local = {"config_tree": composed.config_tree, "variants": plan.variants}
     return Application(
         name=one_run.data_name(config),
         config={k: v for k, v in flatten(shared).items() if k != "data.path"},

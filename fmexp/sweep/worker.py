@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
+from fmexp.errors import UserError
 from fmexp.record.passwords import without_password
 from fmexp.record.tracker import Outcome
 from fmexp.sweep.duplicates import Duplicates
@@ -159,6 +160,7 @@ class Worker:
     def _evaluate(self, point: Point, reporter: Reporter) -> Evaluation:
         """What the task makes of a point; a trial that fails is a result."""
         try:
+            _refuse_resolvers(point)
             return self._task.evaluate(point, reporter)
         except KeyboardInterrupt:
             return Evaluation(Outcome.INTERRUPTED, reason="interrupted")
@@ -179,3 +181,14 @@ class Worker:
             raise Ended(EXHAUSTED)
         if view.failed > limits.max_failure_rate * limits.n_trials:
             raise Ended(FAILURES)
+
+
+def _refuse_resolvers(point: Point) -> None:
+    """A study may be another's: its values call none of OmegaConf's resolvers, such as oc.env.
+
+    Raises:
+        UserError: one would.
+    """
+    for key, value in point.items():
+        if isinstance(value, str) and "${" in value and ":" in value:
+            raise UserError(f"{key}={value}: a value that is swept cannot call a resolver")

@@ -40,3 +40,32 @@ def test_the_state_of_cmaes_in_a_study_runs_nothing(state, here, capsys):
     assert main([*SWEEP, *CMAES, "hydra.sweeper.n_trials=3"]) == 2
     assert "trial 0 of the study holds no state of CMA-ES" in capsys.readouterr().err
     assert not (here / "it-ran").exists()
+
+
+def test_a_value_of_a_study_cannot_ask_for_the_environment(here, monkeypatch, capsys):
+    """What a value was resolved to would stand in the trial's reason, which the study keeps."""
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    sweep = ["run", "-m", "tracking=none", "training.epochs=1", "model.k=2,3"]
+    assert main([*sweep, "hydra.sweeper.n_trials=1"]) == 0
+    journal = here / "optuna.journal"
+    text = journal.read_text()
+    assert '\\"choices\\": [2, 3]' in text
+    asks = '\\"choices\\": [2, \\"${oc.env:TOKEN}\\"]'
+    journal.write_text(text.replace('\\"choices\\": [2, 3]', asks))
+    assert main([*sweep, "hydra.sweeper.n_trials=2"]) == 0
+    printed = capsys.readouterr()
+    assert "s3cr3t" not in printed.out + printed.err + journal.read_text()
+    assert "model.k=${oc.env:TOKEN}: a value that is swept cannot call a resolver" in printed.out
+
+
+def test_what_a_choice_stands_for_is_not_taken_from_a_study(here, monkeypatch, capsys):
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    sweep = ["run", "-m", "tracking=none", "training.epochs=1", "backend=numpy_sgd,gibbs"]
+    assert main([*sweep, "hydra.sweeper.n_trials=1"]) == 0
+    journal = here / "optuna.journal"
+    text = journal.read_text()
+    assert '"burn_in":null' in text
+    journal.write_text(text.replace('"burn_in":null', '"burn_in":"${oc.env:TOKEN}"'))
+    assert main([*sweep, "hydra.sweeper.n_trials=2"]) == 0
+    printed = capsys.readouterr()
+    assert "s3cr3t" not in printed.out + printed.err + journal.read_text()
