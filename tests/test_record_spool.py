@@ -112,9 +112,9 @@ def test_the_spool_is_readable_by_its_user_only(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
-    (tmp_path / ".fmexp").write_text("a file is in the way")
+    (tmp_path / "folder").write_text("a file is in the way")
     with pytest.raises(StoreError, match=r"cannot be written .* tracking=none"):
-        spool.become_owner(tmp_path, TO)
+        spool.become_owner(tmp_path / "folder", TO)
 
 
 class SlowServer:
