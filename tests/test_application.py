@@ -65,6 +65,12 @@ def test_a_dictionary_gives_all_metrics_and_the_named_one_ranks(app, tmp_path):
     assert best == {"name": "fmexp", "best_params": {"x": 0.5}, "best_value": 0.5}
 
 
+def test_a_choice_may_refer_to_other_values(app, monkeypatch):
+    monkeypatch.setenv("PLACE", "here")
+    runs = app.sweep(lambda cfg: len(cfg.name), "name='${oc.env:PLACE}/a',b")
+    assert [runs[n].metrics["objective"] for n in range(2)] == [6, 1]
+
+
 @pytest.mark.parametrize(("value", "words"), [
     (None, "the function returned None; a sweep needs a number"),
     ("good", "a metric must be a number, got objective='good'"),

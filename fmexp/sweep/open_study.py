@@ -100,6 +100,11 @@ def _go_on(search: Search, study: SweepStudy) -> None:
             f"the study {study.name} is of another sweep: unlike this one in {unlike}; "
             "give another hydra.sweeper.study_name, or the same configuration"
         )
+    if study.space.to_json() != search.space.to_json():  # its values reach the configuration
+        raise ConfigError(
+            f"the study {study.name} holds another space than it says it does: another program has "
+            "changed it; give another hydra.sweeper.study_name"
+        )
     print(f"continuing the study {study.name}; {progress.so_far(search, study)}")
     began = study.optuna.user_attrs.get(VERSION, __version__)
     if began != __version__:

@@ -6,6 +6,7 @@ Workers never wait for each other: who is free asks.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import traceback
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ TOO_COSTLY = (
     "tried again (hydra.sweeper.relaunch)"
 )
 """Why a point fails that kills who evaluates it."""
+
+_log = logging.getLogger(__name__)
 
 
 class Ended(Exception):  # noqa: N818 (no error: why a worker stops asking)
@@ -156,11 +159,15 @@ class Worker:
         except SpaceExhaustedError:
             self._study.drop(trial.number, DISCARD)
             raise Ended(EXHAUSTED) from None
+        except ValueError as error:  # a choice that is none, which another program enqueued
+            _log.warning("trial %d is dropped: %s", trial.number, error)
+            self._study.drop(trial.number, DISCARD)
+            raise UpdateFinishedTrialError from error
 
     def _evaluate(self, point: Point, reporter: Reporter) -> Evaluation:
         """What the task makes of a point; a trial that fails is a result."""
         try:
-            _refuse_resolvers(point)
+            _refuse_resolvers(self._study.space.outside(point))
             return self._task.evaluate(point, reporter)
         except KeyboardInterrupt:
             return Evaluation(Outcome.INTERRUPTED, reason="interrupted")
@@ -183,12 +190,12 @@ class Worker:
             raise Ended(FAILURES)
 
 
-def _refuse_resolvers(point: Point) -> None:
-    """A study may be another's: its values call none of OmegaConf's resolvers, such as oc.env.
+def _refuse_resolvers(outside: Point) -> None:
+    """Values that are not of the space may be another's: they call no resolver, such as oc.env.
 
     Raises:
         UserError: one would.
     """
-    for key, value in point.items():
+    for key, value in outside.items():
         if isinstance(value, str) and "${" in value and ":" in value:
-            raise UserError(f"{key}={value}: a value that is swept cannot call a resolver")
+            raise UserError(f"{key}={value}: a value that was enqueued cannot call a resolver")

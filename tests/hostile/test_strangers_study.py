@@ -7,9 +7,13 @@ import os
 import pickle
 from pathlib import Path
 
+import optuna
 import pytest
 
 from fmexp.cli.parser import main
+from fmexp.sweep.election import is_auxiliary
+from fmexp.sweep.space import OUTSIDE
+from fmexp.sweep.storage import open_storage
 
 SWEEP = ["run", "-m", "tracking=none", "training.epochs=1", "model.k=range(2,40)",
          "training.learning_rate=interval(0.001,0.1)"]  # fmt: skip
@@ -52,10 +56,28 @@ def test_a_value_of_a_study_cannot_ask_for_the_environment(here, monkeypatch, ca
     assert '\\"choices\\": [2, 3]' in text
     asks = '\\"choices\\": [2, \\"${oc.env:TOKEN}\\"]'
     journal.write_text(text.replace('\\"choices\\": [2, 3]', asks))
-    assert main([*sweep, "hydra.sweeper.n_trials=2"]) == 0
+    assert main([*sweep, "hydra.sweeper.n_trials=2"]) == 2
     printed = capsys.readouterr()
     assert "s3cr3t" not in printed.out + printed.err + journal.read_text()
-    assert "model.k=${oc.env:TOKEN}: a value that is swept cannot call a resolver" in printed.out
+    assert "holds another space than it says it does" in printed.err
+
+
+@pytest.mark.parametrize("how", ["as Optuna does", "as fmexp does"])
+def test_an_enqueued_value_cannot_ask_for_the_environment(how, here, monkeypatch, capsys):
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    sweep = ["run", "-m", "tracking=none", "training.epochs=1", "model.k=2,3,4"]
+    assert main([*sweep, "hydra.sweeper.n_trials=1"]) == 0
+    storage = open_storage(f"journal://{here}/optuna.journal", here)
+    names = [name for name in optuna.get_all_study_names(storage) if not is_auxiliary(name)]
+    study, asks = optuna.load_study(study_name=names[0], storage=storage), "${oc.env:TOKEN}"
+    inside = how == "as Optuna does"
+    study.enqueue_trial(
+        {"model.k": asks} if inside else {}, {} if inside else {OUTSIDE: {"model.k": asks}}
+    )
+    assert main([*sweep, "hydra.sweeper.n_trials=3", "hydra.sweeper.max_failure_rate=1"]) == 0
+    printed = capsys.readouterr()
+    assert "s3cr3t" not in printed.out + printed.err + (here / "optuna.journal").read_text()
+    assert ("is dropped" if inside else "cannot call a resolver") in printed.out + printed.err
 
 
 def test_what_a_choice_stands_for_is_not_taken_from_a_study(here, monkeypatch, capsys):
