@@ -98,7 +98,10 @@ def sparse(old: ModuleType, lanes: int, dtype: str, kind: str, way: str) -> None
     fields = [g.integers(begin, end, n_rows) for begin, end in itertools.pairwise(bounds)]
     indices, indptr = np.stack(fields, 1).astype(np.int32).ravel(), np.arange(0, 5 * n_rows + 1, 5)
     one_hot, y = kind == "one-hot", g.normal(size=n_rows).astype(number)
-    values = np.abs(g.normal(0.8, 0.3, len(indices) * (not one_hot))).astype(number)
+    values = np.abs(g.normal(0.8, 0.3, len(indices) * (not one_hot)))
+    if way == "of one length":
+        values /= np.repeat(np.sqrt(np.add.reduceat(np.square(values), indptr[:-1])), 5)
+    values = values.astype(number)
     order = g.permutation(n_rows) if way == "shuffled" else AS_THEY_COME
     V = np.zeros((n, now.table_width(lanes, number)), number)
     V[:, :lanes] = g.normal(0, 0.01, (n, lanes))
@@ -149,6 +152,8 @@ def main() -> None:
         (8, 32), numbers, ("values", "one-hot"), ("in order", "shuffled")
     ):
         sparse(old, lanes, dtype, kind, way)
+    for lanes, dtype in itertools.product((8, 32), numbers):
+        sparse(old, lanes, dtype, "values", "of one length")
     for (lanes, n_rows, n), dtype in itertools.product(
         ((16, 5_000, 64), (8, 8_000, 25), (8, 100, 8)), numbers
     ):

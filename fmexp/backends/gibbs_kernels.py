@@ -161,6 +161,16 @@ def _move(
 
 
 @inlined
+def _key_of(ids: Any, ks: Any, p: int, begin: int, end: int, size: int, dense: bool) -> int:
+    """Where the key of entry p is in the table of keys; a later one is asked for in advance."""
+    if not dense and p + KEYS_AHEAD < end:
+        ahead = np.int64(get(ids, p + KEYS_AHEAD)) * size
+        for line in range(0, size, 8):
+            prefetch(ks, ahead + line)
+    return (p - begin if dense else np.int64(get(ids, p))) * size
+
+
+@inlined
 def _gather_keys(
     ids: Any, xs: Any, ks: Any, begin: int, end: int, v: Any, lanes: int, one_hot: bool, dense: bool
 ) -> Any:
@@ -169,11 +179,7 @@ def _gather_keys(
     hh, hx, xx, he, xe = _products(zeros), zeros, 0.0, zeros, 0.0
     size, mean = lanes * lanes + 2 * lanes + BESIDE, lanes * lanes
     for p in range(begin, end):
-        if not dense and p + KEYS_AHEAD < end:
-            ahead = np.int64(get(ids, p + KEYS_AHEAD)) * size
-            for line in range(0, size, 8):
-                prefetch(ks, ahead + line)
-        at = (p - begin if dense else np.int64(get(ids, p))) * size
+        at = _key_of(ids, ks, p, begin, end, size, dense)
         beside = at + mean + 2 * lanes
         x, e, n = 1.0 if one_hot else get(xs, p), get(ks, beside + ERROR), get(ks, beside + COUNT)
         x_ = fill(x, zeros)
@@ -196,11 +202,7 @@ def _move_keys(
     size, mean = lanes * lanes + 2 * lanes + BESIDE, lanes * lanes
     dv, dw = load(d, 0, v), get(d, lanes)
     for p in range(begin, end):
-        if not dense and p + KEYS_AHEAD < end:
-            ahead = np.int64(get(ids, p + KEYS_AHEAD)) * size
-            for line in range(0, size, 8):
-                prefetch(ks, ahead + line)
-        at = (p - begin if dense else np.int64(get(ids, p))) * size
+        at = _key_of(ids, ks, p, begin, end, size, dense)
         beside = at + mean + 2 * lanes
         x, m = 1.0 if one_hot else get(xs, p), load(ks, at + mean, v)
         x_ = fill(x, v)
