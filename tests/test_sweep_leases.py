@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 
 from fmexp.record.spool import folder_id
 from fmexp.record.tracker import Outcome
+from fmexp.sweep import interrupt, launch
 from fmexp.sweep.election import Election
 from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.failover.leases import (
@@ -240,6 +242,17 @@ def test_a_run_is_of_the_folder_that_its_worker_spooled_in_whatever_that_is_call
     assert is_of(lease, folder_id(tmp_path / "mounted"))
     assert not is_of(lease, folder_id(elsewhere))
     assert is_of(FOREIGN, folder_id(here))  # of a worker that recorded nothing
+
+
+def test_a_leader_of_another_host_that_has_died_is_waited_out(study, monkeypatch):
+    monkeypatch.setenv("FMEXP_LEASE_SECONDS", "1")
+    storage, stop = study._storage, interrupt.Stop()
+    dead = storage.create_new_study([StudyDirection.MINIMIZE], "s/records/leader/1")
+    storage.set_study_system_attr(dead, "a", FOREIGN)
+    election = Election(storage, "s/records")
+    assert not election.is_won()
+    assert launch._wins(election, stop)
+    election.tidy()
 
 
 def test_runs_that_never_arrived_are_made_by_one_command_at_a_time(study, tmp_path):

@@ -6,7 +6,7 @@ groups; at other points a copy has the changed keys set, as Hydra would set them
 
 from __future__ import annotations
 
-import pickle
+import copy
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ class HydraJobs:
     def __post_init__(self) -> None:
         self._parsed = OverridesParser.create().parse_overrides(self.arguments)
         self._groups: dict[str, bool] = {}
-        self._composed: dict[tuple[str, ...], bytes] = {}
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     @property
     def parsed(self) -> list[Override]:
@@ -108,9 +108,8 @@ class HydraJobs:
         with composing():
             if same not in self._composed:
                 loader = self.context.config_loader
-                composed = loader.load_sweep_config(self.config, list(lines.values()))
-                self._composed[same] = pickle.dumps(composed)
-            config: DictConfig = pickle.loads(self._composed[same])  # noqa: S301 (a copy, in a fifth of the time)
+                self._composed[same] = loader.load_sweep_config(self.config, list(lines.values()))
+            config = copy.deepcopy(self._composed[same])
             for key, x in plain.items():
                 OmegaConf.update(config, key.lstrip("+"), x, merge=True)
         with open_dict(config):

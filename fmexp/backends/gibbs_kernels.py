@@ -161,7 +161,7 @@ def _move(
 
 
 @inlined
-def _key_of(ids: Any, ks: Any, p: int, begin: int, end: int, size: int, dense: bool) -> int:
+def _key_of(ids: Any, ks: Any, p: int, begin: int, end: int, size: int, dense: bool) -> Any:
     """Where the key of entry p is in the table of keys; a later one is asked for in advance."""
     if not dense and p + KEYS_AHEAD < end:
         ahead = np.int64(get(ids, p + KEYS_AHEAD)) * size

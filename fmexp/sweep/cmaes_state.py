@@ -30,6 +30,7 @@ _NEEDED = {
     *((module, name) for module in ("numpy._core.multiarray", "numpy.core.multiarray")
       for name in ("_reconstruct", "scalar")),
     ("numpy", "ndarray"), ("numpy", "dtype"),
+    ("numpy._core.numeric", "_frombuffer"),  # of pickle's protocol 5, Python 3.14's default
 }  # fmt: skip
 """All that a state is made of."""
 

@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM: stop at the next epoch, keep what was learned.
 
-SIGTERM ends a command within ten seconds, and so does Ctrl-C a sweep.
+SIGTERM ends a command within ten seconds, and so does Ctrl-C a sweep of `fmexp run`.
 """
 
 from __future__ import annotations

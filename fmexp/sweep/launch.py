@@ -19,6 +19,7 @@ from fmexp.record.tracker import Outcome, close, nothing
 from fmexp.sweep import interrupt, progress
 from fmexp.sweep.election import Election
 from fmexp.sweep.failover.failover import Failover
+from fmexp.sweep.failover.leases import lease_seconds
 from fmexp.sweep.open_study import open_study
 from fmexp.sweep.patient_storage import stop_waiting_when
 from fmexp.sweep.pool import LEAVING_SECONDS, WorkerPool
@@ -189,16 +190,25 @@ def _run(
         outcome = _outcome(study, reason)
         words = progress.in_words(search, study)
         records = Election(storage, f"{study.name}/records")
-        is_alone = not job.uri or sqlite_path(job.uri) is not None or records.is_won()
-        sweep_run.finish(outcome, reason, words, failover.children(is_alone))
+        is_contested = bool(job.uri) and sqlite_path(job.uri) is None
+        makes_missing = not is_contested or _wins(records, stop)
+        sweep_run.finish(outcome, reason, words, failover.children(makes_missing))
         meanwhile = sweep_run.take_part
     finally:
         delivery, lost = close(tracker, meanwhile, LEAVING_SECONDS if stop else math.inf)
         Path(job.stop_file).unlink(missing_ok=True)
-    if is_alone:
+    if is_contested and makes_missing:
         records.tidy()
     _analyze(job.uri)
     return _Ended(reason, outcome, delivery, lost, pool.losses)
+
+
+def _wins(election: Election, stop: interrupt.Stop) -> bool:
+    """Whether this command leads, after as long as it takes to see that another leader is dead."""
+    until = time.monotonic() + lease_seconds() + 1
+    while not (won := election.is_won()) and not stop and time.monotonic() < until:
+        time.sleep(0.25)
+    return won
 
 
 def _workers_here(search: Search) -> Work:

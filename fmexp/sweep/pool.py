@@ -159,7 +159,8 @@ class WorkerPool:
                         until = min(until, time.monotonic() + LEAVING_SECONDS)
                     if self.asked() or self.reasons:
                         jobs.cancel(waiting_only=not self.asked())
-                    time.sleep(max(worker_process.LOOK_SECONDS, n_jobs / 100))  # each is looked for
+                    each = max(worker_process.LOOK_SECONDS, n_jobs / 100)
+                    time.sleep(min(each, 1.0))  # a signal does not end it
             finally:
                 jobs.abandon()
 

@@ -193,7 +193,7 @@ def _own_folder(folder: str) -> Path:
             )
     made = home / new_key()
     made.mkdir(mode=0o700)
-    return made / Path(folder).absolute().relative_to(home)
+    return made / Path(folder).expanduser().absolute().relative_to(home)
 
 
 def _returned(job: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from fmexp.record.tracker import Outcome
-from fmexp.sweep.trial_status import OUTCOME, WORKER, counts
+from fmexp.sweep.trial_status import WORKER, counts, outcome_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -50,7 +50,7 @@ class View:
             return
         insort(self._ended, trial.number)
         self._by_point.setdefault(self._space.key(self._space.point(trial)), trial)
-        self.failed += trial.user_attrs.get(OUTCOME) == Outcome.FAILED
+        self.failed += outcome_of(trial) == Outcome.FAILED
         if trial.state is TrialState.COMPLETE:
             self.best = self._study.better(self.best, trial.value)
 

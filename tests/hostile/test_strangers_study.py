@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 
@@ -44,6 +46,17 @@ def test_the_state_of_cmaes_in_a_study_runs_nothing(state, here, capsys):
     assert main([*SWEEP, *CMAES, "hydra.sweeper.n_trials=3"]) == 2
     assert "trial 0 of the study holds no state of CMA-ES" in capsys.readouterr().err
     assert not (here / "it-ran").exists()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_the_state_of_cmaes_is_read_as_each_python_writes_it(protocol):
+    cmaes = pytest.importorskip("cmaes")
+    from fmexp.sweep.cmaes_state import _checked, _Numbers
+
+    state = cmaes.CMA(mean=np.zeros(2), sigma=1.0, bounds=np.array([[-1.0, 1.0]] * 2))
+    state.tell([(state.ask(), float(i)) for i in range(state.population_size)])
+    text = pickle.dumps(state, protocol)
+    assert _checked(_Numbers(io.BytesIO(text)).load()).generation == 1
 
 
 def test_a_value_of_a_study_cannot_ask_for_the_environment(here, monkeypatch, capsys):

@@ -13,6 +13,7 @@ import optuna
 
 from fmexp.errors import FmexpError, UserError
 from fmexp.record import spool
+from fmexp.record.locate import sqlite_path
 from fmexp.record.passwords import without_password
 from fmexp.record.query_status import close_running, ended_in_store
 from fmexp.sweep.election import is_auxiliary
@@ -41,14 +42,14 @@ def look_at_studies(folder: Path, uri: str, fix: bool, storage: str | None = Non
         UserError: no study can be kept there, or the file is not there.
     """
     url = locate_storage(storage, folder)
-    is_file = url.startswith(("journal:", "sqlite:"))
-    file = Path(url.partition("://")[2].replace("//", "/", 1)) if is_file else None
+    is_journal = url.startswith("journal://")
+    file = Path(url.removeprefix("journal://")) if is_journal else sqlite_path(url)
     if file is not None and not file.exists():
         if storage is None:
             return []
         raise UserError(f"--storage: there is no {file}; a sweep's command makes it")
     said = []
-    if url.startswith("journal://") and file is not None and is_torn(file):
+    if is_journal and file and is_torn(file):
         if not fix:
             return [f"{file.name} ends in half a line (a kill?): {FIX} puts it aside"]
         said.append(f"{file.name} ended in half a line: it lies beside it now")
@@ -57,8 +58,12 @@ def look_at_studies(folder: Path, uri: str, fix: bool, storage: str | None = Non
             opened = open_storage(url, folder)
             names = optuna.get_all_study_names(opened)
             for name in (each for each in names if not is_auxiliary(each)):
-                said += _look_at(SweepStudy(opened, name, url), folder, uri, fix)
-    except (FmexpError, KeyError, TypeError) as error:  # a study of another program has no plan
+                try:
+                    said += _look_at(SweepStudy(opened, name, url), folder, uri, fix)
+                except (UserError, KeyError, TypeError) as error:  # another program's has no plan
+                    why = error if isinstance(error, UserError) else "no sweep of fmexp, or damaged"
+                    said.append(f"study {name} is left alone: {why}")
+    except FmexpError as error:
         shown = file.name if file else without_password(url)
         said.append(f"{shown} cannot be used: {error}; move it away, or name another storage")
     return said
