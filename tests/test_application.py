@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import make_dataclass
 
 import numpy as np
 import optuna
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, RunMode
@@ -63,6 +65,14 @@ def test_a_dictionary_gives_all_metrics_and_the_named_one_ranks(app, tmp_path):
     assert app.parent.links["fmexp.winner"] == runs[1].key
     best = OmegaConf.load(tmp_path / "jobs" / "optimization_results.yaml")
     assert best == {"name": "fmexp", "best_params": {"x": 0.5}, "best_value": 0.5}
+
+
+def test_a_structured_configuration_keeps_its_class_wherever_that_was_made(app):
+    part = make_dataclass("Part", [("size", int, 1)])
+    ConfigStore.instance().store(group="part", name="one", node=part)
+    runs = app.sweep(lambda cfg: float(OmegaConf.get_type(cfg.part) is part), "+part=one", "x=1,2")
+    assert [runs[n].outcome for n in range(2)] == ["completed"] * 2
+    assert runs[1].metrics["objective"] == 1.0
 
 
 def test_a_choice_may_refer_to_other_values(app, monkeypatch):
