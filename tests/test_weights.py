@@ -245,6 +245,21 @@ def test_weights_far_from_one_are_pointed_out_where_their_size_matters(backend, 
     assert not found(1.5)
 
 
+def test_what_may_go_wrong_is_judged_by_the_rows_that_count_and_as_much_as_they_do():
+    X, y = rows_of("dense", "regression")
+    many, wild = random_rows(500, 6, density=1.0), np.append(np.zeros(499), 1e6)
+    for last in (1.0, 0.0):
+        held = part("dense", many, wild, np.append(np.ones(499), last))
+        data: Any = FakeDataset(held, None, FakeEncoder(["x"]))
+        found = "".join(stability.cautions(make_config(cap_steps=True), data))
+        assert ("the target reaches" in found) == bool(last)
+    data = FakeDataset(part("dense", X, y, np.full(60, 9.0)), None, FakeEncoder(["x"]))
+    config = make_config(learning_rate=0.001, reg_w=300.0)
+    why = stability.reason(config, data, random_parameters(6, 3), 0)
+    assert "the largest weight of a row (9) times training.reg_w=300 is above 2" in why
+    assert "at most 0.0001 is safe" in why
+
+
 @pytest.mark.parametrize("weights", [np.ones(60), np.linspace(0.1, 9, 60)])
 def test_a_rate_is_stable_by_what_weights_make_of_the_steps(weights):
     X, _ = rows_of("dense", "regression")

@@ -1,1 +1,1 @@
-"""The two ways to train a Factorization Machine."""
+"""The ways to train a Factorization Machine (`base.MODULES`)."""

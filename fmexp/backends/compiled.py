@@ -58,6 +58,10 @@ def compile_cached(function: Callable[..., Any]) -> Callable[..., Any]:
         return jit(function)
 
 
+NONE = np.zeros(0)
+"""The weights of rows that have none."""
+
+
 def _scratch_folder() -> str:
     """A folder that only this user can write: what lies in the cache is executed."""
     folder = Path(tempfile.gettempdir()) / f"fmexp-numba-{os.getuid()}"

@@ -9,16 +9,16 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends import gibbs_kernels, probit_kernels
+from fmexp.backends.compiled import NONE
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.backends.gibbs_prior import prior_scales
-from fmexp.backends.gibbs_relations import NONE
 from fmexp.backends.scoring import Predictive, Scorer
 from fmexp.config.schema import GibbsConfig
 from fmexp.data.budget import claim
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 from fmexp.data.loading import check_weights
-from fmexp.data.related import Related, parted
+from fmexp.data.related import Related
 from fmexp.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class GibbsTrainer:
             order = features.by_key()
             features, target = features.take(order), target[order]
             weights = weights if weights is None else weights[order]
-        own, blocks = parted(features)
+        own = features.own if isinstance(features, Related) else features
+        blocks = features.blocks if isinstance(features, Related) else ()
         n_keys = sum(len(block.rows) for block in blocks)
         _claim(n_rows, len(self._keep), n_features, parameters.k, n_keys)
         scales = prior_scales(features, parameters.k, weights)
@@ -123,12 +124,14 @@ class GibbsTrainer:
 
     def _said(self, features: FeatureRows) -> np.ndarray:
         """The predictive mean of rows; of the same rows again only new samples are looked at."""
-        if not self._kept:
-            return self._by(Predictive(features, self._task), [self._sample()])
         if self._seen is None or self._seen[0] is not features:
             self._seen = features, Predictive(features, self._task)
         known = self._seen[1]
-        return self._by(known, self._kept[known.samples :])
+        if self._kept:
+            return self._by(known, self._kept[known.samples :])
+        said = self._by(known, [self._sample()])
+        known.forget()
+        return said
 
     @staticmethod
     def _by(known: Predictive, samples: list[fm.Samples]) -> np.ndarray:

@@ -13,9 +13,9 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends import gibbs_kernels, gibbs_prior, probit_kernels
-from fmexp.backends.compiled import aligned_zeros
+from fmexp.backends.compiled import NONE, aligned_zeros
 from fmexp.backends.gibbs_prior import FEATURES, HYPER, LATENT, stream
-from fmexp.backends.gibbs_relations import NONE, Relation
+from fmexp.backends.gibbs_relations import Relation
 from fmexp.backends.side_by_side import SideBySide
 from fmexp.data.features import SMALL_CHUNK_ROWS, chunks
 

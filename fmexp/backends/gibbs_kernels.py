@@ -8,7 +8,8 @@ With weights of the rows, each counts as often as its weight says in every sum o
 is known when a kernel is compiled; rows without weights have empty `row_weights`.
 
 Factors are drawn `lanes` (4 or 8) at a time: eight numbers are a cache line, and the matrix of a
-feature's 8 x 8 products stays in registers. `gibbs_plain` is the readable twin of all of it.
+feature's 8 x 8 products stays in registers. `gibbs_plain` is the readable twin, but for
+relation blocks of weighted rows, which tests compare with rows written out.
 """
 
 # Compiled by Numba, whose types are not Python's:

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import gibbs_kernels
-from fmexp.backends.compiled import aligned_zeros
+from fmexp.backends.compiled import NONE, aligned_zeros
 from fmexp.backends.gibbs_columns import columns_of, cut
 
 if TYPE_CHECKING:
     from fmexp.backends.gibbs_columns import Ranges
     from fmexp.backends.side_by_side import SideBySide
     from fmexp.data.related import Block
-
-
-NONE = np.zeros(0)
-"""The weights of rows that have none."""
 
 
 class Relation:

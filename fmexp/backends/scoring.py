@@ -121,6 +121,10 @@ class Predictive:
         self._noise += noise_variance
         self.samples += 1
 
+    def forget(self) -> None:
+        """Forget the samples; what was made of the rows stays."""
+        self.samples, self._noise = 0, 0.0
+
     @property
     def mean(self) -> np.ndarray:
         """Mean of y_hat, or of the probability that the label is 1; shape (n_rows,)."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmexp.backends import sgd_kernels
-from fmexp.backends.compiled import aligned_zeros
+from fmexp.backends.compiled import NONE, aligned_zeros
 from fmexp.config.schema import NumpySgdConfig
 from fmexp.data.features import CSR, SMALL_CHUNK_ROWS, chunks
 from fmexp.data.related import expanded
@@ -29,8 +29,6 @@ _Step = tuple[float, ...]
 
 _AS_THEY_COME = np.zeros(0, np.int64)
 
-NONE = np.zeros(0)
-"""The weights of rows that have none, where their losses are added up."""
 
 _Heard = tuple[np.ndarray, np.ndarray | float, float]
 """Targets, weights (1 where rows have none), and the largest weight of all rows (else 1)."""
@@ -155,7 +153,7 @@ class DenseLayout:
         self,
         parameters: Parameters,
         dtype: np.dtype[Any],
-        logistic: bool = False,
+        logistic: bool,
         weighted: bool = False,
     ) -> None:
         self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k
@@ -215,7 +213,7 @@ class SparseLayout:
         self,
         parameters: Parameters,
         dtype: np.dtype[Any],
-        logistic: bool = False,
+        logistic: bool,
         weighted: bool = False,
     ) -> None:
         self._lanes, self._k = sgd_kernels.lanes_of(parameters.k), parameters.k

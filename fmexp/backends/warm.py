@@ -11,10 +11,11 @@ import numpy as np
 
 from fmexp import fm
 from fmexp.backends import sgd_kernels
+from fmexp.backends.compiled import NONE
 from fmexp.backends.gibbs_chain import Chain
 from fmexp.backends.gibbs_columns import columns_of
 from fmexp.backends.scoring import Scorer
-from fmexp.backends.sgd import NONE, DenseLayout, SparseLayout
+from fmexp.backends.sgd import DenseLayout, SparseLayout
 from fmexp.data.features import CSR
 from fmexp.data.related import Block, Related
 

@@ -115,7 +115,7 @@ def _application(command: Command, plan: TrialPlan, data: Dataset) -> Applicatio
         uri = locate_store(given, config.tracking.uri, os.environ).uri
         experiment = config.tracking.experiment
     path = getattr(config.data, "path", "")
-    # another machine's data may lie elsewhere; and a study may be another's
+    # not from the study: data may lie elsewhere here, and what a choice stands for is one's own
     local = {"config_tree": composed.config_tree, "variants": plan.variants}
     return Application(
         name=one_run.data_name(config),

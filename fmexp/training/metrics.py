@@ -107,24 +107,11 @@ def log_losses(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def auc(y: np.ndarray, score: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Probability that a row of label 1 scores higher than one of label 0; a tie counts half.
 
-    By ranks (Mann and Whitney 1947). Both labels must occur. A pair of rows counts by the product
-    of their weights.
+    Mann and Whitney 1947. Both labels must occur. A pair of rows counts by the product of their
+    weights.
     """
-    if weights is not None:
-        return _weighted_auc(y, score, weights)
-    order = np.argsort(score, kind="stable")
-    _, group, counts = np.unique(score[order], return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks = (last - (counts - 1) / 2)[group]  # the mean rank of equal scores
-    positive = y[order] == 1
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    above = float(ranks[positive].sum()) - n_positive * (n_positive + 1) / 2
-    return above / (n_positive * n_negative)
-
-
-def _weighted_auc(y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> float:
-    """The same, each score's share of the pairs counted from the weight of those below it."""
     _, group = np.unique(score, return_inverse=True)
-    above, below = (np.bincount(group, weights * (y == label)) for label in (1, 0))
-    won = above * (np.cumsum(below) - below / 2)
+    counted = np.ones(len(y)) if weights is None else weights
+    above, below = (np.bincount(group, counted * (y == label)) for label in (1, 0))
+    won = above * (np.cumsum(below) - below / 2)  # of all pairs
     return float(won.sum() / (above.sum() * below.sum()))

@@ -45,14 +45,15 @@ def cautions(config: Config, dataset: Dataset) -> list[str]:
     found = _weight_cautions(config, dataset)
     if config.backend.name != "numpy_sgd":
         return found
-    if config.task == "regression" and (z := largest_target(dataset.train.target)) > WILD_TARGET:
+    train = dataset.train
+    target = train.target if train.row_weights is None else train.target[train.row_weights > 0]
+    if config.task == "regression" and (z := largest_target(target)) > WILD_TARGET:
         found.append(
             f"the target reaches {z:.3g} standard deviations from its mean in the training rows; "
             "squared error follows few such rows and leaves the others: clip or transform them "
             "(such as by a logarithm), or mend them"
         )
     rate, capped = config.training.learning_rate, config.training.cap_steps
-    train = dataset.train
     limit = (
         np.inf if capped else largest_stable_rate(config.task, train.features, train.row_weights)
     )
@@ -121,12 +122,15 @@ def _causes_sgd(config: Config, dataset: Dataset, parameters: fm.Parameters) -> 
     training = config.training
     rate = training.learning_rate
     L2 = max(("reg_w0", "reg_w", "reg_V"), key=lambda key: getattr(training, key))
-    if rate * getattr(training, L2) > 2.0:
-        return (
-            f"training.learning_rate={rate:g} times training.{L2}={getattr(training, L2):g} is "
-            f"above 2, where L2 alone makes parameters grow: at most {1.0 / rate:.1g} is safe"
-        )
     train = dataset.train
+    heaviest = 1.0 if train.row_weights is None else float(train.row_weights.max())
+    times = "" if train.row_weights is None else f", the largest weight of a row ({heaviest:g})"
+    if rate * heaviest * getattr(training, L2) > 2.0:
+        return (
+            f"training.learning_rate={rate:g}{times} times training.{L2}={getattr(training, L2):g} "
+            "is above 2, where L2 alone makes parameters grow: at most "
+            f"{1.0 / (rate * heaviest):.1g} is safe"
+        )
     limit = rate_for_every_row(config.task, parameters, train.features, train.row_weights)
     safe = f"a training.learning_rate of at most {limit / 2:.1g}" if limit > 0 else "none"
     capped = "" if training.cap_steps else "; training.cap_steps=true caps the steps of such rows"
