@@ -128,7 +128,7 @@ def _causes_sgd(config: Config, dataset: Dataset, parameters: fm.Parameters) -> 
     if rate * heaviest * getattr(training, L2) > 2.0:
         return (
             f"training.learning_rate={rate:g}{times} times training.{L2}={getattr(training, L2):g} "
-            "is above 2, where L2 alone makes parameters grow: at most "
+            f"is above 2, where L2 alone makes parameters grow: a training.{L2} of at most "
             f"{1.0 / (rate * heaviest):.1g} is safe"
         )
     limit = rate_for_every_row(config.task, parameters, train.features, train.row_weights)
