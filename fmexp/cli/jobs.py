@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
         print(note)
     parameters = first_parameters(composed, data)
     tracker = tracker_of(composed, folder)
-    progress = console.Progress(config)
+    progress, seconds = console.Progress(config), math.inf
     try:
         with interrupt.stop_on_signals() as stop:
 
@@ -55,9 +56,14 @@ def run_once(composed: Composed, folder: Path, began: float) -> int:
             result = one_run.run(config, composed.config_tree, data, tracker, watch, parameters)
         progress.clear()
         print(console.outcome(config, data, result), flush=True)
+        if stop and result.fit.outcome is not Outcome.INTERRUPTED:  # training was over by then
+            raise KeyboardInterrupt
         progress.wait()
+    except KeyboardInterrupt:
+        seconds = interrupt.LEAVING_SECONDS
+        raise
     finally:
-        delivery, lost = close(tracker)
+        delivery, lost = close(tracker, seconds=seconds)
         progress.clear()
     print(console.record(config, data, result, delivery, time.monotonic() - began))
     if lost:

@@ -194,8 +194,9 @@ class _SpoolTracker:
         try:
             while self._listener.is_alive():
                 if time.monotonic() - began > seconds:
-                    _log.warning("the record is still being sent, in the background; `fmexp doctor`"
-                                 " in %s shows what waits", self._folder)  # fmt: skip
+                    _log.warning("the record waits in %s, still being sent, in the background; "
+                                 "`fmexp doctor` in %s says what is left",
+                                 self._owner, self._folder)  # fmt: skip
                     return
                 self._listener.join(0.1)
                 meanwhile()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+LEAVING_SECONDS = 3.0
+"""How long a command that the user has stopped waits for others: jobs, the recorder."""
+
 GRACE_SECONDS = 8.0
 """What a command has after SIGTERM to end by itself."""
 

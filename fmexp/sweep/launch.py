@@ -22,7 +22,7 @@ from fmexp.sweep.failover.failover import Failover
 from fmexp.sweep.failover.leases import lease_seconds
 from fmexp.sweep.open_study import open_study
 from fmexp.sweep.patient_storage import stop_waiting_when
-from fmexp.sweep.pool import LEAVING_SECONDS, WorkerPool
+from fmexp.sweep.pool import WorkerPool
 from fmexp.sweep.storage import answering, locate_storage, open_storage
 from fmexp.sweep.sweep_run import SweepRun
 from fmexp.sweep.total import work_to_the_end
@@ -195,7 +195,7 @@ def _run(
         sweep_run.finish(outcome, reason, words, failover.children(makes_missing))
         meanwhile = sweep_run.take_part
     finally:
-        delivery, lost = close(tracker, meanwhile, LEAVING_SECONDS if stop else math.inf)
+        delivery, lost = close(tracker, meanwhile, interrupt.LEAVING_SECONDS if stop else math.inf)
         Path(job.stop_file).unlink(missing_ok=True)
     if is_contested and makes_missing:
         records.tidy()

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from fmexp.errors import FmexpError
 from fmexp.sweep import worker_process
+from fmexp.sweep.interrupt import LEAVING_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 SIGNALLED = 128
 """Exit codes above mean that a signal ended the process."""
-
-LEAVING_SECONDS = 3.0
-"""How long a command that the user has stopped waits for others: jobs, the recorder."""
 
 
 @dataclass

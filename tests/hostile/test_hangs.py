@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -15,6 +16,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from fmexp.cli.parser import main
+from fmexp.experiment import console, one_run
+from fmexp.record.tracker import NULL_TRACKER, Delivery, nothing
+from fmexp.sweep.interrupt import LEAVING_SECONDS
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 DENIED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -76,6 +82,30 @@ def test_an_interrupt_while_waiting_says_where_the_record_waits(server, fmexp):
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert f"the record waits in {events}" in err
+
+
+@pytest.mark.parametrize("moment", ["as training ends", "as its outcome is said"])
+def test_an_interrupt_after_training_does_not_wait_for_the_record(moment, here, monkeypatch):
+    waited: list[float] = []
+
+    class Hanging:
+        start_run = NULL_TRACKER.start_run
+
+        def close(self, _=nothing, seconds=math.inf):
+            waited.append(seconds)
+            return Delivery()
+
+    def interrupted(*arguments):
+        result = was(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return result
+
+    where, name = (one_run, "run") if moment == "as training ends" else (console, "outcome")
+    was = getattr(where, name)
+    monkeypatch.setattr("fmexp.cli.jobs.tracker_of", lambda *_: Hanging())
+    monkeypatch.setattr(where, name, interrupted)
+    assert main(["run", "training.epochs=1"]) == 130
+    assert waited == [LEAVING_SECONDS]
 
 
 def damage(database: Path, how: str) -> None:
