@@ -172,7 +172,7 @@ def test_a_text_without_columns_has_no_weight(refused: Any, tmp_path: Path) -> N
     (tmp_path / "t.svm").write_bytes(lines("1 1:2", "2 1:3"))
     said = refused("run", "data=libsvm", "data.path=t.svm", "data.weight=n", "tracking=none")
     assert "data.weight is not a key of this choice of data" in said
-    with pytest.raises(DataError, match="no column of weights"):
+    with pytest.raises(DataError, match="without columns of weights or keys"):
         inspect(str(tmp_path / "t.svm"), Options(weight="n"))
 
 

@@ -103,21 +103,21 @@ def test_a_second_table_that_has_moved_is_found_beside_the_first(
     new.mkdir()
     (old / "more").mkdir(parents=True)
     (old / "t.csv").write_bytes(lines("item,y", *(f"i{i % 9},{i % 7}" for i in range(90))))
-    (old / "more" / "i.csv").write_bytes(lines("item,a", *(f"i{i},{i * i}.5" for i in range(9))))
+    (old / "more" / "i[1].csv").write_bytes(lines("item,a", *(f"i{i},{i * i}.5" for i in range(9))))
     monkeypatch.chdir(old)
-    joins = "data.joins={item: more/i.csv}"
+    joins = "data.joins={item: 'more/i[1].csv'}"
     record(
         tmp_path, run=["data=csv", "data.path=t.csv", "data.target=y", "training.epochs=2", joins]
     )
     monkeypatch.chdir(tmp_path)
     (old / "t.csv").rename(new / "t.csv")
-    (old / "more" / "i.csv").rename(tmp_path / "elsewhere.csv")
-    with pytest.raises(DataError, match=r"joins\.item: more/i\.csv is missing: put it beside"):
+    (old / "more" / "i[1].csv").rename(tmp_path / "elsewhere.csv")
+    with pytest.raises(DataError, match=r"joins\.item: more/i\[1\]\.csv is missing: put it beside"):
         score("run", uri_of(tmp_path), new, new / "t.csv")
-    (tmp_path / "elsewhere.csv").rename(new / "i.csv")
+    (tmp_path / "elsewhere.csv").rename(new / "i[1].csv")
     assert reproduce("run", uri_of(tmp_path), new) == 0
     assert score("run", uri_of(tmp_path), new, new / "t.csv") == 0
     assert "looked at for the first time" in capsys.readouterr().out
-    (new / "i.csv").write_bytes(lines("item,a", *(f"i{i},{i}.5" for i in range(9))))
+    (new / "i[1].csv").write_bytes(lines("item,a", *(f"i{i},{i}.5" for i in range(9))))
     with pytest.raises(DataError, match="holds other data than"):
         score("run", uri_of(tmp_path), new, new / "t.csv")

@@ -11,7 +11,7 @@ from fmexp import fm
 from fmexp.analysis import significance
 from fmexp.backends import sgd, sgd_plain
 from fmexp.data.dataset import Part
-from fmexp.errors import ConfigError
+from fmexp.errors import ConfigError, DataError
 from fmexp.training import metrics, stability
 from fmexp.training.fitting import Fit, fit
 from fmexp.training.passes import passes
@@ -222,6 +222,11 @@ def test_a_difference_of_weighted_errors_is_their_weighted_mean_with_its_spread(
     assert (same.error, same.freedom) == pytest.approx((plain.error, plain.freedom))
     certain = significance.difference(np.zeros(60), np.ones(60), weights=COUNTS)
     assert (certain.mean, certain.error) == pytest.approx((1.0, 0.0))
+
+
+def test_one_row_that_counts_has_no_spread():
+    with pytest.raises(DataError, match="at least 2 held-out rows that count, got 1"):
+        significance.difference(np.zeros(3), np.ones(3), weights=np.array([0.0, 0, 1]))
 
 
 @pytest.mark.parametrize(

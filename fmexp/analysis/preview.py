@@ -78,8 +78,8 @@ def inspect(path: str, options: Options) -> str:
     file = files.find(path)[0]
     start = files.head(file)
     if not start.startswith(b"PAR1") and _looks_like_libsvm(start):
-        if options.weight:
-            raise DataError(f"{path} is libsvm text, which has no column of weights: use CSV")
+        if options.weight or options.joins:
+            raise DataError(f"{path} is libsvm text, without columns of weights or keys: use CSV")
         config: Files = LibsvmConfig("libsvm", True, path)
         return _report(config, _look(config, "regression", {}), {}, "regression")
     found: text_keys.Found = {}

@@ -46,11 +46,12 @@ def score(run: str, uri: str, folder: Path, data_file: Path | None = None) -> in
             raise DataError(f"{record} kept no test part (split.test=0)")
         earlier = _looks(records, record)
         errors = row_errors(model, data, data.test)
+        nothing, weights = np.zeros_like(errors), data.test.row_weights
+        level = significance.difference(nothing, errors, weights=weights)
         measures = {f"test/{name}": x for name, x in _measures(model, data).items()}
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         mine = [when for each, when in earlier if each.run_id == record.run_id]
         records.note(record, {SCORED: " ".join([*mine, now])}, measures)
-    level = significance.difference(np.zeros_like(errors), errors, weights=data.test.row_weights)
     print(_report(record, config.loss, level, measures, earlier))
     return 0
 

@@ -8,6 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from fmexp.errors import DataError
+
 LEVEL = 0.05
 """A difference that chance shows less often than this is called one."""
 
@@ -70,13 +72,17 @@ def difference(
         errors_b: B's, same shape; row by row and seed by seed the same.
         choices: how many comparisons this one was picked from (Bonferroni's bound).
         weights: of the rows, shape (n_rows,), by which their mean is taken; None: all the same.
+
+    Raises:
+        DataError: one row, or one of weight above 0, has no spread.
     """
     d = np.atleast_2d(errors_b) - np.atleast_2d(errors_a)
     freedom = d.shape[1] - 1.0
     if weights is not None:
         d, freedom = _linearised(d[:, weights > 0], weights[weights > 0])
     n_seeds, n_rows = d.shape
-    assert n_rows >= 2, "one row has no spread"
+    if n_rows < 2:
+        raise DataError(f"expected at least 2 held-out rows that count, got {n_rows}")
     of_rows = float(d.mean(axis=0).var(ddof=1)) / n_rows
     of_seeds = float(d.mean(axis=1).var(ddof=1)) / n_seeds if n_seeds > 1 else 0.0
     variance = of_rows + of_seeds

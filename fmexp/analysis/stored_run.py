@@ -107,7 +107,7 @@ def load_data(
     places = [given] if given else [Path(record.source or recorded), _beside(recorded, folder)]
     others = []
     for place in dict.fromkeys(places):
-        if not glob.glob(str(place)):  # noqa: PTH207 -- absolute patterns, too
+        if not _is_there(place):
             continue
         try:
             data = load_for(replace(config, data=_at(config.data, place, folder)))
@@ -154,14 +154,20 @@ def _at(
     beside = place if place.is_dir() else place.parent
     joins = {}
     for key, path in data.joins.items():
-        candidates = [Path(path), beside / path, beside / Path(path).name, _beside(path, folder)]
-        there = [each for each in candidates if glob.glob(str(each))]  # noqa: PTH207
+        own = Path(path).expanduser()
+        candidates = [own, beside / own, beside / own.name, _beside(path, folder)]
+        there = [each for each in candidates if _is_there(each)]
         if not there:
             raise DataError(
                 f"data.joins.{key}: {path} is missing: put it beside {place} under that name"
             )
-        joins[key] = str(there[0].resolve()) if not glob.has_magic(path) else str(there[0])
+        joins[key] = str(there[0].resolve() if there[0].exists() else there[0])
     return replace(data, path=str(place), joins=joins)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path, or a pattern of paths, stands for a file; a name may look like a pattern."""
+    return path.exists() or bool(glob.glob(str(path)))  # noqa: PTH207 -- absolute patterns, too
 
 
 def _beside(path: str, folder: Path | None) -> Path:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help=("the studies' hydra.sweeper.storage (default: ./optuna.journal)"),
+        help="the studies' hydra.sweeper.storage (default: ./optuna.journal)",
     )
     parser.add_argument("--fix", action="store_true", help=(
         "mend what is safe: trials and runs of dead workers, a journal's half line"))  # fmt: skip

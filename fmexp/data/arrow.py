@@ -28,7 +28,7 @@ def in_data_errors(
 
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):  # pyarrow's is one, too
         raise
     except (
         pa.ArrowException, *DAMAGED, ValueError, KeyError, TypeError, OverflowError

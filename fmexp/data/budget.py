@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def claim(n_bytes: float, what: str, instead: str, folder: Path | None = None) -> None:
-    """Say how much memory is needed for `what`; of what goes to a folder on disk, nothing.
+    """Say how much memory is needed for `what`, or ask the disk of `folder` whether it has room.
 
     Raises:
         DataError: more than is available now; `instead` says what to do.

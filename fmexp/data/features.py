@@ -84,6 +84,30 @@ class CSR:
             max(part.n_features for part in parts),
         )
 
+    @staticmethod
+    def of_entries(entries: Sequence[Entries], n_rows: int, n_features: int) -> CSR:
+        """Rows put together of entries, which give each row its features in ascending order."""
+        counts = np.zeros(n_rows, np.int64)
+        for rows, features, _ in entries:
+            counts[rows] += np.diff(features.indptr) if isinstance(features, CSR) else 1
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        indices = np.empty(indptr[-1], np.int32)
+        values = None if all(v is None for _, _, v in entries) else np.ones(indptr[-1])
+        following = indptr[:-1].copy()
+        for rows, features, numbers in entries:
+            at = following[rows]
+            if isinstance(features, CSR):
+                n = np.diff(features.indptr)
+                at = np.repeat(at - features.indptr[:-1], n) + np.arange(features.indptr[-1])
+                indices[at] = features.indices
+                following[rows] += n
+            else:
+                indices[at] = features
+                following[rows] += 1
+            if values is not None and numbers is not None:
+                values[at] = numbers
+        return CSR(indptr, indices, values, n_features)
+
     def to_dense(self) -> np.ndarray:
         """The rows as an array, float64, shape (n_rows, n_features)."""
         X = np.zeros(self.shape)
@@ -126,6 +150,9 @@ class CSR:
             return self
         return self.keep(self.values != 0)
 
+
+Entries = tuple[np.ndarray | slice, int | np.ndarray | CSR, np.ndarray | None]
+"""Row numbers; the feature number of each of them, or several as CSR; values, None for all ones."""
 
 Features = np.ndarray | CSR
 """Feature rows: a C-contiguous float64 array of shape (n_rows, n_features), or CSR."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DAMAGED = (EOFError, OSError, zlib.error)
-"""What reading a broken gzipped file raises."""
+"""What reading a broken or unreadable file raises."""
 
 HEAD = 1 << 16
 """Bytes that are looked at to find out what a file is."""

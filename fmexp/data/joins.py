@@ -93,7 +93,10 @@ class Join:
         """The keys of a table's rows, and the row here for each of their names."""
         key = table.columns[self.key]
         text = key if isinstance(key, Text) else text_of_numbers(key)
-        return text, np.array([self._row_of(name) for name in text.names], np.int32)
+        used = np.flatnonzero(text.counts())  # a chunk of rows has few of the table's names
+        rows = np.full(len(text.names), len(self.keys), np.int32)
+        rows[used] = [self._row_of(text.names[i]) for i in used.tolist()]
+        return text, rows
 
     def _row_of(self, key: str) -> int:
         """The row of a key; the last one, whose cells are missing, for an unknown one."""

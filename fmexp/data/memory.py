@@ -57,11 +57,11 @@ def from_table(
     by = SplitBy.parse(split.by)
     split_by = (by.kind, by.column) if by.column else None
     named = {*roles.get("drop", ()), *(roles.get("categorical") or ())}
-    roles["lists"] = {
+    roles["lists"] = roles.get("lists", {}) | {
         name: LIST_SEPARATOR
         for name, column in columns.items()
         if name not in named and any(isinstance(cell, LISTS) for cell in column[:n_sample])
-    } | roles.get("lists", {})
+    }
     options = ColumnOptions(target, split_by=split_by, history=learning.history, **roles)
     schema = infer(sample, n_rows, options, "the table", learning.task)
     plan = schema.read_plan(learning.task, learning.fill_missing, drop_missing_targets=False)

@@ -31,7 +31,8 @@ class Block:
             DataError: a key is below 0, or there is no such row.
         """
         if len(self.keys) and not 0 <= self.keys.min() <= self.keys.max() < len(self.rows):
-            raise DataError(f"expected keys of {len(self.rows):,} rows, got {self.keys.max():,}")
+            low, high = self.keys.min(), self.keys.max()
+            raise DataError(f"expected keys below {len(self.rows):,}, got {low:,} to {high:,}")
 
     @property
     def last(self) -> int:
@@ -106,7 +107,9 @@ class Related:
         for block in self.blocks:
             parts += [self._own_between(end, block.first), block.expand(self.shape[1])]
             end = block.last
-        return _side_by_side([*parts, self._own_between(end, self.shape[1])])
+        parts.append(self._own_between(end, self.shape[1]))
+        entries = [(slice(None), part, part.values) for part in parts]
+        return CSR.of_entries(entries, len(self), self.shape[1])
 
     def _own_between(self, first: int, last: int) -> CSR:
         return self.own.keep((self.own.indices >= first) & (self.own.indices < last))
@@ -126,20 +129,3 @@ def parted(features: FeatureRows) -> tuple[Features, tuple[Block, ...]]:
     if not isinstance(features, Related):
         return features, ()
     return features.own, tuple(block.used() for block in features.blocks)
-
-
-def _side_by_side(parts: list[CSR]) -> CSR:
-    """Rows that hold the entries of all parts, in the order of the parts."""
-    counts = [np.diff(part.indptr) for part in parts]
-    indptr = np.concatenate([[0], np.cumsum(sum(counts))]).astype(np.int64)
-    indices = np.empty(indptr[-1], np.int32)
-    with_values = any(part.values is not None for part in parts)
-    values = np.empty(indptr[-1]) if with_values else None
-    free = indptr[:-1].copy()
-    for part, count in zip(parts, counts, strict=True):
-        at = np.arange(part.indptr[-1]) + np.repeat(free - part.indptr[:-1], count)
-        indices[at] = part.indices
-        if values is not None:
-            values[at] = part.values_or_ones()
-        free += count
-    return CSR(indptr, indices, values, parts[0].n_features)

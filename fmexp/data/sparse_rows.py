@@ -16,6 +16,7 @@ from fmexp.data.table import Table, Text, text_of_numbers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from fmexp.data.features import Entries
     from fmexp.data.joins import Join
     from fmexp.data.table import Column
 
@@ -23,7 +24,7 @@ SHARED_FROM = 8
 """Entries, on average, from which a run of features is kept once for all rows that share it."""
 
 Placed = tuple[int, Numeric | Categorical]
-"""A column and its first feature."""
+"""A first feature, and the column that it and those after it are made of."""
 
 
 @dataclass(frozen=True)
@@ -104,27 +105,7 @@ def runs(columns: Sequence[Placed], joined: Mapping[str, Join]) -> list[Run]:
 def sparse_rows(table: Table, columns: Iterable[Placed], width: int) -> CSR:
     """The rows of a table, shape (n_rows, width), with the features of these columns."""
     entries = [entry for first, column in columns for entry in _entries(column, table, first)]
-    n_rows = len(table)
-    counts = np.zeros(n_rows, np.int64)
-    for rows, features, _ in entries:
-        counts[rows] += np.diff(features.indptr) if isinstance(features, CSR) else 1
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    indices = np.empty(indptr[-1], np.int32)
-    values = None if all(v is None for _, _, v in entries) else np.ones(indptr[-1])
-    following = indptr[:-1].copy()
-    for rows, features, numbers in entries:
-        at = following[rows]
-        if isinstance(features, CSR):
-            n = np.diff(features.indptr)
-            at = np.repeat(at - features.indptr[:-1], n) + np.arange(features.indptr[-1])
-            indices[at] = features.indices
-            following[rows] += n
-        else:
-            indices[at] = features
-            following[rows] += 1
-        if values is not None and numbers is not None:
-            values[at] = numbers
-    return CSR(indptr, indices, values, width)
+    return CSR.of_entries(entries, len(table), width)
 
 
 def numeric_features(column: Numeric, table: Table) -> Iterator[np.ndarray]:
@@ -141,7 +122,9 @@ def numeric_features(column: Numeric, table: Table) -> Iterator[np.ndarray]:
 def category_codes(field: Categorical, column: Column) -> np.ndarray:
     """The category number of every row, -1 for none; int32, shape (n_rows,)."""
     text = column if isinstance(column, Text) else text_of_numbers(column)
-    lookup = field.numbers_of(text.names)
+    used = np.flatnonzero(text.counts())  # a chunk of rows has few of the table's names
+    lookup = np.full(len(text.names), -1, np.int32)
+    lookup[used] = field.numbers_of([text.names[i] for i in used.tolist()])
     if field.rare:
         lookup[lookup < 0] = len(field.categories)
     codes: np.ndarray = lookup[text.codes]
@@ -157,14 +140,8 @@ def n_entries(column: Numeric | Categorical, table: Table) -> int:
     return int(text.counts() @ np.diff(column.list_rows(each).indptr))
 
 
-def _entries(
-    column: Numeric | Categorical, table: Table, first: int
-) -> Iterator[tuple[np.ndarray | slice, int | np.ndarray | CSR, np.ndarray | None]]:
-    """Row numbers, feature numbers and values of what is not zero; None for all ones.
-
-    Feature numbers, counted from `first`, are one for each of the rows, or rows of any number of
-    them as CSR.
-    """
+def _entries(column: Numeric | Categorical, table: Table, first: int) -> Iterator[Entries]:
+    """What is not zero of a column, whose features count from `first`."""
     if isinstance(column, Numeric):
         for feature, numbers in enumerate(numeric_features(column, table), start=first):
             rows = np.flatnonzero(numbers)
