@@ -8,7 +8,7 @@ import random
 import signal
 import sqlite3
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +117,10 @@ def stands_still(process: int) -> bool:
     return False
 
 
+LOCKS = ("optuna.journal", ".fmexp/store.lock", ".fmexp/spool/.lock")
+"""Files that processes of a folder lock for a moment each."""
+
+
 def stop_all(folder):
     """SIGSTOP, but not to one that has a lock: all others would wait for it."""
     while True:
@@ -125,10 +129,13 @@ def stop_all(folder):
         store = sqlite3.connect(folder / "mlflow.db", timeout=0)
         with (
             closing(store),
-            (folder / "optuna.journal").open() as journal,
+            ExitStack() as held,
             suppress(BlockingIOError, sqlite3.OperationalError),
         ):
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in LOCKS:
+                fcntl.flock(
+                    held.enter_context((folder / name).open()), fcntl.LOCK_EX | fcntl.LOCK_NB
+                )
             store.execute("begin exclusive")  # which one that reads prevents too
             return
         kill_all(folder, signal.SIGCONT)
