@@ -134,7 +134,7 @@ def stop_all(folder):
         ):
             for name in LOCKS:
                 fcntl.flock(
-                    held.enter_context((folder / name).open()), fcntl.LOCK_EX | fcntl.LOCK_NB
+                    held.enter_context((folder / name).open("a")), fcntl.LOCK_EX | fcntl.LOCK_NB
                 )
             store.execute("begin exclusive")  # which one that reads prevents too
             return
