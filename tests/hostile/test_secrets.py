@@ -77,13 +77,7 @@ def test_a_mistaken_store_or_value_is_named_without_its_password(refused):
 
 def test_a_storage_that_cannot_be_used_is_named_without_its_password(here, capsys):
     sweep = ["run", "-m", "tracking=none", "hydra.sweeper.n_trials=1", "training.epochs=1"]
-    for uri in (
-        FORMS[0],
-        FORMS[3],
-        FORMS[9],
-        FORMS[-1],
-        f"sqlite:///no/folder?password={FORMS[0]}",
-    ):
+    for uri in (FORMS[3], FORMS[-1], f"sqlite:///no/folder?password={FORMS[0]}"):
         assert main([*sweep, f"hydra.sweeper.storage='{uri}'"]) in (1, 2)
         printed = capsys.readouterr()
         assert "storage" in printed.err
