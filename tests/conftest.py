@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW & {item.path.stem, item.name.partition("[")[0]}:
             item.add_marker(pytest.mark.skip(reason="slow: FMEXP_SLOW=1 make test runs it"))
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with `&`, and so would be commands
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
